@@ -1,0 +1,98 @@
+/**
+ * Rules between the keys of a configuration, each with its way out.
+ *
+ * @module
+ */
+import type { RunConfig } from "./config.ts";
+import { UserError } from "./errors.ts";
+
+/** The tokens of the byte tokenizer. */
+const BYTES = 256;
+
+/**
+ * Checks the values of a complete configuration against each other.
+ *
+ * @throws {UserError} for the first rule broken: key, value and the way out in one line
+ */
+export function checkTogether(config: RunConfig): void {
+  const fail = (message: string): never => {
+    throw new UserError(message);
+  };
+  if (config.name !== null && !/^[\w][\w.+-]*$/.test(config.name)) {
+    fail(`Cannot set name="${config.name}": use letters, digits and . _ + - only, no folders`);
+  }
+  checkSchedule(config, fail);
+  if (config.attention === "mla") {
+    const rope = config.qkRopeHeadDim;
+    if (rope % 2) {
+      fail(`Cannot set qkRopeHeadDim=${rope}: rotary embedding turns pairs, use ${rope + 1}`);
+    }
+    if (config.numKeyValueHeads !== config.numAttentionHeads) {
+      fail(
+        `Cannot set numKeyValueHeads=${config.numKeyValueHeads} with attention=mla: its latent is ` +
+          `shared by all ${config.numAttentionHeads} heads; leave the key out or use attention=gqa`,
+      );
+    }
+  } else {
+    checkHeads(config, fail);
+  }
+  if (config.data === "") fail("Cannot set data to nothing: name a text file, or data=moby_dick");
+  if (config.tokenizer === "bpe" && !isTask(config.data) && config.vocabSize < BYTES) {
+    fail(
+      `Cannot set vocabSize=${config.vocabSize} with tokenizer=bpe: it has all ${BYTES} bytes and ` +
+        "what it learns; use more, such as vocabSize=4096",
+    );
+  }
+}
+
+/** Whether `data` names a generated task; then tokens are the task's own symbols. */
+export function isTask(data: string): boolean {
+  return ["copy", "recall", "needle"].includes(data);
+}
+
+type Fail = (message: string) => never;
+
+function checkSchedule(config: RunConfig, fail: Fail): void {
+  const { steps, warmupSteps: warmup, decaySteps } = config;
+  const decay = config.schedule === "wsd" ? decaySteps : 0;
+  if (warmup > steps) {
+    fail(`Cannot set warmupSteps=${warmup}: more than steps=${steps}; lower it or raise steps`);
+  }
+  if (warmup + decay > steps) {
+    fail(
+      `Cannot set decaySteps=${decay}: with warmupSteps=${warmup} more than steps=${steps}; ` +
+        "lower one of the two or raise steps",
+    );
+  }
+}
+
+function checkHeads(config: RunConfig, fail: Fail): void {
+  const { attention, headDim, hiddenSize, numAttentionHeads: heads, numKeyValueHeads: kv } = config;
+  if (!Number.isInteger(headDim)) {
+    fail(
+      `Cannot set hiddenSize=${hiddenSize} with numAttentionHeads=${heads}: no whole heads; ` +
+        `use hiddenSize=${Math.ceil(hiddenSize / heads) * heads} or set headDim`,
+    );
+  }
+  if (headDim % 2) {
+    fail(
+      `Cannot set headDim=${headDim}: rotary embedding turns pairs, use headDim=${headDim + 1}`,
+    );
+  }
+  if (attention === "mha" && kv !== heads) {
+    fail(
+      `Cannot set numKeyValueHeads=${kv} with attention=mha: it has one for each of the ` +
+        `${heads} heads; leave the key out or use attention=gqa`,
+    );
+  }
+  if (heads % kv) {
+    fail(
+      `Cannot set numKeyValueHeads=${kv}: must divide numAttentionHeads=${heads}; use one of ` +
+        divisors(heads).join(", "),
+    );
+  }
+}
+
+function divisors(n: number): number[] {
+  return Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
+}

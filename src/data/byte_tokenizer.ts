@@ -1,0 +1,23 @@
+import { byteLevelJson, letterOfByte } from "./byte_level.ts";
+import type { Tokenizer, TokenizerJson } from "./tokenizer.ts";
+
+/** A token per byte of UTF-8: the id is the byte. Represents every text and learns nothing. */
+export class ByteTokenizer implements Tokenizer {
+  readonly kind = "byte";
+  readonly vocabSize = 256;
+
+  encode(text: string): Int32Array {
+    return Int32Array.from(new TextEncoder().encode(text));
+  }
+
+  decode(ids: ArrayLike<number>): string {
+    const bytes = Uint8Array.from(ids);
+    const bad = bytes.findIndex((byte, i) => byte !== ids[i]);
+    if (bad >= 0) throw new RangeError(`Cannot decode token ${ids[bad]}: the vocabulary has 256`);
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  }
+
+  toJSON(): TokenizerJson {
+    return byteLevelJson(letterOfByte, []);
+  }
+}

@@ -1,0 +1,179 @@
+/**
+ * Batches of a text or a generated task. A batch is a function of (seed, split, index): a run that
+ * is resumed at step n goes on with the batch it would have had.
+ *
+ * @module
+ */
+import { Rng } from "../rng.ts";
+import { type Corpus, openCorpus } from "./corpus.ts";
+import { unigramEntropy } from "./entropy.ts";
+import type { Answer, Task } from "./tasks/task.ts";
+import { type TaskOptions, tasks } from "./tasks/tasks.ts";
+import { createTokenizer, loadTokenizer, type Tokenizer, type TokenizerKind } from "./tokenizer.ts";
+import { Windows } from "./windows.ts";
+
+/** The parts of a dataset. */
+export type Split = "train" | "validation";
+
+/** `batchSize` sequences of `seqLen` tokens. The arrays are the caller's. */
+export interface Batch {
+  /** `[batchSize * seqLen]` token ids, one sequence after the other. */
+  tokens: Int32Array;
+  /** `[batchSize * seqLen]`: the token that each position must predict, -1 where not scored. */
+  targets: Int32Array;
+  /** Targets that are not -1. */
+  count: number;
+  /** Of generated tasks: the scored positions, counted from the start of the batch. */
+  answers?: Answer[];
+}
+
+/** What a model trains on. */
+export interface Dataset {
+  /** The `data` it was opened with. */
+  readonly name: string;
+  readonly vocabSize: number;
+  /** Null for generated tasks, whose tokens are symbols. */
+  readonly tokenizer: Tokenizer | null;
+  /**
+   * Bytes of text per token of the validation split, null for generated tasks. A loss of x nats
+   * per token is `x / Math.LN2 / bytesPerToken` bits per byte.
+   */
+  readonly bytesPerToken: number | null;
+  /** {@linkcode unigramEntropy} of all tokens of the text, null for generated tasks. */
+  readonly unigramEntropy: number | null;
+  /** How many batches cover the validation split; Infinity for generated tasks. */
+  readonly validationBatches: number;
+  /**
+   * The batch of an index, from 0 on; the same index always gives the same batch. Validation
+   * batches are fixed windows in the order of the text, the last ones filled up with rows whose
+   * targets are all -1: weigh their losses by `count`.
+   *
+   * @throws {RangeError} if there is no such batch
+   */
+  batch(split: Split, index: number): Batch;
+}
+
+/** What {@linkcode openDataset} needs. */
+export interface DatasetOptions {
+  /** `copy`, `recall`, `needle`, or a text as for {@linkcode openCorpus}. */
+  data: string;
+  tokenizer: TokenizerKind;
+  /** Tokens that `bpe` is to learn. */
+  vocabSize: number;
+  batchSize: number;
+  seqLen: number;
+  seed: number;
+  /** A saved `tokenizer.json` to use instead of training one. */
+  tokenizerJson?: object;
+  /** Options of the task; keys of other tasks are ignored. */
+  taskOptions?: Partial<TaskOptions>;
+}
+
+/** The share of a text, at its end, that is kept for validation. */
+const VALIDATION_SHARE = 0.1;
+
+/** Words of its random stream that each example of a task may draw. */
+const EXAMPLE_WORDS = 2 ** 24;
+
+/**
+ * Opens a text or a generated task. The last tenth of a text is its validation split; the
+ * tokenizer is trained on the rest.
+ *
+ * @throws {UserError} if the text cannot be read or is too short, or the task's options do not fit
+ *
+ * @example
+ * ```ts
+ * const dataset = await openDataset({
+ *   data: "moby_dick", tokenizer: "bpe", vocabSize: 4096, batchSize: 8, seqLen: 128, seed: 1,
+ * });
+ * const { tokens, targets } = dataset.batch("train", 0);
+ * ```
+ */
+export async function openDataset(options: DatasetOptions): Promise<Dataset> {
+  const { data } = options;
+  if (Object.hasOwn(tasks, data)) return openTask(tasks[data], options);
+  return openText(await openCorpus(data), options);
+}
+
+function openText(corpus: Corpus, options: DatasetOptions): Dataset {
+  const { batchSize, seqLen, seed } = options;
+  const { text } = corpus;
+  let cut = Math.floor(text.length * (1 - VALIDATION_SHARE));
+  // Not between the two halves of a surrogate pair.
+  if (/[\udc00-\udfff]/.test(text[cut] ?? "")) cut--;
+  const trainText = text.slice(0, cut), validationText = text.slice(cut);
+  const tokenizer = options.tokenizerJson
+    ? loadTokenizer(options.tokenizerJson)
+    : createTokenizer(options.tokenizer, trainText, options);
+  const train = tokenizer.encode(trainText), validation = tokenizer.encode(validationText);
+  const windows = new Windows({ name: corpus.name, train, validation, seqLen, seed });
+  const ids = new Int32Array(train.length + validation.length);
+  ids.set(train);
+  ids.set(validation, train.length);
+  const validationBatches = Math.ceil(windows.validationWindows / batchSize);
+  return {
+    name: corpus.name,
+    vocabSize: tokenizer.vocabSize,
+    tokenizer,
+    bytesPerToken: new TextEncoder().encode(validationText).length / validation.length,
+    unigramEntropy: unigramEntropy(ids, tokenizer.vocabSize),
+    validationBatches,
+    batch(split, index) {
+      requireIndex(index, split === "train" ? Infinity : validationBatches);
+      const batch = emptyBatch(batchSize, seqLen);
+      for (let row = 0; row < batchSize; row++) {
+        const window = split === "train"
+          ? windows.train(index * batchSize + row)
+          : windows.validation(index * batchSize + row);
+        const n = Math.max(window.length - 1, 0);
+        batch.tokens.set(window.subarray(0, n), row * seqLen);
+        batch.targets.set(window.subarray(1), row * seqLen);
+        batch.count += n;
+      }
+      return batch;
+    },
+  };
+}
+
+function openTask(task: Task<Partial<TaskOptions>>, options: DatasetOptions): Dataset {
+  const { data, batchSize, seqLen, seed } = options;
+  const taskOptions = { ...task.defaults, ...options.taskOptions };
+  const dataset: Dataset = {
+    name: data,
+    vocabSize: taskOptions.taskVocab!,
+    tokenizer: null,
+    bytesPerToken: null,
+    unigramEntropy: null,
+    validationBatches: Infinity,
+    batch(split, index) {
+      requireIndex(index, Infinity);
+      const batch = { ...emptyBatch(batchSize, seqLen), answers: [] as Answer[] };
+      for (let row = 0; row < batchSize; row++) {
+        const position = (index * batchSize + row) * EXAMPLE_WORDS;
+        const rng = new Rng(seed, `${data}/${split}`, position);
+        const example = task.generate(rng, seqLen, taskOptions);
+        batch.tokens.set(example.tokens, row * seqLen);
+        batch.targets.set(example.targets, row * seqLen);
+        for (const { position, distance } of example.answers) {
+          batch.answers.push({ position: row * seqLen + position, distance });
+        }
+      }
+      batch.count = batch.answers.length;
+      return batch;
+    },
+  };
+  // Options that do not fit must fail now and not at the first step.
+  dataset.batch("validation", 0);
+  return dataset;
+}
+
+function emptyBatch(batchSize: number, seqLen: number): Batch {
+  const size = batchSize * seqLen;
+  return { tokens: new Int32Array(size), targets: new Int32Array(size).fill(-1), count: 0 };
+}
+
+function requireIndex(index: number, end: number): void {
+  if (!Number.isInteger(index) || index < 0 || index >= end) {
+    throw new RangeError(`Cannot make batch ${index}: batches are counted from 0 to ${end - 1}`);
+  }
+}

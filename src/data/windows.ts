@@ -1,0 +1,73 @@
+import { UserError } from "../errors.ts";
+import { Rng } from "../rng.ts";
+
+/**
+ * Windows of `seqLen + 1` ids, so that every one of `seqLen` ids has its next one.
+ *
+ * Training takes windows that do not overlap, all once an epoch in a new random order; each epoch
+ * also begins at a random place, so that the cuts fall elsewhere. Validation takes all windows in
+ * the order of the text, the last one shorter.
+ */
+export class Windows {
+  readonly #train: Int32Array;
+  readonly #validation: Int32Array;
+  readonly #seqLen: number;
+  readonly #seed: number;
+  /** Windows of an epoch. */
+  readonly trainWindows: number;
+  readonly validationWindows: number;
+  #epoch = -1;
+  #start = 0;
+  #order: Int32Array;
+
+  /** @throws {UserError} if a split is too short for a window */
+  constructor(
+    { name, train, validation, seqLen, seed }: {
+      name: string;
+      train: Int32Array;
+      validation: Int32Array;
+      seqLen: number;
+      seed: number;
+    },
+  ) {
+    if (train.length <= seqLen || validation.length < 2) {
+      throw new UserError(
+        `Cannot use data=${name} with seqLen=${seqLen}: the text has only ${train.length} tokens ` +
+          `for training and ${validation.length} for validation; use a longer text` +
+          (train.length > 2 && validation.length > 1 ? ` or seqLen=${train.length - 1}` : ""),
+      );
+    }
+    this.#train = train;
+    this.#validation = validation;
+    this.#seqLen = seqLen;
+    this.#seed = seed;
+    const whole = Math.floor((train.length - 1) / seqLen);
+    // One window is given up so that the start can move by a whole window.
+    this.trainWindows = Math.max(1, whole - 1);
+    this.validationWindows = Math.ceil((validation.length - 1) / seqLen);
+    this.#order = new Int32Array(this.trainWindows);
+  }
+
+  /** The training window of a sample, counted from 0 over all epochs. Not a copy. */
+  train(sample: number): Int32Array {
+    const epoch = Math.floor(sample / this.trainWindows);
+    if (epoch !== this.#epoch) this.#enter(epoch);
+    const begin = this.#start + this.#order[sample % this.trainWindows] * this.#seqLen;
+    return this.#train.subarray(begin, begin + this.#seqLen + 1);
+  }
+
+  /** A validation window: at most `seqLen + 1` ids, none past the end. Not a copy. */
+  validation(window: number): Int32Array {
+    const begin = window * this.#seqLen;
+    return this.#validation.subarray(begin, begin + this.#seqLen + 1);
+  }
+
+  #enter(epoch: number): void {
+    const rng = new Rng(this.#seed, `epoch ${epoch}`);
+    const slack = this.#train.length - 1 - this.trainWindows * this.#seqLen;
+    this.#start = rng.below(slack + 1);
+    for (let i = 0; i < this.#order.length; i++) this.#order[i] = i;
+    rng.shuffle(this.#order);
+    this.#epoch = epoch;
+  }
+}

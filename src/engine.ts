@@ -1,0 +1,119 @@
+/**
+ * What the trainer asks of a backend: a model bound to a device, with its optimizer.
+ *
+ * @module
+ */
+import type { Batch } from "./data/dataset.ts";
+import type { Tensor } from "./ops/op.ts";
+
+/** A named, trainable matrix. */
+export interface ParameterSpec {
+  /** Hugging Face's name. */
+  readonly name: string;
+  /** Shape in checkpoints; vectors have one dimension. */
+  readonly shape: readonly number[];
+  readonly rows: number;
+  readonly cols: number;
+  /** Parameters of a group share learning rate, clipping and freezing. */
+  readonly group: string;
+  /** Whether weight decay applies. */
+  readonly decay: boolean;
+}
+
+/** A parameter group's numbers for one step. */
+export interface GroupHyper {
+  readonly lr: number;
+  readonly weightDecay: number;
+  /** Largest norm of the group's gradient; 0 = not clipped. */
+  readonly clip: number;
+}
+
+/** The optimizer's numbers for one step. */
+export interface StepHyper {
+  /** Count of updates so far plus one, for Adam's bias correction. */
+  readonly update: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  /** A group that is absent is frozen: neither updated nor decayed. */
+  readonly groups: Readonly<Record<string, GroupHyper>>;
+}
+
+/** What a loss function gets for one micro-batch of N = batch · seqLen tokens. */
+export interface StepInputs {
+  readonly batch: number;
+  readonly seqLen: number;
+  /** `[N, 1]` i32. */
+  readonly tokens: Tensor;
+  /** `[N, 1]` i32, the position of each token in its sequence. */
+  readonly positions: Tensor;
+  /** `[N, 1]` i32; -1 where nothing is to be predicted. */
+  readonly targets: Tensor;
+  /** `[1, 1]`: 1 / scored targets of the whole step, over all its micro-batches. */
+  readonly inverseCount: Tensor;
+}
+
+/** What a loss function makes. */
+export interface LossResult {
+  /** Scalars `[1, 1]` that are summed with their weights into the objective. */
+  readonly losses: readonly { tensor: Tensor; weight: number }[];
+  /** Scalars or rows `[1, n]` to report, by name; those of micro-batches are summed. */
+  readonly metrics: Readonly<Record<string, Tensor>>;
+  /** `[N, vocabSize]`. */
+  readonly logits: Tensor;
+}
+
+/** A model as a function of its parameters and one micro-batch. */
+export type LossFunction = (
+  parameters: (name: string) => Tensor,
+  inputs: StepInputs,
+) => LossResult;
+
+/** Named numbers of one step; a metric of n columns gives `name/0` … `name/n-1`. */
+export type Metrics = Record<string, number>;
+
+/** Everything that training changes. */
+export interface EngineState {
+  parameters: Map<string, Float32Array>;
+  /** AdamW's first moments, by parameter name. */
+  m: Map<string, Float32Array>;
+  /** AdamW's second moments. */
+  v: Map<string, Float32Array>;
+}
+
+/** How an engine is made. */
+export interface EngineOptions {
+  readonly parameters: readonly ParameterSpec[];
+  readonly initial: ReadonlyMap<string, Float32Array>;
+  readonly loss: LossFunction;
+  readonly batchSize: number;
+  readonly seqLen: number;
+  /** Groups that are updated; default all. With none the engine only evaluates. */
+  readonly trained?: readonly string[];
+}
+
+/** A model on a device. */
+export interface Engine extends Disposable {
+  /** The device, for people: `webgpu: NVIDIA H100`, `cpu: tfjs wasm`. */
+  readonly description: string;
+  /** Forward and backward over the micro-batches, then one update. Never waits for the device. */
+  step(batches: readonly Batch[], hyper: StepHyper): void;
+  /**
+   * The metrics of all steps since the last call, oldest first, with `grad/norm/<group>` of each
+   * trained group (before clipping).
+   */
+  metrics(): Promise<Metrics[]>;
+  /** The metrics of a forward pass. */
+  evaluate(batch: Batch): Promise<Metrics>;
+  /**
+   * Logits `[tokens.length, vocabSize]` of whole sequences (`tokens.length` is a multiple of
+   * `seqLen`), or those of one row only.
+   */
+  logits(tokens: Int32Array, row?: number): Promise<Float32Array>;
+  /** Gradients of the objective on a batch, by parameter; nothing is updated. */
+  gradients(batch: Batch): Promise<Map<string, Float32Array>>;
+  /** Copies of parameters and moments. */
+  exportState(): Promise<EngineState>;
+  /** Replaces parameters and moments. */
+  importState(state: EngineState): void;
+}

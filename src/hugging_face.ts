@@ -1,0 +1,167 @@
+/**
+ * Translates between {@linkcode RunConfig} and the `config.json` of Hugging Face transformers.
+ *
+ * @module
+ */
+import type { RunConfig } from "./config.ts";
+import { UserError } from "./errors.ts";
+
+/** Model keys whose Hugging Face name is the same word in snake_case. */
+const sameWords = [
+  "vocabSize",
+  "hiddenSize",
+  "intermediateSize",
+  "numHiddenLayers",
+  "numAttentionHeads",
+  "numKeyValueHeads",
+  "rmsNormEps",
+  "tieWordEmbeddings",
+  "initializerRange",
+] as const;
+const mlaWords = ["qLoraRank", "kvLoraRank", "qkNopeHeadDim", "qkRopeHeadDim", "vHeadDim"] as const;
+const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
+
+/**
+ * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
+ * for mha and gqa, `DeepseekV32ForCausalLM` for mla, or `DeepseekV3ForCausalLM` where V3.2 has no
+ * such option (queries that are not compressed, half-split rotary layout). A model that no class
+ * of transformers computes gets the model type `latentk`, so that loading it there fails.
+ */
+export function toHuggingFace(config: RunConfig): Record<string, unknown> {
+  const common = {
+    ...snake(config, sameWords),
+    hidden_act: "silu",
+    max_position_embeddings: config.seqLen,
+    rope_parameters: { rope_type: "default", rope_theta: config.ropeTheta },
+    rope_interleave: config.ropeInterleave,
+    attention_bias: false,
+    attention_dropout: 0,
+    mlp_bias: false,
+    bos_token_id: null,
+    eos_token_id: null,
+    pad_token_id: null,
+    use_cache: true,
+    dtype: "float32",
+  };
+  if (config.attention !== "mla") {
+    return config.ropeInterleave
+      ? { model_type: "latentk", ...common, head_dim: config.headDim }
+      : { ...named("llama", "LlamaForCausalLM"), ...common, head_dim: config.headDim };
+  }
+  const isV32 = config.qLoraRank !== null && config.ropeInterleave;
+  return {
+    ...(isV32
+      ? named("deepseek_v32", "DeepseekV32ForCausalLM")
+      : named("deepseek_v3", "DeepseekV3ForCausalLM")),
+    ...common,
+    ...snake(config, mlaWords),
+    qk_head_dim: config.qkNopeHeadDim + config.qkRopeHeadDim,
+    head_dim: config.qkRopeHeadDim,
+    first_k_dense_replace: config.numHiddenLayers,
+    mlp_layer_types: Array(config.numHiddenLayers).fill("dense"),
+    ...(isV32 ? snake(config, indexerWords) : {}),
+    // Attention is dense: every query takes all the keys there are.
+    ...(isV32 ? { index_topk: Math.max(config.indexTopk, config.seqLen) } : {}),
+  };
+}
+
+/**
+ * The model keys of a `config.json` of transformers.
+ *
+ * @throws {UserError} naming the field, where it is missing or asks for something that this model
+ * does not compute (experts, scaled rotary frequencies, biases, another activation)
+ */
+export function fromHuggingFace(json: Record<string, unknown>): Partial<RunConfig> {
+  const type = json.model_type;
+  const isMla = type === "deepseek_v32" || type === "deepseek_v3";
+  if (!isMla && type !== "llama" && type !== "latentk") {
+    throw new UserError(
+      `Cannot read model_type=${JSON.stringify(type)}: known are deepseek_v32, deepseek_v3, llama`,
+    );
+  }
+  refuseOtherMaths(json, isMla);
+  const optional = { numKeyValueHeads: json.num_attention_heads, tieWordEmbeddings: false };
+  const config: Record<string, unknown> = {
+    ...camel({ ...snakeKeys(optional), ...json }, sameWords),
+    ropeTheta: ropeTheta(json),
+    ropeInterleave: type === "llama" ? false : json.rope_interleave ?? true,
+  };
+  if (isMla) {
+    refuseExperts(json);
+    Object.assign(config, { attention: "mla" }, camel({ q_lora_rank: null, ...json }, mlaWords));
+    if (type === "deepseek_v32") Object.assign(config, camel(json, indexerWords));
+  } else {
+    const heads = Number(json.num_attention_heads);
+    config.attention = config.numKeyValueHeads === heads ? "mha" : "gqa";
+    config.headDim = json.head_dim ?? Number(json.hidden_size) / heads;
+  }
+  return config as Partial<RunConfig>;
+}
+
+function refuseOtherMaths(json: Record<string, unknown>, isMla: boolean): void {
+  if (json.rope_scaling) refuse("rope_scaling", json, "null");
+  const rope = json.rope_parameters as Record<string, unknown> | undefined;
+  if (rope && (rope.rope_type ?? "default") !== "default") {
+    refuse("rope_parameters", json, 'rope_type "default"');
+  }
+  if (Number(rope?.partial_rotary_factor ?? json.partial_rotary_factor ?? 1) !== 1) {
+    refuse(rope?.partial_rotary_factor ? "rope_parameters" : "partial_rotary_factor", json, "1");
+  }
+  for (const key of ["attention_bias", "mlp_bias", "attention_dropout", "quantization_config"]) {
+    if (json[key]) refuse(key, json, key === "attention_dropout" ? "0" : "false");
+  }
+  if ((json.hidden_act ?? "silu") !== "silu") refuse("hidden_act", json, '"silu"');
+  if (
+    isMla && (json.num_key_value_heads ?? json.num_attention_heads) !== json.num_attention_heads
+  ) {
+    refuse("num_key_value_heads", json, "num_attention_heads");
+  }
+}
+
+function refuseExperts(json: Record<string, unknown>): void {
+  const kinds = json.mlp_layer_types;
+  const layers = Number(json.num_hidden_layers);
+  if (Array.isArray(kinds)) {
+    const isDense = kinds.length >= layers && kinds.slice(0, layers).every((k) => k === "dense");
+    if (!isDense) refuse("mlp_layer_types", json, "dense layers");
+  } else if (!(Number(json.first_k_dense_replace) >= layers)) {
+    refuse("first_k_dense_replace", json, `${layers} (all layers dense)`);
+  }
+}
+
+function refuse(key: string, json: Record<string, unknown>, expected: string): never {
+  throw new UserError(
+    `Cannot use ${key}=${JSON.stringify(json[key])}: this model computes ${expected} only`,
+  );
+}
+
+function ropeTheta(json: Record<string, unknown>): unknown {
+  const rope = json.rope_parameters as Record<string, unknown> | undefined;
+  return rope?.rope_theta ?? json.rope_theta ?? 10_000;
+}
+
+function named(modelType: string, architecture: string): Record<string, unknown> {
+  return { architectures: [architecture], model_type: modelType };
+}
+
+function snakeCase(key: string): string {
+  return key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function snakeKeys(values: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(values).map(([key, v]) => [snakeCase(key), v]));
+}
+
+function snake(config: RunConfig, keys: readonly (keyof RunConfig)[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => [snakeCase(key), config[key]]));
+}
+
+function camel(json: Record<string, unknown>, keys: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => {
+    const value = json[snakeCase(key)];
+    if (value === undefined) {
+      throw new UserError(`Cannot read the model's config.json: ${snakeCase(key)} is missing`);
+    }
+    return [key, value];
+  }));
+}

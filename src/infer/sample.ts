@@ -1,0 +1,55 @@
+/**
+ * Generates text token by token.
+ *
+ * @module
+ */
+import type { Engine } from "../engine.ts";
+import type { Rng } from "../rng.ts";
+
+/** How to sample. */
+export interface SampleOptions {
+  /** Tokens the text begins with; at least one. */
+  readonly prompt: ArrayLike<number>;
+  /** Tokens to generate. */
+  readonly count: number;
+  /** 0 takes the likeliest token each time. */
+  readonly temperature: number;
+  /** The sequence length of the engine's model: its window of context. */
+  readonly seqLen: number;
+  readonly rng: Rng;
+  /** Called with each token as it comes. */
+  readonly onToken?: (token: number) => void;
+}
+
+/**
+ * Continues `prompt` by `count` tokens, each drawn from the model's distribution over the last
+ * `seqLen` tokens.
+ *
+ * @returns the new tokens
+ * @throws {RangeError} if the prompt is empty
+ */
+export async function sample(engine: Engine, options: SampleOptions): Promise<Int32Array> {
+  const { prompt, count, temperature, seqLen, rng, onToken } = options;
+  if (!prompt.length) throw new RangeError("Cannot sample from an empty prompt: give a token");
+  const all = Array.from(prompt);
+  // Positions after the last token are filled with zeros: attention is causal, they change nothing.
+  const window = new Int32Array(seqLen);
+  for (let i = 0; i < count; i++) {
+    const recent = all.slice(-seqLen);
+    window.fill(0).set(recent);
+    const logits = await engine.logits(window, recent.length - 1);
+    const token = draw(logits, temperature, rng);
+    all.push(token);
+    onToken?.(token);
+  }
+  return Int32Array.from(all.slice(prompt.length));
+}
+
+function draw(logits: Float32Array, temperature: number, rng: Rng): number {
+  const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (temperature === 0) return logits.indexOf(largest);
+  const weights = Float64Array.from(logits, (x) => Math.exp((x - largest) / temperature));
+  let rest = rng.uniform() * weights.reduce((a, b) => a + b, 0);
+  for (let i = 0; i < weights.length; i++) if ((rest -= weights[i]) < 0) return i;
+  return logits.indexOf(largest);
+}

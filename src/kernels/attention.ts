@@ -1,0 +1,274 @@
+/**
+ * Causal attention, flash style: scores are streamed and never stored, the forward pass saves the
+ * natural logarithm of each row's sum of exponentials, and the backward pass recomputes the
+ * weights from it (Dao et al., FlashAttention-2, arXiv:2307.08691). Sums have a fixed order and
+ * there are no atomics: the gradients of keys and values are summed by a pass of their own.
+ *
+ * Matrices have one row per token. Inputs come in this order: `q [rows, heads * (nope + rope)]`;
+ * keys `[rows, kvHeads * nope]` and values `[rows, kvHeads * value]`, or, packed, both in one
+ * matrix `[rows, kvHeads * (nope + value)]`; with `rope > 0` the shared key `[rows, rope]`.
+ *
+ * @module
+ */
+import {
+  type AttentionSpec,
+  inputNames,
+  type Operands,
+  type Pass,
+  type PassCode,
+  PASSES,
+  passKernel,
+  queryWidth,
+} from "./attention_access.ts";
+import { rowCode, type RowShape } from "./attention_rows.ts";
+import { planTile, type Tile, tileCode } from "./attention_tiles.ts";
+import {
+  bytesOf,
+  foldGrid,
+  isVec4,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "./kernel.ts";
+
+export type { AttentionSpec, Extent, HeadDims } from "./attention_access.ts";
+export type { RowShape } from "./attention_rows.ts";
+export type { Tile } from "./attention_tiles.ts";
+
+/** Capabilities that the choice of a kernel depends on. */
+export interface AttentionDevice {
+  readonly software: boolean;
+  readonly workgroupBytes: number;
+  readonly maxInvocations: number;
+}
+
+/** Names of the passes that {@linkcode TILES} and {@linkcode ROWS} tune. */
+export type PassName = keyof typeof PASSES;
+
+/** A way to run a pass: by tiles in workgroup memory, or by rows in registers. */
+export type AttentionPlan = { readonly tile: Tile } | { readonly rows: RowShape };
+
+/** Small tiles for devices with little workgroup memory, and for wide heads. */
+const SMALL_TILES: readonly Tile[] = [
+  { lanesX: 8, lanesY: 8, rows: 4, chunk: 8, unroll: 8 },
+  { lanesX: 4, lanesY: 8, rows: 4, chunk: 4, unroll: 4 },
+  { lanesX: 4, lanesY: 8, rows: 2, chunk: 4, unroll: 4 },
+];
+
+/**
+ * Tiles of the GPU kernels in order of preference; the first that fits the device is taken, and
+ * if none does (very wide heads) the kernels without workgroup memory are. Heads are narrow if
+ * `nope + rope` is at most 48.
+ */
+export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
+  forward: {
+    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+  },
+  gradQ: {
+    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+  },
+  gradKv: {
+    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 16, unroll: 8 }, ...SMALL_TILES],
+  },
+};
+
+/** Rows and columns per step of the kernels for software adapters. */
+export const ROWS: Record<PassName, Record<"narrow" | "wide", RowShape>> = {
+  forward: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 2 } },
+  gradQ: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 1 } },
+  gradKv: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 1 } },
+};
+
+/** Chooses how a pass runs on a device. */
+export function planAttention(
+  name: PassName,
+  spec: AttentionSpec,
+  device: AttentionDevice,
+): AttentionPlan {
+  const width = queryWidth(spec.dims) <= 48 ? "narrow" : "wide";
+  if (!device.software) {
+    for (const tile of TILES[name][width]) {
+      const { bytes, threads } = planTile(PASSES[name], spec, tile);
+      if (bytes <= device.workgroupBytes && threads <= device.maxInvocations) return { tile };
+    }
+  }
+  return { rows: ROWS[name][width] };
+}
+
+function generate(pass: Pass, spec: AttentionSpec, plan: AttentionPlan): PassCode {
+  return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows);
+}
+
+function operands(
+  read: readonly [string, Layout][],
+  written: readonly [string, Layout][],
+): Operands {
+  return Object.fromEntries([
+    ...read.map(([name, layout]) => [name, { layout, write: false }]),
+    ...written.map(([name, layout]) => [name, { layout, write: true }]),
+  ]);
+}
+
+function named(names: readonly string[], layouts: readonly Layout[]): [string, Layout][] {
+  if (names.length !== layouts.length) {
+    throw new RangeError(
+      `Cannot run attention on ${layouts.length} matrices: expected ${names.join(", ")}`,
+    );
+  }
+  return names.map((name, i) => [name, layouts[i]]);
+}
+
+/**
+ * Outputs of attention: `o [rows, heads * value]` and `lse [rows, heads]`.
+ * Bindings: the inputs, `o`, `lse`.
+ */
+export function attentionForward(
+  spec: AttentionSpec,
+  plan: AttentionPlan,
+  inputs: readonly Layout[],
+  o: Layout,
+  lse: Layout,
+): Kernel {
+  const read = named(inputNames(spec.dims), inputs);
+  return passKernel(
+    PASSES.forward,
+    spec,
+    operands(read, [["o", o], ["lse", lse]]),
+    new Set(),
+    () => generate(PASSES.forward, spec, plan),
+  );
+}
+
+/**
+ * Gradient of the queries. `delta [rows, heads]` is from {@linkcode attentionDelta}.
+ * Bindings: the inputs, `gradO`, `lse`, `delta`, `gradQ`.
+ */
+export function attentionGradQ(
+  spec: AttentionSpec,
+  plan: AttentionPlan,
+  inputs: readonly Layout[],
+  saved: { gradO: Layout; lse: Layout; delta: Layout },
+  gradQ: Layout,
+  accumulate = false,
+): Kernel {
+  const read = named([...inputNames(spec.dims), "grad_o", "lse", "delta"], [
+    ...inputs,
+    saved.gradO,
+    saved.lse,
+    saved.delta,
+  ]);
+  return passKernel(
+    PASSES.gradQ,
+    spec,
+    operands(read, [["grad_q", gradQ]]),
+    new Set(accumulate ? ["grad_q"] : []),
+    () => generate(PASSES.gradQ, spec, plan),
+  );
+}
+
+/**
+ * Gradients of keys and values, in the matrices that the inputs have: two, or one if packed; then
+ * the shares of the key heads in the gradient of the shared key, `[rows, kvHeads * rope]`, for
+ * {@linkcode sumHeads}. `accumulate` tells for each of these matrices whether it is added to.
+ * Bindings: the inputs, `gradO`, `lse`, `delta`, the gradients.
+ */
+export function attentionGradKv(
+  spec: AttentionSpec,
+  plan: AttentionPlan,
+  inputs: readonly Layout[],
+  saved: { gradO: Layout; lse: Layout; delta: Layout },
+  grads: readonly Layout[],
+  accumulate: readonly boolean[] = [],
+): Kernel {
+  const read = named([...inputNames(spec.dims), "grad_o", "lse", "delta"], [
+    ...inputs,
+    saved.gradO,
+    saved.lse,
+    saved.delta,
+  ]);
+  const names = inputNames(spec.dims).slice(1).map((name) => `grad_${name}`);
+  return passKernel(
+    PASSES.gradKv,
+    spec,
+    operands(read, named(names, grads)),
+    new Set(names.filter((_, i) => accumulate[i])),
+    () => generate(PASSES.gradKv, spec, plan),
+  );
+}
+
+/**
+ * `delta[r, h]`, the product of head h of `o` with its gradient, which the softmax takes off
+ * every weight's gradient. Bindings: `o`, `gradO`, `delta`.
+ */
+export function attentionDelta(
+  { dims, extent: { batch, seqLen } }: AttentionSpec,
+  o: Layout,
+  gradO: Layout,
+  delta: Layout,
+): Kernel {
+  const rows = batch * seqLen;
+  const { heads, value } = dims;
+  const unit = value % 4 === 0 && isVec4(o) && isVec4(gradO) ? 4 : 1;
+  const type = unit === 4 ? "read vec4f" : "read";
+  return makeKernel({
+    name: "attention_delta",
+    shape: `${rows}x${heads}`,
+    buffers: { o: type, grad_o: type, delta: "read_write" },
+    uniforms: { count: rows * heads, ...layoutUniforms({ o, grad_o: gradO, delta }) },
+    workgroup: 64,
+    grid: foldGrid(Math.ceil(rows * heads / 64)),
+    body: `
+let i = (wid.x + wid.y * groups.x) * 64u + lane;
+if (i >= u.count) { return; }
+let row = i / ${heads}u;
+let head = i % ${heads}u;
+let at = (u.o_offset + row * u.o_stride) / ${unit}u + head * ${value / unit}u;
+let grad_at = (u.grad_o_offset + row * u.grad_o_stride) / ${unit}u + head * ${value / unit}u;
+var sum = 0.0;
+for (var c = 0u; c < ${value / unit}u; c++) {
+  sum += ${unit === 4 ? "dot(o[at + c], grad_o[grad_at + c])" : "o[at + c] * grad_o[grad_at + c]"};
+}
+delta[u.delta_offset + row * u.delta_stride + head] = sum;`,
+    flops: 2 * rows * heads * value,
+    bytes: bytesOf(o, gradO, delta),
+  });
+}
+
+/**
+ * Sum over key heads: `out [rows, width]` of `shares [rows, heads * width]`, added to what is
+ * there if `accumulate`. Bindings: `shares`, `out`.
+ */
+export function sumHeads(shares: Layout, out: Layout, accumulate = false): Kernel {
+  const { rows, cols } = out;
+  const heads = shares.cols / cols;
+  if (!Number.isInteger(heads) || shares.rows !== rows) {
+    throw new RangeError(
+      `Cannot sum heads of ${shares.rows}x${shares.cols} into ${rows}x${cols}: sizes don't divide`,
+    );
+  }
+  return makeKernel({
+    name: "sum_heads",
+    shape: `${rows}x${heads}x${cols}`,
+    buffers: { shares: "read", result: "read_write" },
+    uniforms: { rows, cols, heads, ...layoutUniforms({ shares, result: out }) },
+    workgroup: 64,
+    grid: foldGrid(Math.ceil(rows * cols / 64)),
+    body: `
+let i = (wid.x + wid.y * groups.x) * 64u + lane;
+let row = i / u.cols;
+let col = i % u.cols;
+if (row >= u.rows) { return; }
+let at = u.result_offset + row * u.result_stride + col;
+var sum = ${accumulate ? "result[at]" : "0.0"};
+for (var h = 0u; h < u.heads; h++) {
+  sum += shares[u.shares_offset + row * u.shares_stride + h * u.cols + col];
+}
+result[at] = sum;`,
+    flops: rows * cols * heads,
+    bytes: bytesOf(shares, out),
+  });
+}

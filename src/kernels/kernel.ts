@@ -1,0 +1,179 @@
+/**
+ * What a WGSL kernel is in this project: plain data made by a pure function of shapes. No device,
+ * no buffer: a kernel can be printed, compared, cached by its code and tested.
+ *
+ * @module
+ */
+
+/** How a kernel uses one of its buffers. */
+export type Access = "read" | "read_write";
+
+/**
+ * Where a matrix lies inside the buffer window that is bound for it. `offset` and `stride` count
+ * elements: element (r, c) is at `offset + r * stride + c`.
+ */
+export interface Layout {
+  readonly rows: number;
+  readonly cols: number;
+  readonly offset: number;
+  readonly stride: number;
+}
+
+/** A compiled-to-be kernel: WGSL plus all that a dispatch needs besides the buffers. */
+export interface Kernel {
+  /** Name, then shape: shown in errors and profiles, e.g. `rms_norm 64x128`. */
+  readonly label: string;
+  /** Complete WGSL; the entry point is `main`. Shapes live in `uniforms`, so layers share code. */
+  readonly code: string;
+  /** Access of `@binding(0…)`, in the order in which buffers are given to a dispatch. */
+  readonly access: readonly Access[];
+  /** The packed uniform struct, bound after the last buffer. */
+  readonly uniforms: Uint32Array<ArrayBuffer>;
+  /** Workgroups. */
+  readonly grid: readonly [number, number, number];
+  /** Floating-point operations of one dispatch. */
+  readonly flops: number;
+  /** Least bytes one dispatch must move. */
+  readonly bytes: number;
+}
+
+/** A number for the uniform struct that WGSL sees as f32 instead of u32. */
+export class Float {
+  constructor(readonly value: number) {}
+}
+
+/** Element types of a storage buffer. */
+export type Element = "f32" | "i32" | "u32" | "vec4f" | "atomic<u32>";
+
+/** A buffer of a kernel: its access, with an element type other than f32 after a space. */
+export type BufferSpec = Access | `${Access} ${Element}`;
+
+/** What {@linkcode makeKernel} assembles. */
+export interface KernelSpec {
+  /** Name without shape, snake_case. */
+  name: string;
+  /** Shape for the label, e.g. `64x128`. */
+  shape: string;
+  /** WGSL name of each buffer and how it is used, in binding order. */
+  buffers: Record<string, BufferSpec>;
+  /** Members of the uniform struct `u`; a plain number is a u32. */
+  uniforms: Record<string, number | Float>;
+  /** Invocations per workgroup. */
+  workgroup: number | readonly [number, number];
+  /** Workgroups; each dimension at most 65 535 (see {@linkcode foldGrid}). */
+  grid: readonly [number, number, number];
+  /** Declarations before `main`: constants, workgroup variables, functions. */
+  declarations?: string;
+  /**
+   * Body of `main`. In scope: `u` (uniforms), the buffers by name, and the built-ins `wid`
+   * (workgroup id), `lid` (local id, a vec3u), `lane` (local index) and `groups` (num_workgroups).
+   */
+  body: string;
+  flops?: number;
+  bytes?: number;
+}
+
+/** The largest grid dimension that WebGPU allows. */
+export const MAX_GRID = 65_535;
+
+/**
+ * Spreads `count` workgroups over x and y so that neither passes 65 535. In the kernel the index
+ * is `wid.x + wid.y * groups.x`, and must be compared with the true count.
+ *
+ * @throws {RangeError} if even 65 535² workgroups are too few
+ */
+export function foldGrid(count: number): [number, number, number] {
+  if (count <= MAX_GRID) return [Math.max(count, 1), 1, 1];
+  const y = Math.ceil(count / MAX_GRID);
+  if (y > MAX_GRID) throw new RangeError(`Cannot dispatch ${count} workgroups: a grid holds 65535²`);
+  return [Math.ceil(count / y), y, 1];
+}
+
+/** `offset` and `stride` uniforms of each named matrix: `x` gives `x_offset`, `x_stride`. */
+export function layoutUniforms(matrices: Record<string, Layout>): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const [name, m] of Object.entries(matrices)) {
+    out[`${name}_offset`] = m.offset;
+    out[`${name}_stride`] = m.stride;
+  }
+  return out;
+}
+
+/** Bytes of a matrix, not counting what its stride skips. */
+export function bytesOf(...matrices: Layout[]): number {
+  return matrices.reduce((sum, m) => sum + m.rows * m.cols * 4, 0);
+}
+
+/** Whether every row of `m` can be read as whole `vec4`s. */
+export function isVec4(m: Layout): boolean {
+  return m.offset % 4 === 0 && m.stride % 4 === 0 && m.cols % 4 === 0;
+}
+
+/** Assembles the WGSL of a kernel from its parts. */
+export function makeKernel(spec: KernelSpec): Kernel {
+  const names = Object.keys(spec.buffers);
+  const access: Access[] = [];
+  const lines: string[] = [];
+  names.forEach((name, i) => {
+    const [mode, type = "f32"] = spec.buffers[name].split(" ") as [Access, Element?];
+    access.push(mode);
+    lines.push(`@group(0) @binding(${i}) var<storage, ${mode}> ${name}: array<${type}>;`);
+  });
+  const members = Object.entries(spec.uniforms);
+  const uniforms = new Uint32Array(Math.max(4, Math.ceil(members.length / 4) * 4));
+  const floats = new Float32Array(uniforms.buffer);
+  lines.push("struct Uniforms {");
+  members.forEach(([name, value], i) => {
+    if (value instanceof Float) floats[i] = value.value;
+    else if (Number.isInteger(value) && value >= 0 && value < 2 ** 32) uniforms[i] = value;
+    else throw new RangeError(`Kernel ${spec.name}: uniform ${name} is ${value}, not a u32`);
+    lines.push(`  ${name}: ${value instanceof Float ? "f32" : "u32"},`);
+  });
+  for (let i = members.length; i < uniforms.length; i++) lines.push(`  pad${i}: u32,`);
+  lines.push("}", `@group(0) @binding(${names.length}) var<uniform> u: Uniforms;`);
+  if (spec.declarations) lines.push(spec.declarations);
+  const size = typeof spec.workgroup === "number" ? [spec.workgroup] : spec.workgroup;
+  lines.push(
+    `@compute @workgroup_size(${size.join(", ")})`,
+    "fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u,",
+    "  @builtin(local_invocation_index) lane: u32, @builtin(num_workgroups) groups: vec3u) {",
+    spec.body.trim(),
+    "}",
+  );
+  return {
+    label: `${spec.name} ${spec.shape}`,
+    code: lines.join("\n"),
+    access,
+    uniforms,
+    grid: spec.grid,
+    flops: spec.flops ?? 0,
+    bytes: spec.bytes ?? 0,
+  };
+}
+
+/**
+ * WGSL of a sum (or another commutative fold) over a workgroup with a fixed order, so that reruns
+ * are bitwise equal. Declares the array `name` and the function `name_reduce(lane, value)`, to be
+ * called by every invocation; all get the result.
+ */
+export function workgroupReduce(
+  name: string,
+  width: number,
+  fold: (a: string, b: string) => string = (a, b) => `${a} + ${b}`,
+): string {
+  const steps: string[] = [];
+  for (let half = width / 2; half >= 1; half /= 2) {
+    steps.push(
+      `  if (lane < ${half}u) { ${name}[lane] = ${fold(`${name}[lane]`, `${name}[lane + ${half}u]`)}; }`,
+      "  workgroupBarrier();",
+    );
+  }
+  return `var<workgroup> ${name}: array<f32, ${width}>;
+fn ${name}_reduce(lane: u32, value: f32) -> f32 {
+  workgroupBarrier();
+  ${name}[lane] = value;
+  workgroupBarrier();
+${steps.join("\n")}
+  return ${name}[0];
+}`;
+}

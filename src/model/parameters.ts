@@ -1,0 +1,94 @@
+/**
+ * The parameters of a model: Hugging Face's names and layouts, and how they start.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import type { ParameterSpec } from "../engine.ts";
+import { Rng } from "../rng.ts";
+
+/**
+ * Every parameter, in the order in which they lie in memory. Weights that multiply the same input
+ * follow each other, so that one product serves them all.
+ *
+ * @example
+ * ```ts
+ * for (const { name, shape } of modelParameters(config)) console.log(name, shape);
+ * ```
+ */
+export function modelParameters(config: RunConfig): ParameterSpec[] {
+  const specs: ParameterSpec[] = [];
+  const weight = (name: string, rows: number, cols: number) =>
+    specs.push({ name, shape: [rows, cols], rows, cols, group: "backbone", decay: true });
+  const norm = (name: string, cols: number) =>
+    specs.push({ name, shape: [cols], rows: 1, cols, group: "backbone", decay: false });
+  const { hiddenSize: d, intermediateSize: ff, vocabSize, numHiddenLayers } = config;
+
+  weight("model.embed_tokens.weight", vocabSize, d);
+  for (let layer = 0; layer < numHiddenLayers; layer++) {
+    const prefix = `model.layers.${layer}`;
+    norm(`${prefix}.input_layernorm.weight`, d);
+    attentionParameters(config, `${prefix}.self_attn`, weight, norm);
+    norm(`${prefix}.post_attention_layernorm.weight`, d);
+    weight(`${prefix}.mlp.gate_proj.weight`, ff, d);
+    weight(`${prefix}.mlp.up_proj.weight`, ff, d);
+    weight(`${prefix}.mlp.down_proj.weight`, d, ff);
+  }
+  norm("model.norm.weight", d);
+  if (!config.tieWordEmbeddings) weight("lm_head.weight", vocabSize, d);
+  return specs;
+}
+
+function attentionParameters(
+  c: RunConfig,
+  prefix: string,
+  weight: (name: string, rows: number, cols: number) => void,
+  norm: (name: string, cols: number) => void,
+): void {
+  const heads = c.numAttentionHeads;
+  if (c.attention !== "mla") {
+    weight(`${prefix}.q_proj.weight`, heads * c.headDim, c.hiddenSize);
+    weight(`${prefix}.k_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
+    weight(`${prefix}.v_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
+    weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.headDim);
+    return;
+  }
+  const queryDim = heads * (c.qkNopeHeadDim + c.qkRopeHeadDim);
+  const latents = () => {
+    weight(`${prefix}.kv_a_proj_with_mqa.weight`, c.kvLoraRank + c.qkRopeHeadDim, c.hiddenSize);
+    norm(`${prefix}.kv_a_layernorm.weight`, c.kvLoraRank);
+  };
+  if (c.qLoraRank === null) {
+    weight(`${prefix}.q_proj.weight`, queryDim, c.hiddenSize);
+    latents();
+  } else {
+    weight(`${prefix}.q_a_proj.weight`, c.qLoraRank, c.hiddenSize);
+    latents();
+    norm(`${prefix}.q_a_layernorm.weight`, c.qLoraRank);
+    weight(`${prefix}.q_b_proj.weight`, queryDim, c.qLoraRank);
+  }
+  weight(`${prefix}.kv_b_proj.weight`, heads * (c.qkNopeHeadDim + c.vHeadDim), c.kvLoraRank);
+  weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.vHeadDim);
+}
+
+/**
+ * First values: normal with `initializerRange` for weights, ones for norms. The products that
+ * write to the residual stream start smaller by sqrt(2 · layers), as in GPT-2, so that the
+ * stream's variance does not grow with depth. Each parameter has a random stream of its own name,
+ * so that leaving one out does not change the others.
+ */
+export function initialParameters(config: RunConfig): Map<string, Float32Array> {
+  const residualScale = 1 / Math.sqrt(2 * config.numHiddenLayers);
+  const values = new Map<string, Float32Array>();
+  for (const { name, rows, cols, decay } of modelParameters(config)) {
+    const data = new Float32Array(rows * cols);
+    if (decay) {
+      const scale = /\.(o_proj|down_proj)\.weight$/.test(name) ? residualScale : 1;
+      new Rng(config.seed, `init ${name}`).fillNormal(data, config.initializerRange * scale);
+    } else {
+      data.fill(1);
+    }
+    values.set(name, data);
+  }
+  return values;
+}

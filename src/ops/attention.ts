@@ -1,0 +1,104 @@
+import type { AttentionSpec } from "../kernels/attention.ts";
+import {
+  recordAttention,
+  recordAttentionGradient,
+  requireHeads,
+  twinHeads,
+  twinOfAttention,
+} from "./attention_passes.ts";
+import { matrixType, type Op, requireShapes, type Tensor } from "./op.ts";
+
+/** Attributes of {@linkcode attention}. */
+export interface AttentionDims {
+  batch: number;
+  seqLen: number;
+  /** Query heads. */
+  heads: number;
+  /** Key and value heads; divides `heads`. */
+  kvHeads: number;
+  /** Factor of the scores; default (width of a head of q)^-0.5. */
+  scale?: number;
+}
+
+/** Attention of the op's attributes and the widths of its key and value heads. */
+function specOf(
+  { batch, seqLen, heads, kvHeads, scale }: AttentionDims,
+  keyCols: number,
+  valueCols: number,
+): AttentionSpec {
+  const nope = keyCols / kvHeads;
+  const dims = { heads, kvHeads, nope, rope: 0, value: valueCols / kvHeads, packed: false };
+  return { dims, extent: { batch, seqLen }, scale: scale ?? nope ** -0.5 };
+}
+
+/** Causal attention; see {@linkcode attention}. */
+export const attentionOp: Op<AttentionDims> = {
+  name: "attention",
+  savesOutputs: true,
+  types(inputs, attributes) {
+    const [q, k, v] = inputs;
+    const { batch, seqLen, heads, kvHeads } = attributes;
+    const rows = batch * seqLen;
+    requireShapes(
+      inputs.length === 3 && inputs.every((x) => x.rows === rows && x.dtype === "f32") &&
+        k.cols % kvHeads === 0 && v.cols % kvHeads === 0 && q.cols * kvHeads === k.cols * heads,
+      "attention",
+      inputs,
+      `q [${rows}, ${heads} * width], k [${rows}, ${kvHeads} * width], v [${rows}, ${kvHeads} * any]`,
+    );
+    const spec = specOf(attributes, k.cols, v.cols);
+    requireHeads("attention", spec);
+    return [matrixType(rows, heads * spec.dims.value), matrixType(rows, heads)];
+  },
+  twin(tf, [q, k, v], attributes) {
+    const { heads, kvHeads } = attributes;
+    const { extent, scale } = specOf(attributes, k.shape[1], v.shape[1]);
+    const { batch, seqLen } = extent;
+    // [batch, kvHeads, seqLen, width] with each head repeated for its group of query heads.
+    const repeat = (x: typeof k) => {
+      const width = x.shape[1] / kvHeads;
+      const perHead = tf.reshape(twinHeads(tf, x, extent, kvHeads), [
+        batch,
+        kvHeads,
+        1,
+        seqLen * width,
+      ]);
+      const repeated = tf.tile(perHead, [1, 1, heads / kvHeads, 1]);
+      return tf.reshape(repeated, [batch, heads, seqLen, width]);
+    };
+    return twinOfAttention(tf, twinHeads(tf, q, extent, heads), repeat(k), repeat(v), scale);
+  },
+  forward(r, inputs, outputs, attributes) {
+    recordAttention(r, specOf(attributes, inputs[1].cols, inputs[2].cols), inputs, outputs);
+  },
+  backward(r, inputs, outputs, attributes) {
+    recordAttentionGradient(r, specOf(attributes, inputs[1].cols, inputs[2].cols), inputs, outputs);
+  },
+};
+
+/**
+ * Causal multi-head attention (Vaswani et al., 2017, arXiv:1706.03762, eq. 1), or grouped-query
+ * attention (Ainslie et al., 2023, arXiv:2305.13245) where there are fewer key heads than query
+ * heads: head h of the token at t is Σ_{s ≤ t} P_h[t, s] v_g[s], with
+ * P_h[t, ·] = softmax(scale · q_h[t] · k_g[·]) and g = floor(h / (heads / kvHeads)).
+ *
+ * @param q [batch · seqLen, heads · width]
+ * @param k [batch · seqLen, kvHeads · width]
+ * @param v [batch · seqLen, kvHeads · value width]
+ * @returns `o` [batch · seqLen, heads · value width] and `lse` [batch · seqLen, heads], the natural
+ * logarithm of Σ_s exp(score); `lse` passes no gradient
+ * @throws {RangeError} if shapes and head counts do not fit
+ * @example
+ * ```ts
+ * const { o } = attention(q, k, v, { batch, seqLen, heads: 6, kvHeads: 2 });
+ * ```
+ */
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  dims: AttentionDims,
+): { o: Tensor; lse: Tensor } {
+  const [o, lse] = q.backend.apply(attentionOp, [q, k, v], dims);
+  return { o, lse };
+}

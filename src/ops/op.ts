@@ -1,0 +1,158 @@
+/**
+ * The op interface. The model is written once, as functions on {@linkcode Tensor}; what a tensor
+ * is depends on the backend it came from: a node of a traced graph (`webgpu`) or an eager
+ * tfjs-core tensor (`tfjs`).
+ *
+ * An op is one file with one {@linkcode Op} object: the shapes it accepts, a naive twin in
+ * tfjs-core (the truth, and what `device=cpu` runs), and the kernels of its forward and backward
+ * pass. To add an op, write that file and its kernels; nothing else has to know of it.
+ *
+ * Every tensor is a matrix `[rows, cols]`, row-major. Activations have one row per token,
+ * `rows = batch * seqLen`.
+ *
+ * @module
+ */
+import type * as tfc from "@tensorflow/tfjs-core";
+import type { Kernel, Layout } from "../kernels/kernel.ts";
+
+/** Element type: f32, or i32 for token ids and positions. */
+export type Dtype = "f32" | "i32";
+
+/** Shape and element type of a matrix. */
+export interface TensorType {
+  readonly rows: number;
+  readonly cols: number;
+  readonly dtype: Dtype;
+}
+
+/** A matrix that ops can be applied to. */
+export interface Tensor extends TensorType {
+  readonly backend: Backend;
+}
+
+/** Applies ops: traces them (webgpu) or runs them (tfjs). */
+export interface Backend {
+  apply<A>(op: Op<A>, inputs: readonly Tensor[], attributes: A): Tensor[];
+}
+
+/** The tfjs-core namespace, handed to twins so that the core path imports no npm package. */
+export type Tf = typeof tfc;
+/** A tfjs-core tensor of rank 2. */
+export type TfMatrix = tfc.Tensor2D;
+
+/** A matrix in device memory: a {@linkcode Layout} within a window of a {@linkcode Storage}. */
+export interface Matrix extends Layout {
+  readonly storage: Storage;
+  /** First element of the bound window; a multiple of 64 (256 bytes, WebGPU's alignment). */
+  readonly base: number;
+  readonly dtype: Dtype;
+}
+
+/** A run of device memory, given its place by the memory planner. */
+export interface Storage {
+  readonly label: string;
+  /** Elements of 4 bytes. */
+  readonly size: number;
+}
+
+/** What kernels may depend on besides shapes. */
+export interface Capabilities {
+  /** True on software adapters (lavapipe): registers and `vec4` loads instead of workgroup tiles. */
+  readonly software: boolean;
+  readonly maxBindingBytes: number;
+  readonly workgroupBytes: number;
+  readonly maxInvocations: number;
+  /** Least and largest subgroup size, or null where the device has no subgroups. */
+  readonly subgroups: { readonly min: number; readonly max: number } | null;
+}
+
+/** Takes down the kernels of a plan. */
+export interface Recorder {
+  readonly capabilities: Capabilities;
+  /** Appends one dispatch; operands in the order of the kernel's bindings. */
+  dispatch(kernel: Kernel, ...operands: Matrix[]): void;
+  /** Scratch memory that lives from its first to its last use. Its content is undefined. */
+  temporary(rows: number, cols: number, dtype?: Dtype): Matrix;
+  /**
+   * Calls `body` once with all rows, or, where a matrix is larger than one binding may be, for
+   * consecutive parts of the rows. All matrices must have the same number of rows.
+   */
+  byRows(matrices: readonly Matrix[], body: (...parts: Matrix[]) => void): void;
+}
+
+/** Where an op writes the gradient of an input. */
+export interface GradientSink {
+  readonly into: Matrix;
+  /**
+   * An earlier contribution to be added, or null. It may be `into` itself (then the kernel adds
+   * in place) or other memory.
+   */
+  readonly add: Matrix | null;
+}
+
+/** Takes down the kernels of a backward pass. */
+export interface GradientRecorder extends Recorder {
+  /** The complete gradient of an output. Do not write to it. */
+  gradient(output: number): Matrix;
+  /** Whether anything upstream of this input is trained. */
+  wants(input: number): boolean;
+  /** Asks where to write the gradient of an input. Call once per input, and then write all of it. */
+  sink(input: number): GradientSink;
+  /** Hands on a matrix, unchanged, as the gradient of an input (e.g. a residual branch). */
+  pass(input: number, gradient: Matrix): void;
+  /** For a loss, an op's scalar output at the root: the factor d total / d loss. */
+  lossWeight(output: number): number;
+}
+
+/** One differentiable operation. `A` are its attributes: plain data. */
+export interface Op<A> {
+  readonly name: string;
+  /**
+   * Types of the outputs.
+   *
+   * @throws {RangeError} if the op cannot take these inputs; the message names op and shapes
+   */
+  types(inputs: readonly TensorType[], attributes: A): TensorType[];
+  /** The naive reference; its tfjs-core autodiff is the reference gradient. */
+  twin(tf: Tf, inputs: readonly TfMatrix[], attributes: A): TfMatrix[];
+  /** Records the kernels that compute `outputs`. Absent for views. */
+  forward?(
+    r: Recorder,
+    inputs: readonly Matrix[],
+    outputs: readonly Matrix[],
+    attributes: A,
+  ): void;
+  /** Records the kernels of the gradients. Absent: no gradient passes. */
+  backward?(
+    r: GradientRecorder,
+    inputs: readonly Matrix[],
+    outputs: readonly Matrix[],
+    attributes: A,
+  ): void;
+  /** If set, output 0 is these columns of input 0: no kernel, no copy. */
+  view?(attributes: A): { start: number; cols: number };
+  /** Output 0 may take over the memory of input 0 if nobody else needs it. */
+  readonly inPlace?: boolean;
+  /** The backward pass reads `outputs`, so their memory must not be taken over. */
+  readonly savesOutputs?: boolean;
+}
+
+/** Shorthand for an f32 matrix type. */
+export function matrixType(rows: number, cols: number, dtype: Dtype = "f32"): TensorType {
+  return { rows, cols, dtype };
+}
+
+/** `2x3, 3x4`: shapes for error messages. */
+export function shapesOf(types: readonly TensorType[]): string {
+  return types.map((t) => `${t.rows}x${t.cols}`).join(", ");
+}
+
+/** Throws the RangeError that an op's `types` owes its caller. */
+export function requireShapes(
+  ok: boolean,
+  op: string,
+  types: readonly TensorType[],
+  expected: string,
+): asserts ok {
+  if (!ok) throw new RangeError(`Cannot apply ${op} to ${shapesOf(types)}: expected ${expected}`);
+}

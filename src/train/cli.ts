@@ -1,0 +1,149 @@
+/**
+ * `deno task train [experiment] [key=value …]`
+ *
+ * @module
+ */
+import { exitCodes, runCommand, splitArguments } from "../command.ts";
+import { describeFields, parseOverrides, resolveConfig, type RunConfig } from "../config.ts";
+import { describeCosts } from "../costs.ts";
+import { type Dataset, openDataset } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { experimentNames, loadExperiment } from "../experiment.ts";
+import { initialParameters, modelParameters } from "../model/parameters.ts";
+import { languageModel } from "../model/transformer.ts";
+import { openEngine } from "../open_engine.ts";
+import { type Checkpoint, latestCheckpoint, loadCheckpoint, resumeConfig } from "./checkpoint.ts";
+import { describeEnvironment } from "./environment.ts";
+import { Diverged, train } from "./loop.ts";
+import { Progress } from "./progress.ts";
+import { RunFolder } from "./run_folder.ts";
+
+function help(): string {
+  return `usage: deno task train [experiment] [key=value ...]
+
+  deno task train                                   the quick start
+  deno task train preset=tiny data='texts/*.txt' steps=2000 lr=1e-3
+  deno task train resume=runs/quickstart_001        go on where it last saved
+
+The run folder is printed last. Ctrl-C saves and stops. Experiments: ${
+    experimentNames().join(", ")
+  }.
+
+${describeFields()}`;
+}
+
+async function main(args: string[]): Promise<number> {
+  const { flags, pairs, words } = splitArguments(args, []);
+  if (flags.has("--help")) {
+    console.log(help());
+    return exitCodes.done;
+  }
+  if (words.length > 1) {
+    throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
+  }
+  const { config: asked, checkpoint, experiment } = await resolveRun(words[0], pairs);
+  const dataset = await openDataset({
+    ...asked,
+    taskOptions: asked,
+    ...(checkpoint?.tokenizer ? { tokenizerJson: checkpoint.tokenizer as object } : {}),
+  });
+  const config = withVocabulary(asked, dataset);
+  const progress = new Progress(config.steps);
+  const note = (line: string) => progress.note(line);
+  using opened = await openEngine(config, {
+    parameters: modelParameters(config),
+    initial: checkpoint?.state.parameters ?? initialParameters(config),
+    loss: languageModel(config),
+    batchSize: config.batchSize,
+    seqLen: config.seqLen,
+    note,
+  });
+  const { engine, gpu } = opened;
+  if (checkpoint) engine.importState(checkpoint.state);
+  const run = checkpoint
+    ? RunFolder.resume(config.resume!, { config, logs: checkpoint.logs })
+    : RunFolder.create(config, { experiment });
+  run.writeEnvironment(describeEnvironment({
+    backend: gpu ? "webgpu" : "cpu",
+    adapter: engine.description,
+    features: gpu?.features ?? [],
+    limits: gpu?.limits ?? {},
+    seed: config.seed,
+    argv: args,
+  }));
+  introduce(config, dataset, engine.description, note);
+
+  let interrupted = false;
+  const interrupt = () => {
+    if (interrupted) Deno.exit(exitCodes.interrupted);
+    interrupted = true;
+    progress.note("interrupted: saving, again to stop at once");
+  };
+  Deno.addSignalListener("SIGINT", interrupt);
+  try {
+    const shouldStop = () => interrupted;
+    const summary = await train({ config, dataset, engine, run, progress, checkpoint, shouldStop });
+    progress.done();
+    if (summary.status === "interrupted") {
+      progress.note(`stopped after step ${summary.step}; go on with resume=${run.path}`);
+    }
+    console.log(run.path);
+    return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    run.finish("failed", { step: run.step, error: message });
+    progress.done();
+    if (!(error instanceof Diverged)) throw error;
+    console.error(`error: ${message}`);
+    console.log(run.path);
+    return exitCodes.failed;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+}
+
+async function resolveRun(name: string | undefined, pairs: readonly string[]): Promise<{
+  config: RunConfig;
+  checkpoint: Checkpoint | null;
+  experiment: string;
+}> {
+  const { resume } = parseOverrides(pairs);
+  if (resume) {
+    if (name) throw new UserError(`Cannot start experiment "${name}" with resume=: leave one out`);
+    const checkpoint = await loadCheckpoint(await latestCheckpoint(resume));
+    const config = resumeConfig(checkpoint.config, pairs);
+    return { config: { ...config, resume }, checkpoint, experiment: "" };
+  }
+  const experiment = name ?? "quickstart";
+  const base = (await loadExperiment(experiment)).config;
+  return { config: resolveConfig(base, pairs), checkpoint: null, experiment };
+}
+
+/** The vocabulary is the dataset's; a larger one may be asked for, a smaller one cannot work. */
+function withVocabulary(config: RunConfig, dataset: Dataset): RunConfig {
+  const { vocabSize } = dataset;
+  if (config.vocabSize > 0 && config.vocabSize < vocabSize) {
+    throw new UserError(
+      `Cannot use vocabSize=${config.vocabSize}: ${dataset.name} has ${vocabSize} tokens; ` +
+        "leave it out, or raise it",
+    );
+  }
+  return { ...config, vocabSize: Math.max(config.vocabSize, vocabSize) };
+}
+
+function introduce(
+  config: RunConfig,
+  dataset: Dataset,
+  device: string,
+  note: (line: string) => void,
+): void {
+  note(device);
+  note(describeCosts(config));
+  const entropy = dataset.unigramEntropy;
+  note(
+    `data        ${dataset.name}, ${dataset.vocabSize} tokens` +
+      (entropy === null ? "" : `, unigram entropy ${entropy.toFixed(3)} nats`),
+  );
+}
+
+if (import.meta.main) await runCommand(main);

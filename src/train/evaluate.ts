@@ -1,0 +1,41 @@
+/**
+ * Validation: loss, bits per byte, and for tasks the share of exact answers.
+ *
+ * @module
+ */
+import type { Batch, Dataset } from "../data/dataset.ts";
+import type { Engine } from "../engine.ts";
+
+/**
+ * Means over the first `batches` validation batches: `val/loss` in nats a scored token,
+ * `val/bpb` in bits a byte (texts), `val/accuracy` (tasks).
+ */
+export async function evaluate(
+  engine: Engine,
+  options: { dataset: Dataset; batches: number },
+): Promise<Record<string, number>> {
+  const { dataset } = options;
+  const batches = Math.min(options.batches, dataset.validationBatches);
+  let nats = 0, scored = 0, right = 0;
+  for (let i = 0; i < batches; i++) {
+    const batch = dataset.batch("validation", i);
+    const { loss } = await engine.evaluate(batch);
+    nats += loss * batch.count;
+    scored += batch.count;
+    if (batch.answers) right += countRight(await engine.logits(batch.tokens), batch);
+  }
+  const loss = nats / scored;
+  const values: Record<string, number> = { "val/loss": loss };
+  if (dataset.bytesPerToken) values["val/bpb"] = loss / Math.LN2 / dataset.bytesPerToken;
+  if (!dataset.tokenizer) values["val/accuracy"] = right / scored;
+  return values;
+}
+
+/** Answers whose token is the likeliest. */
+function countRight(logits: Float32Array, batch: Batch): number {
+  const vocabSize = logits.length / batch.tokens.length;
+  return batch.answers!.filter(({ position }) => {
+    const row = logits.subarray(position * vocabSize, (position + 1) * vocabSize);
+    return row.indexOf(row.reduce((a, b) => Math.max(a, b))) === batch.targets[position];
+  }).length;
+}

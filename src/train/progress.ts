@@ -1,0 +1,102 @@
+/**
+ * The progress of a run on stderr: one line rewritten in place on a terminal, plain lines in a
+ * pipe. It uses no colour.
+ *
+ * @module
+ */
+
+/** What a progress line shows. */
+export interface ProgressUpdate {
+  /** Finished steps. */
+  readonly step: number;
+  readonly loss: number;
+  readonly lr: number;
+  /** Milliseconds a step. */
+  readonly stepMs: number;
+  readonly tokensPerSecond: number;
+}
+
+/** Where lines go: `Deno.stderr`, or a stand-in. */
+export interface ProgressOutput {
+  writeSync(bytes: Uint8Array): number;
+  isTerminal(): boolean;
+}
+
+/** Shows how far a run is. */
+export class Progress {
+  readonly #steps: number;
+  readonly #output: ProgressOutput;
+  readonly #rewrites: boolean;
+  #open = false;
+
+  constructor(steps: number, options: { output?: ProgressOutput } = {}) {
+    this.#steps = steps;
+    this.#output = options.output ?? Deno.stderr;
+    this.#rewrites = this.#output.isTerminal() && Deno.env.get("TERM") !== "dumb";
+  }
+
+  /** Shows the state after a step. */
+  update(update: ProgressUpdate): void {
+    const line = formatProgress(this.#steps, update);
+    if (!this.#rewrites) return this.#write(`${line}\n`);
+    // A line that wraps could not be rewritten.
+    this.#write(`\r${line.slice(0, columns() - 1)}\x1b[K`);
+    this.#open = true;
+  }
+
+  /** Prints a line of its own, above the progress line. */
+  note(text: string): void {
+    this.#write(`${this.#open ? "\r\x1b[K" : ""}${text}\n`);
+    this.#open = false;
+  }
+
+  /** Ends the progress line, so that what follows begins on a new one. */
+  done(): void {
+    if (this.#open) this.#write("\n");
+    this.#open = false;
+  }
+
+  #write(text: string): void {
+    const bytes = new TextEncoder().encode(text);
+    for (let at = 0; at < bytes.length;) at += this.#output.writeSync(bytes.subarray(at));
+  }
+}
+
+/**
+ * A progress line.
+ *
+ * @example
+ * ```ts
+ * formatProgress(2000, { step: 120, loss: 3.412, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51234 });
+ * // step 00120/02000 (6.0%) | loss 3.412 | lr 3.0e-4 | 41.2 ms | 51,234 tok/s | eta 1.3m
+ * ```
+ */
+export function formatProgress(steps: number, update: ProgressUpdate): string {
+  const { step, loss, lr, stepMs, tokensPerSecond } = update;
+  const width = Math.max(5, String(steps).length);
+  const percent = (100 * step / steps).toFixed(1);
+  return [
+    `step ${String(step).padStart(width, "0")}/${String(steps).padStart(width, "0")} (${percent}%)`,
+    `loss ${loss.toFixed(3)}`,
+    `lr ${lr.toExponential(1)}`,
+    `${stepMs.toFixed(1)} ms`,
+    `${Math.round(tokensPerSecond).toLocaleString("en-US")} tok/s`,
+    `eta ${formatDuration((steps - step) * stepMs / 1000)}`,
+  ].join(" | ");
+}
+
+/** Seconds as `42s`, `1.3m`, `2.5h` or `1.2d`. */
+export function formatDuration(seconds: number): string {
+  if (seconds < 59.5) return `${Math.round(seconds)}s`;
+  if (seconds < 3597) return `${(seconds / 60).toFixed(1)}m`;
+  if (seconds < 86_220) return `${(seconds / 3600).toFixed(1)}h`;
+  return `${(seconds / 86_400).toFixed(1)}d`;
+}
+
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns || 80;
+  } catch {
+    return 80;
+  }
+}

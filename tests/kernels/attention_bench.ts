@@ -1,0 +1,177 @@
+/**
+ * Times the passes of attention on the shapes of the presets, tile by tile:
+ *
+ *     deno run -A tests/kernels/attention_bench.ts                   everything
+ *     deno run -A tests/kernels/attention_bench.ts base gradKv       one shape, one pass
+ *
+ * Prints the median ms of 9 runs, GFLOP/s (of the visible pairs), workgroup memory and the time to
+ * make the pipeline, with a star at what `planAttention` chooses by itself. A software adapter
+ * gets the row kernels and the shape `nano`.
+ */
+import {
+  attentionForward,
+  attentionGradKv,
+  attentionGradQ,
+  type AttentionPlan,
+  type AttentionSpec,
+  type PassName,
+  planAttention,
+  type RowShape,
+  type Tile,
+} from "../../src/kernels/attention.ts";
+import { PASSES } from "../../src/kernels/attention_access.ts";
+import { planTile } from "../../src/kernels/attention_tiles.ts";
+import { Gpu } from "../../src/webgpu/device.ts";
+import { type Call, layout, runKernels } from "../run_kernel.ts";
+
+/** Batch, tokens, heads, widths without and with position and of values. */
+const SHAPES: Record<string, [number, number, number, number, number, number]> = {
+  nano: [8, 128, 4, 16, 8, 16],
+  tiny: [16, 256, 4, 32, 16, 32],
+  small: [8, 1024, 6, 64, 32, 64],
+  base: [4, 2048, 12, 64, 32, 64],
+  long: [1, 8192, 8, 64, 32, 64],
+};
+
+/** `[lanesX, lanesY, rows, chunk, unroll]`. */
+const TILES: Record<PassName, [number, number, number, number, number][]> = {
+  forward: [
+    [8, 16, 4, 12, 12],
+    [8, 16, 4, 12, 4],
+    [8, 16, 4, 8, 8],
+    [8, 16, 4, 24, 8],
+    [8, 16, 8, 8, 8],
+    [8, 16, 8, 12, 12],
+    [8, 32, 4, 8, 8],
+    [8, 8, 8, 12, 12],
+    [8, 8, 4, 24, 8],
+    [16, 8, 8, 12, 12],
+    [16, 16, 4, 8, 8],
+    [4, 32, 4, 12, 12],
+  ],
+  gradQ: [
+    [8, 16, 4, 12, 12],
+    [8, 16, 4, 12, 4],
+    [8, 16, 4, 8, 8],
+    [8, 16, 4, 16, 8],
+    [8, 16, 4, 24, 8],
+    [8, 16, 8, 8, 8],
+    [8, 32, 4, 8, 8],
+    [8, 8, 8, 12, 12],
+    [8, 8, 4, 24, 8],
+    [16, 16, 4, 8, 8],
+    [4, 32, 4, 12, 12],
+  ],
+  gradKv: [
+    [8, 16, 4, 16, 8],
+    [8, 16, 4, 12, 12],
+    [8, 16, 4, 16, 4],
+    [8, 16, 4, 24, 8],
+    [8, 8, 8, 16, 8],
+    [8, 8, 4, 16, 8],
+    [8, 16, 2, 24, 8],
+    [8, 32, 2, 16, 8],
+    [8, 32, 4, 8, 8],
+    [4, 16, 4, 16, 8],
+    [4, 32, 4, 12, 12],
+  ],
+};
+
+/** For software adapters. */
+const ROWS: RowShape[] = [
+  { rows: 4, cols: 1 },
+  { rows: 4, cols: 2 },
+  { rows: 8, cols: 1 },
+  { rows: 8, cols: 2 },
+];
+
+function candidates(pass: PassName, spec: AttentionSpec, gpu: Gpu): AttentionPlan[] {
+  if (gpu.capabilities.software) return ROWS.map((rows) => ({ rows }));
+  const { workgroupBytes, maxInvocations } = gpu.capabilities;
+  return TILES[pass]
+    .map(([lanesX, lanesY, rows, chunk, unroll]): Tile => ({ lanesX, lanesY, rows, chunk, unroll }))
+    .filter((tile) => {
+      const { bytes, threads } = planTile(PASSES[pass], spec, tile);
+      return bytes <= workgroupBytes && threads <= maxInvocations;
+    })
+    .map((tile) => ({ tile }));
+}
+
+async function bench(gpu: Gpu, name: string, only: string | undefined): Promise<void> {
+  const [batch, seqLen, heads, nope, rope, value] = SHAPES[name];
+  const rows = batch * seqLen;
+  const spec: AttentionSpec = {
+    dims: { heads, kvHeads: heads, nope, rope, value, packed: true },
+    extent: { batch, seqLen },
+    scale: (nope + rope) ** -0.5,
+  };
+  const [q, kv, kPe] = [heads * (nope + rope), heads * (nope + value), rope].map((cols) =>
+    layout(rows, cols)
+  );
+  const [o, perHead, shares] = [heads * value, heads, heads * rope].map((cols) =>
+    layout(rows, cols)
+  );
+  const inputs = [q, kv, kPe];
+  const saved = { gradO: o, lse: perHead, delta: perHead };
+  const random = (m: { rows: number; cols: number }) =>
+    Float32Array.from({ length: m.rows * m.cols }, () => Math.random() * 2 - 1);
+  const lse = Float32Array.from(
+    { length: rows * heads },
+    (_, i) => Math.log(1 + Math.floor(i / heads) % seqLen),
+  );
+  const read = [...inputs.map(random), random(o), lse, random(perHead)];
+  const outputs = { forward: [o, perHead], gradQ: [q], gradKv: [kv, shares] };
+  for (const pass of ["forward", "gradQ", "gradKv"] as const) {
+    if (only && only !== pass) continue;
+    const written = outputs[pass].map((m) => new Float32Array(m.rows * m.cols));
+    const arrays = [...read, ...written];
+    const results = written.map((_, i) => read.length + i);
+    let reference: Float32Array | null = null;
+    const chosen = JSON.stringify(planAttention(pass, spec, gpu.capabilities));
+    for (const plan of candidates(pass, spec, gpu)) {
+      const kernel = pass === "forward"
+        ? attentionForward(spec, plan, inputs, o, perHead)
+        : pass === "gradQ"
+        ? attentionGradQ(spec, plan, inputs, saved, q)
+        : attentionGradKv(spec, plan, inputs, saved, [kv, shares]);
+      const begin = performance.now();
+      gpu.pipeline(kernel);
+      const made = performance.now() - begin;
+      const used = pass === "forward" ? [0, 1, 2] : [0, 1, 2, 3, 4, 5];
+      const call: Call = [kernel, ...used, ...results];
+      const { ms, arrays: got } = await runKernels(gpu, arrays, [call], 9);
+      reference ??= got[results[0]];
+      const off = difference(got[results[0]], reference);
+      const { tile, rows } = { tile: null, rows: null, ...plan };
+      const code = tile
+        ? `${Object.values(tile).join(" ")}, ${planTile(PASSES[pass], spec, tile).bytes} B`
+        : Object.values(rows!).join(" ");
+      console.log(
+        `${name} ${pass}`.padEnd(14),
+        `${JSON.stringify(plan) === chosen ? "*" : " "} ${code}`.padEnd(28),
+        `${ms.toFixed(3)} ms`.padStart(11),
+        `${(kernel.flops / ms / 1e6).toFixed(0)} GFLOP/s`.padStart(14),
+        `pipeline ${made.toFixed(0)} ms`.padStart(17),
+        off < 1e-4 ? "" : `DIFFERS by ${off.toExponential(1)}`,
+      );
+    }
+  }
+}
+
+/** Relative difference of two results. */
+function difference(a: Float32Array, b: Float32Array): number {
+  let error = 0;
+  let norm = 0;
+  for (let i = 0; i < a.length; i++) {
+    error += (a[i] - b[i]) ** 2;
+    norm += b[i] ** 2;
+  }
+  return Math.sqrt(error / norm);
+}
+
+using gpu = await Gpu.open();
+if (!gpu) throw new Error("No WebGPU adapter");
+console.log(gpu.name);
+const [shape, pass] = Deno.args;
+const all = Object.keys(SHAPES).filter((name) => (name === "nano") === gpu.capabilities.software);
+for (const name of shape ? [shape] : all) await bench(gpu, name, pass);

@@ -1,0 +1,197 @@
+import assert from "node:assert/strict";
+import {
+  attentionDelta,
+  attentionForward,
+  attentionGradKv,
+  attentionGradQ,
+  type AttentionSpec,
+  type Plan,
+  planAttention,
+  sumHeads,
+} from "../../src/kernels/attention.ts";
+import type { Layout } from "../../src/kernels/kernel.ts";
+import { Gpu } from "../../src/webgpu/device.ts";
+import { type Call, layout, runKernels } from "../run_kernel.ts";
+import { referenceAttention } from "./attention_reference.ts";
+
+const gpu = await Gpu.open();
+
+/** A matrix between two rows of NaN, in columns 4… of wider rows. */
+function framed(rows: number, cols: number, values?: ArrayLike<number>): [Float32Array, Layout] {
+  const stride = cols + 8;
+  const at = layout(rows, cols, stride + 4, stride);
+  const array = new Float32Array((rows + 2) * stride).fill(NaN);
+  if (values) { for (let i = 0; i < rows * cols; i++) array[index(at, i)] = values[i]; }
+  return [array, at];
+}
+
+function index(at: Layout, i: number): number {
+  return at.offset + Math.floor(i / at.cols) * at.stride + i % at.cols;
+}
+
+function relative(name: string, array: Float32Array, at: Layout, expected: Float64Array): number {
+  let error = 0;
+  let norm = 0;
+  const inside = new Set<number>();
+  for (let i = 0; i < expected.length; i++) {
+    inside.add(index(at, i));
+    error += (array[index(at, i)] - expected[i]) ** 2;
+    norm += expected[i] ** 2;
+  }
+  for (let i = 0; i < array.length; i++) {
+    assert.ok(inside.has(i) || Number.isNaN(array[i]), `${name}: wrote outside, at ${i}`);
+  }
+  return Math.sqrt(error / norm);
+}
+
+/** Runs all kernels of attention and compares them with loops in float64. */
+async function check(
+  spec: AttentionSpec,
+  plan: (name: "forward" | "gradQ" | "gradKv") => Plan,
+  { accumulate = false, sharpness = 1 } = {},
+): Promise<void> {
+  assert.ok(gpu, "no WebGPU adapter");
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const { dims, extent: { batch, seqLen } } = spec;
+  const rows = batch * seqLen;
+  let state = seed;
+  const random = (cols: number, size = 1) =>
+    Float32Array.from({ length: rows * cols }, () => {
+      state = Math.imul(state, 1664525) + 1013904223 >>> 0;
+      return (state / 2 ** 31 - 1) * size;
+    });
+  const { heads, kvHeads, nope, rope, value, packed } = dims;
+  const inputs = [
+    random(heads * (nope + rope), sharpness),
+    ...packed
+      ? [random(kvHeads * (nope + value))]
+      : [random(kvHeads * nope, sharpness), random(kvHeads * value)],
+    ...rope > 0 ? [random(rope)] : [],
+  ];
+  const gradO = random(heads * value);
+  const expected = referenceAttention(spec, inputs, gradO);
+
+  const arrays: Float32Array[] = [];
+  const layouts: Layout[] = [];
+  const place = (cols: number, values?: ArrayLike<number>) => {
+    const [array, at] = framed(rows, cols, values);
+    layouts.push(at);
+    return arrays.push(array) - 1;
+  };
+  const ins = inputs.map((x) => place(x.length / rows, x));
+  const o = place(heads * value);
+  const lse = place(heads);
+  const dO = place(heads * value, gradO);
+  const delta = place(heads);
+  const before = inputs.map((x) => accumulate ? random(x.length / rows) : undefined);
+  const grads = inputs.map((x, i) => place(x.length / rows, before[i]));
+  const at = (i: number) => layouts[i];
+  const saved = { gradO: at(dO), lse: at(lse), delta: at(delta) };
+  const kvGrads = grads.slice(1);
+  const calls: Call[] = [
+    [attentionForward(spec, plan("forward"), ins.map(at), at(o), at(lse)), ...ins, o, lse],
+    [attentionDelta(spec, at(o), at(dO), at(delta)), o, dO, delta],
+    [
+      attentionGradQ(spec, plan("gradQ"), ins.map(at), saved, at(grads[0]), accumulate),
+      ...ins,
+      dO,
+      lse,
+      delta,
+      grads[0],
+    ],
+  ];
+  const shares = rope > 0 ? place(kvHeads * rope) : -1;
+  const outs = rope > 0 ? [...kvGrads.slice(0, -1), shares] : kvGrads;
+  const adds = outs.map((i) => accumulate && i !== shares);
+  calls.push([
+    attentionGradKv(spec, plan("gradKv"), ins.map(at), saved, outs.map(at), adds),
+    ...ins,
+    dO,
+    lse,
+    delta,
+    ...outs,
+  ]);
+  if (rope > 0) {
+    const shared = kvGrads[kvGrads.length - 1];
+    calls.push([sumHeads(at(shares), at(shared), accumulate), shares, shared]);
+  }
+  const { arrays: results } = await runKernels(gpu, arrays, calls);
+  const context = `${JSON.stringify(spec)}, seed ${seed}`;
+  const close = (name: string, i: number, reference: Float64Array, limit: number) => {
+    const error = relative(`${name}, ${context}`, results[i], at(i), reference);
+    assert.ok(error < limit, `${name} is off by ${error}: ${context}`);
+  };
+  close("o", o, expected.o, 1e-5);
+  close("lse", lse, expected.lse, 1e-5);
+  expected.grads.forEach((grad, i) => {
+    const total = before[i] ? grad.map((x, n) => x + before[i]![n]) : grad;
+    close(`gradient ${i}`, grads[i], total, 1e-4);
+  });
+}
+
+/** A shape from counts and widths. */
+function shape(
+  [batch, seqLen, heads, kvHeads]: [number, number, number, number],
+  [nope, rope, value]: [number, number, number],
+  packed = rope > 0,
+): AttentionSpec {
+  return {
+    dims: { heads, kvHeads, nope, rope, value, packed },
+    extent: { batch, seqLen },
+    scale: (nope + rope) ** -0.5,
+  };
+}
+
+const SHAPES: [string, AttentionSpec][] = [
+  ["MHA", shape([2, 37, 3, 3], [8, 0, 12])],
+  ["MHA of odd widths", shape([3, 41, 2, 2], [11, 0, 7])],
+  ["GQA", shape([2, 67, 6, 2], [16, 0, 8])],
+  ["GQA of odd widths", shape([1, 33, 6, 2], [5, 0, 9])],
+  ["MLA", shape([2, 83, 4, 4], [16, 8, 16])],
+  ["MLA of odd widths", shape([2, 29, 3, 3], [7, 4, 7])],
+  ["MLA of wide heads", shape([1, 45, 2, 2], [64, 32, 64])],
+  ["MLA with groups and separate values", shape([1, 35, 4, 2], [8, 4, 8], false)],
+  ["one token", shape([3, 1, 2, 2], [4, 4, 4])],
+];
+
+for (const software of [true, false]) {
+  const family = software ? "software" : "GPU";
+  const plan = (spec: AttentionSpec) => (name: "forward" | "gradQ" | "gradKv") => {
+    const chosen = planAttention(name, spec, {
+      software,
+      workgroupBytes: gpu!.capabilities.workgroupBytes,
+      maxInvocations: gpu!.capabilities.maxInvocations,
+    });
+    assert.equal("rows" in chosen, software);
+    return chosen;
+  };
+  for (const [name, spec] of SHAPES) {
+    Deno.test(`attention kernels, ${family}: ${name}`, () => check(spec, plan(spec)));
+  }
+  Deno.test(`attention kernels, ${family}: gradients are added`, async () => {
+    const mla = shape([2, 19, 2, 2], [8, 4, 8]);
+    await check(mla, plan(mla), { accumulate: true });
+    const gqa = shape([1, 23, 4, 2], [5, 0, 3]);
+    await check(gqa, plan(gqa), { accumulate: true });
+  });
+  Deno.test(`attention kernels, ${family}: large scores do not overflow`, async () => {
+    const spec = shape([1, 43, 2, 2], [16, 0, 8]);
+    await check(spec, plan(spec), { sharpness: 12 });
+  });
+}
+
+Deno.test("attention kernels: every tile of the tables", async () => {
+  const { TILES } = await import("../../src/kernels/attention.ts");
+  const spec = shape([1, 70, 2, 2], [12, 4, 8]);
+  const most = Math.max(
+    ...Object.values(TILES).map((t) => Math.max(t.narrow.length, t.wide.length)),
+  );
+  for (const width of ["narrow", "wide"] as const) {
+    for (let i = 0; i < most; i++) {
+      await check(spec, (name) => {
+        const tiles = TILES[name][width];
+        return { tile: tiles[Math.min(i, tiles.length - 1)] };
+      });
+    }
+  }
+});

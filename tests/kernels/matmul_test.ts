@@ -1,0 +1,202 @@
+import assert from "node:assert/strict";
+import type { Layout } from "../../src/kernels/kernel.ts";
+import { type Form, matmul, type MatmulPlan, type MatmulSpec } from "../../src/kernels/matmul.ts";
+import { chooseTile, TILES } from "../../src/kernels/matmul_tiles.ts";
+import type { Capabilities } from "../../src/ops/op.ts";
+import { Gpu } from "../../src/webgpu/device.ts";
+import { type Call, layout, runKernels } from "../run_kernel.ts";
+
+const FORMS: Form[] = ["nt", "nn", "tn"];
+
+/** Random numbers from a seed, so that a failure can be repeated. */
+function generator(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1;
+  };
+}
+
+/** A layout inside a larger buffer, aligned for `vec4`s or not. */
+function within(rows: number, cols: number, aligned: boolean): Layout {
+  const stride = aligned ? Math.ceil(cols / 4) * 4 + 8 : cols + 3;
+  return layout(rows, cols, aligned ? 12 : 5, stride);
+}
+
+/** An array with random numbers where the layout lies, and NaN around it. */
+function fill(m: Layout, next: () => number): Float32Array {
+  const out = new Float32Array(m.offset + m.rows * m.stride + 256).fill(NaN);
+  for (let r = 0; r < m.rows; r++) {
+    for (let c = 0; c < m.cols; c++) out[m.offset + r * m.stride + c] = next();
+  }
+  return out;
+}
+
+interface Case {
+  form: Form;
+  size: [m: number, n: number, k: number];
+  aligned: boolean;
+  add: "none" | "inPlace" | "separate";
+}
+
+/** Runs a product inside larger buffers, and compares it with plain loops in float64. */
+async function check(
+  gpu: Gpu,
+  { form, size: [m, n, k], aligned, add }: Case,
+  capabilities: Capabilities,
+  tile?: MatmulSpec["tile"],
+): Promise<MatmulPlan> {
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const next = generator(seed);
+  const a = form === "tn" ? within(k, m, aligned) : within(m, k, aligned);
+  const b = form === "nt" ? within(n, k, aligned) : within(k, n, aligned);
+  const c = within(m, n, aligned);
+  const d = within(m, n, aligned);
+  const plan = matmul({
+    form,
+    a,
+    b,
+    c,
+    add: add === "separate" ? d : add,
+    capabilities,
+    tile,
+  });
+  const before = fill(c, add === "inPlace" ? next : () => NaN);
+  const arrays = [
+    fill(a, next),
+    fill(b, next),
+    before,
+    fill(d, next),
+    new Float32Array(Math.max(4, plan.partialElements)).fill(NaN),
+  ];
+  const index = { a: 0, b: 1, c: 2, d: 3, partial: 4 };
+  const calls = plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]);
+  const [, , out] = (await runKernels(gpu, arrays, calls)).arrays;
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      const at = c.offset + i * c.stride + j;
+      let sum = 0;
+      if (add === "inPlace") sum = before[at];
+      if (add === "separate") sum = arrays[3][d.offset + i * d.stride + j];
+      for (let x = 0; x < k; x++) {
+        const left = form === "tn" ? x * a.stride + i : i * a.stride + x;
+        const right = form === "nt" ? j * b.stride + x : x * b.stride + j;
+        sum += arrays[0][a.offset + left] * arrays[1][b.offset + right];
+      }
+      difference += (out[at] - sum) ** 2;
+      norm += sum ** 2;
+    }
+  }
+  const what = `${form} ${m}x${n}x${k} ${aligned ? "aligned" : "odd"} ${add} seed ${seed}`;
+  const error = Math.sqrt(difference / norm);
+  assert.ok(error <= 1e-5, `${what}: relative error ${error}`);
+  for (let at = 0; at < out.length; at++) {
+    const col = (at - c.offset) % c.stride;
+    const inside = at >= c.offset && at < c.offset + m * c.stride && col < n;
+    if (!inside) assert.ok(Number.isNaN(out[at]), `${what}: wrote outside of c, at ${at}`);
+  }
+  return plan;
+}
+
+/** Odd sizes, single rows and columns, edges of tiles, sums long enough to be cut into parts. */
+const SIZES: [number, number, number][] = [
+  [1, 1, 1],
+  [3, 5, 7],
+  [64, 32, 16],
+  [33, 65, 31],
+  [130, 68, 36],
+  [1, 40, 300],
+  [20, 12, 700],
+];
+
+/** The cases: every form and size, aligned and not; the ways to add take turns. */
+function cases(): Case[] {
+  const ways = ["none", "inPlace", "separate"] as const;
+  const out: Case[] = [];
+  for (const form of FORMS) {
+    for (const size of SIZES) {
+      for (const aligned of [true, false]) {
+        out.push({ form, size, aligned, add: ways[(out.length + FORMS.indexOf(form)) % 3] });
+      }
+    }
+  }
+  return out;
+}
+
+async function open(): Promise<Gpu> {
+  const gpu = await Gpu.open();
+  assert.ok(gpu, "No WebGPU adapter");
+  return gpu;
+}
+
+for (const software of [true, false]) {
+  Deno.test(`matmul, ${software ? "software adapter" : "GPU"}: every form, size and addition`, async () => {
+    using gpu = await open();
+    const capabilities = { ...gpu.capabilities, software };
+    let inParts = 0;
+    for (const c of cases()) {
+      const plan = await check(gpu, c, capabilities);
+      if (plan.partialElements > 0) inParts++;
+    }
+    assert.ok(inParts > 0, "No product was computed in parts");
+  });
+}
+
+Deno.test("matmul: every tile computes the same", async () => {
+  using gpu = await open();
+  const capabilities = { ...gpu.capabilities, software: false };
+  for (const tile of TILES) {
+    for (const form of FORMS) {
+      await check(
+        gpu,
+        { form, size: [132, 72, 44], aligned: true, add: "none" },
+        capabilities,
+        tile,
+      );
+    }
+  }
+});
+
+Deno.test("matmul: more tiles than a grid dimension holds", async () => {
+  using gpu = await open();
+  const m = 32 * 65_536 + 3;
+  const a = layout(m, 1);
+  const { steps: [{ kernel }] } = matmul({
+    form: "nt",
+    a,
+    b: layout(1, 1),
+    c: a,
+    capabilities: gpu.capabilities,
+  });
+  assert.ok(kernel.grid.every((size) => size <= 65_535), `${kernel.grid}`);
+  const x = Float32Array.from({ length: m }, (_, i) => i % 1000);
+  const out = new Float32Array(m).fill(NaN);
+  const { arrays } = await runKernels(gpu, [x, Float32Array.of(3), out], [[kernel, 0, 1, 2]]);
+  assert.deepEqual(arrays[2], x.map((value) => 3 * value));
+});
+
+Deno.test("matmul refuses shapes that do not fit", async () => {
+  using gpu = await open();
+  const capabilities = gpu.capabilities;
+  const [a, b, c] = [layout(4, 3), layout(3, 5), layout(4, 5)];
+  matmul({ form: "nn", a, b, c, capabilities });
+  const message = /^RangeError: Cannot multiply/;
+  assert.throws(() => matmul({ form: "nt", a, b, c, capabilities }), message);
+  assert.throws(() => matmul({ form: "nn", a, b, c: layout(5, 4), capabilities }), message);
+  assert.throws(() => matmul({ form: "nn", a, b, c, add: layout(4, 4), capabilities }), message);
+});
+
+Deno.test("chooseTile fills the device: large tiles for large products, parts for long sums", () => {
+  const groups = (m: number, n: number, k: number) => {
+    const { tile, parts } = chooseTile(TILES, m, n, k, Math.floor(k / 128));
+    return { count: Math.ceil(m / tile.rows) * Math.ceil(n / tile.cols) * parts, parts, tile };
+  };
+  assert.equal(groups(4096, 4096, 4096).parts, 1);
+  assert.equal(groups(4096, 4096, 4096).tile.rows, 128);
+  assert.ok(groups(384, 128, 8192).count >= 100);
+  assert.ok(groups(384, 128, 8192).parts > 1);
+});

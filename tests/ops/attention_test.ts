@@ -1,0 +1,108 @@
+/** Attention of all kinds against its twin, in every way a gradient may have to be written. */
+import assert from "node:assert/strict";
+import { attention, type AttentionDims, attentionOp } from "../../src/ops/attention.ts";
+import {
+  mlaAttention,
+  type MlaAttentionDims,
+  mlaAttentionOp,
+} from "../../src/ops/mla_attention.ts";
+import { matrixType } from "../../src/ops/op.ts";
+import { type CheckInput, checkOp, type CheckOptions } from "../check_op.ts";
+
+type Dims = Omit<AttentionDims, "scale">;
+
+function checkAttention(
+  name: string,
+  dims: AttentionDims,
+  [width, value]: [number, number],
+  options: Partial<CheckOptions> = {},
+): Promise<void> {
+  const rows = dims.batch * dims.seqLen;
+  const inputs: CheckInput[] = [
+    { rows, cols: dims.heads * width },
+    { rows, cols: dims.kvHeads * width },
+    { rows, cols: dims.kvHeads * value },
+  ];
+  const apply: CheckOptions["apply"] = ([q, k, v]) => Object.values(attention(q, k, v, dims));
+  return checkOp(name, { inputs, apply, ...options });
+}
+
+function mlaInputs(dims: MlaAttentionDims): CheckInput[] {
+  const { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = dims;
+  const rows = batch * seqLen;
+  return [
+    { rows, cols: heads * (qkNopeHeadDim + qkRopeHeadDim) },
+    { rows, cols: heads * (qkNopeHeadDim + vHeadDim) },
+    { rows, cols: qkRopeHeadDim },
+  ];
+}
+
+function checkMla(
+  name: string,
+  dims: MlaAttentionDims,
+  options: Partial<CheckOptions> = {},
+): Promise<void> {
+  return checkOp(name, {
+    inputs: mlaInputs(dims),
+    apply: ([q, kv, kPe]) => Object.values(mlaAttention(q, kv, kPe, dims)),
+    ...options,
+  });
+}
+
+const mla = (
+  [batch, seqLen, heads]: [number, number, number],
+  [qkNopeHeadDim, qkRopeHeadDim, vHeadDim]: [number, number, number],
+): MlaAttentionDims => ({ batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim });
+
+for (const software of [true, false]) {
+  const capabilities = { software };
+  const kind = software ? "software" : "GPU";
+
+  Deno.test(`attention, kernels for ${kind}`, async () => {
+    const mha: Dims = { batch: 2, seqLen: 37, heads: 3, kvHeads: 3 };
+    await checkAttention("MHA", mha, [8, 4], { capabilities });
+    await checkAttention("GQA", { ...mha, heads: 6, kvHeads: 2 }, [5, 3], { capabilities });
+  });
+
+  Deno.test(`mlaAttention, kernels for ${kind}`, async () => {
+    await checkMla("MLA", mla([2, 37, 2], [8, 4, 8]), { capabilities });
+    await checkMla("MLA of odd widths", mla([1, 21, 3], [3, 2, 5]), { capabilities });
+  });
+}
+
+Deno.test("attention with a scale of its own", () =>
+  checkMla("MLA", { ...mla([1, 17, 2], [8, 4, 8]), scale: 1.5 }));
+
+Deno.test("attention gives the gradients that are wanted", async () => {
+  const dims = mla([1, 9, 2], [4, 4, 4]);
+  for (const wanted of [0, 1, 2]) {
+    const inputs = mlaInputs(dims).map((x, i) => ({ ...x, gradient: i === wanted }));
+    await checkMla(`MLA, gradient ${wanted} only`, dims, { inputs });
+  }
+});
+
+Deno.test("attention splits its batch where a binding is too small", async () => {
+  // 5 sequences of 16 rows of 80 columns are 25 600 bytes.
+  const dims = mla([5, 16, 4], [8, 12, 12]);
+  await checkMla("MLA in parts", dims, { capabilities: { maxBindingBytes: 12_000 } });
+  await assert.rejects(
+    checkMla("MLA", dims, { capabilities: { maxBindingBytes: 4_000 } }),
+    { name: "RangeError", message: /^Cannot run attention over 16 tokens of 320 bytes/ },
+  );
+});
+
+Deno.test("attention names shapes that do not fit", () => {
+  const dims = { batch: 2, seqLen: 3, heads: 6, kvHeads: 2 };
+  const types = (q: number, k: number, v: number, more: Partial<AttentionDims> = {}) =>
+    attentionOp.types([matrixType(6, q), matrixType(6, k), matrixType(6, v)], { ...dims, ...more });
+  assert.deepEqual(types(24, 8, 10), [matrixType(6, 30), matrixType(6, 6)]);
+  assert.throws(() => types(24, 9, 10), /^RangeError: Cannot apply attention to 6x24, 6x9, 6x10/);
+  assert.throws(() => types(24, 16, 12, { kvHeads: 4 }), /6 query heads cannot share 4 key heads/);
+  assert.throws(() => types(24, 8, 10, { scale: -1 }), /scale is -1/);
+  assert.throws(() => types(24, 8, 10, { batch: 3 }), /expected q \[9, 6 \* width\]/);
+  const inputs = [matrixType(6, 24), matrixType(6, 24), matrixType(6, 5)];
+  assert.throws(
+    () => mlaAttentionOp.types(inputs, mla([2, 3, 2], [8, 4, 4])),
+    /expected q \[6, 2 \* \(8 \+ 4\)\], kv \[6, 2 \* \(8 \+ 4\)\], kPe \[6, 4\]/,
+  );
+});

@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { resolveConfig } from "../src/config.ts";
+import { UserError } from "../src/errors.ts";
+import { describeEnvironment } from "../src/train/environment.ts";
+import { markLogs, readMetrics, readSummary, RunFolder } from "../src/train/run_folder.ts";
+
+const config = resolveConfig({});
+
+/** Runs `body` with a folder for runs. */
+async function withRoot(body: (root: string) => void | Promise<void>): Promise<void> {
+  const root = await Deno.makeTempDir();
+  try {
+    await body(root);
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+}
+
+/** The rows without their times. */
+function rows(run: RunFolder): unknown[] {
+  return readMetrics(join(run.path, "metrics.jsonl")).map(({ t: _, ...row }) => row);
+}
+
+Deno.test("a run gets a folder, its name and its configuration", () =>
+  withRoot((root) => {
+    const where = { experiment: "quickstart", root: join(root, "runs") };
+    const run = RunFolder.create(config, where);
+    assert.equal(run.path, join(root, "runs", "quickstart_001"));
+    const saved = JSON.parse(Deno.readTextFileSync(join(run.path, "config.json")));
+    assert.deepEqual(saved, { ...config, name: "quickstart_001" });
+    assert.deepEqual(resolveConfig(saved), run.config);
+    assert.equal(readSummary(run.path)!.status, "running");
+    assert.equal(RunFolder.create(config, where).config.name, "quickstart_002");
+    Deno.mkdirSync(join(root, "runs", "quickstart_117"));
+    assert.equal(RunFolder.create(config, where).config.name, "quickstart_118");
+    const other = RunFolder.create(config, { ...where, experiment: "quickstart_long" });
+    assert.equal(other.config.name, "quickstart_long_001");
+  }));
+
+Deno.test("a run that exists is not overwritten", () =>
+  withRoot((root) => {
+    const named = { ...config, name: "mine" };
+    const run = RunFolder.create(named, { experiment: "quickstart", root });
+    run.log(1, { "train/loss": 3 });
+    assert.throws(
+      () => RunFolder.create(named, { experiment: "quickstart", root }),
+      (error) => error instanceof UserError && /resume=\S*mine.*another name/.test(error.message),
+    );
+    assert.deepEqual(rows(run), [{ step: 1, "train/loss": 3 }]);
+    Deno.writeTextFileSync(join(root, "file"), "");
+    assert.throws(
+      () => RunFolder.create(named, { experiment: "x", root: join(root, "file", "runs") }),
+      UserError,
+    );
+  }));
+
+Deno.test("the summary has the final and the best values", () =>
+  withRoot((root) => {
+    const run = RunFolder.create(config, { experiment: "x", root });
+    const losses = Array.from({ length: 9 }, Math.random);
+    losses.forEach((loss, step) => {
+      run.log(step, { "val/loss": loss, "val/accuracy": 1 - loss, "time/step_ms": step });
+    });
+    run.log(9, { "val/loss": NaN });
+    const summary = run.finish("done", { step: 10 });
+    const best = losses.indexOf(Math.min(...losses));
+    assert.deepEqual(summary.best, {
+      "val/loss": { value: losses[best], step: best },
+      "val/accuracy": { value: 1 - losses[best], step: best },
+    });
+    const stored = readSummary(run.path)!;
+    assert.equal(stored.status, "done");
+    assert.equal(stored.step, 10);
+    assert.deepEqual(stored.final, {
+      "val/loss": null,
+      "val/accuracy": 1 - losses[8],
+      "time/step_ms": 8,
+    });
+    assert.equal(run.finish("failed", { step: 3, error: "Loss is not finite" }).status, "failed");
+    assert.equal(readSummary(run.path)!.error, "Loss is not finite");
+    const files = [...Deno.readDirSync(run.path)].map(({ name }) => name);
+    assert(!files.some((name) => name.endsWith(".partial")));
+  }));
+
+Deno.test("a resumed run's logs are those of a run never stopped", () =>
+  withRoot((root) => {
+    const write = (run: RunFolder, from: number, to: number) => {
+      for (let step = from; step < to; step++) {
+        run.log(step, { "train/loss": 1 / (step + 1) });
+        run.sample(step, `text ${step}`);
+      }
+    };
+    const whole = RunFolder.create(config, { experiment: "whole", root });
+    write(whole, 0, 9);
+    const first = RunFolder.create(config, { experiment: "killed", root });
+    write(first, 0, 4);
+    const logs = markLogs(first.path);
+    write(first, 4, 7);
+    const metrics = join(first.path, "metrics.jsonl");
+    Deno.writeTextFileSync(metrics, '{"step":7,"t":1.2,"tra', { append: true });
+    assert.equal(readMetrics(metrics).length, 7);
+
+    const longer = { ...first.config, steps: 999 };
+    const again = RunFolder.resume(first.path, { config: longer, logs });
+    write(again, 4, 9);
+    assert.deepEqual(rows(again), rows(whole));
+    const samples = (run: RunFolder) => Deno.readTextFileSync(join(run.path, "samples.txt"));
+    assert.equal(samples(again), samples(whole));
+    const times = readMetrics(metrics).map(({ t }) => t);
+    assert.deepEqual(times, [...times].sort((a, b) => a - b));
+    assert.deepEqual(
+      again.finish("done", { step: 9 }).best,
+      whole.finish("done", { step: 9 }).best,
+    );
+    assert.equal(JSON.parse(Deno.readTextFileSync(join(again.path, "config.json"))).steps, 999);
+  }));
+
+Deno.test("logs shorter than the mark lose only their half line", () =>
+  withRoot((root) => {
+    const run = RunFolder.create(config, { experiment: "x", root });
+    run.log(0, { "train/loss": 2 });
+    run.log(1, { "train/loss": 1 });
+    const logs = markLogs(run.path);
+    const metrics = join(run.path, "metrics.jsonl");
+    Deno.truncateSync(metrics, logs.metrics - 5);
+    Deno.removeSync(join(run.path, "samples.txt"));
+    const again = RunFolder.resume(run.path, { config, logs });
+    assert.deepEqual(rows(again), [{ step: 0, "train/loss": 2 }]);
+    Deno.writeTextFileSync(metrics, "{}\nnonsense\n{}\n");
+    assert.throws(() => readMetrics(metrics), /line 2 is damaged/);
+  }));
+
+Deno.test("the environment is written, and added to when the run goes on", () =>
+  withRoot((root) => {
+    const run = RunFolder.create(config, { experiment: "x", root });
+    const environment = describeEnvironment({
+      backend: "webgpu",
+      adapter: "a card",
+      features: ["timestamp-query"],
+      limits: { maxBufferSize: 1 },
+      seed: 7,
+      argv: ["quickstart", "seed=7"],
+    });
+    run.writeEnvironment(environment);
+    run.writeEnvironment({ ...environment, adapter: "another" });
+    const stored = JSON.parse(Deno.readTextFileSync(join(run.path, "env.json")));
+    assert.equal(stored.adapter, "a card");
+    assert.equal(stored.resumed[0].adapter, "another");
+    assert.equal(stored.versions.deno, Deno.version.deno);
+    assert.deepEqual(stored.argv, ["quickstart", "seed=7"]);
+    assert.match(String(stored.git.sha), /^([0-9a-f]{40}|null)$/);
+  }));

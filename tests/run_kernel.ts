@@ -1,0 +1,86 @@
+/** Runs single kernels on plain arrays: for kernel tests and tuning, below the level of ops. */
+import type { Kernel, Layout } from "../src/kernels/kernel.ts";
+import type { Gpu } from "../src/webgpu/device.ts";
+import { ReadBack } from "../src/webgpu/read_back.ts";
+
+/** Layout of a packed matrix, or of a part of a wider or longer one. */
+export function layout(rows: number, cols: number, offset = 0, stride = cols): Layout {
+  return { rows, cols, offset, stride };
+}
+
+/** A dispatch: a kernel and the index of the array for each of its bindings. */
+export type Call = readonly [Kernel, ...number[]];
+
+/**
+ * Uploads `arrays`, runs `calls` in order in one pass, and reads every array back. With `repeat`,
+ * also times that many further runs of all calls together (GPU timestamps) and gives the median in
+ * ms.
+ */
+export async function runKernels(
+  gpu: Gpu,
+  arrays: readonly (Float32Array | Int32Array | Uint32Array)[],
+  calls: readonly Call[],
+  repeat = 0,
+): Promise<{ arrays: Float32Array[]; ms: number }> {
+  const { device } = gpu;
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const buffers = arrays.map((a) => {
+    const buffer = device.createBuffer({ size: Math.max(16, a.byteLength), usage });
+    device.queue.writeBuffer(buffer, 0, a as Float32Array<ArrayBuffer>);
+    return buffer;
+  });
+  const prepared = calls.map(([kernel, ...operands]) => {
+    const uniform = device.createBuffer({
+      size: kernel.uniforms.byteLength,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+    });
+    device.queue.writeBuffer(uniform, 0, kernel.uniforms);
+    const pipeline = gpu.pipeline(kernel);
+    const group = device.createBindGroup({
+      label: kernel.label,
+      layout: gpu.layout(kernel),
+      entries: [...operands.map((i) => buffers[i]), uniform].map((buffer, binding) => ({
+        binding,
+        resource: { buffer },
+      })),
+    });
+    return { kernel, uniform, pipeline, group };
+  });
+  const querySet = device.createQuerySet({ type: "timestamp", count: 2 });
+  const stamps = device.createBuffer({
+    size: 16,
+    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+  });
+  const stampReader = new ReadBack(gpu, 16);
+  const runOnce = async () => {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass({
+      timestampWrites: { querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
+    });
+    for (const { kernel, pipeline, group } of prepared) {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(...kernel.grid);
+    }
+    pass.end();
+    encoder.resolveQuerySet(querySet, 0, 2, stamps, 0);
+    device.queue.submit([encoder.finish()]);
+    const [begin, end] = new BigUint64Array(await stampReader.read(stamps, 0, 16));
+    return Number(end - begin) / 1e6;
+  };
+  await runOnce();
+  const out: Float32Array[] = [];
+  for (const [i, a] of arrays.entries()) {
+    const reader = new ReadBack(gpu, a.byteLength);
+    out.push(new Float32Array(await reader.read(buffers[i], 0, a.byteLength)));
+    reader.destroy();
+  }
+  const times: number[] = [];
+  for (let i = 0; i < repeat; i++) times.push(await runOnce());
+  times.sort((a, b) => a - b);
+  await gpu.settle();
+  for (const buffer of [...buffers, stamps, ...prepared.map((p) => p.uniform)]) buffer.destroy();
+  stampReader.destroy();
+  querySet.destroy();
+  return { arrays: out, ms: times[times.length >> 1] ?? NaN };
+}
