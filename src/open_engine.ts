@@ -51,13 +51,22 @@ export async function openEngine(
     throw new UserError(`Cannot use device=webgpu: ${WITHOUT_ADAPTER}; or use device=cpu`);
   }
   if (config.device === "auto") options.note?.(`${WITHOUT_ADAPTER}: going on on the CPU`);
-  // Imported here: the WebGPU path must not need an npm package.
-  const [{ TfjsBackend }, { TfjsEngine }] = await Promise.all([
-    import("./tfjs/backend.ts"),
-    import("./tfjs/engine.ts"),
-  ]);
+  const { TfjsBackend, TfjsEngine } = await importTfjs();
   const engine = new TfjsEngine(await TfjsBackend.open("wasm"), options);
   return { engine, gpu: null, [Symbol.dispose]: () => engine[Symbol.dispose]() };
+}
+
+/**
+ * Only now, and by names that Deno does not see in advance: the WebGPU path must not ask for an
+ * npm package, not even when the program starts.
+ */
+async function importTfjs(): Promise<
+  typeof import("./tfjs/backend.ts") & typeof import("./tfjs/engine.ts")
+> {
+  const [backend, engine] = await Promise.all(
+    ["backend", "engine"].map((name) => import(new URL(`./tfjs/${name}.ts`, import.meta.url).href)),
+  );
+  return { ...backend, ...engine };
 }
 
 function asUserError(error: unknown, config: RunConfig, gpu: Gpu): unknown {

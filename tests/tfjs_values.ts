@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 
 /** A shape, with the range of its values if it matters. */
 export type Input = number[] | { shape: number[]; low: number; high: number };
+
 /**
  * Random values, numbers of float32 so that every backend gets the same ones. They keep clear of
  * each other and of multiples of 0.1, where a case may have a kink.
@@ -15,11 +16,13 @@ export function valuesFor(inputs: Input[]): { values: Float32Array; shape: numbe
   const places = Array.from({ length: total }, (_, i) => ({ i, key: Math.random() }))
     .sort((x, y) => x.key - y.key);
   return specs.map(({ shape, low, high }) => {
+    const width = (high - low) / total;
+    const margin = Math.min(0.001, width);
     const values = Float32Array.from({ length: product(shape) }, () => {
       const { i } = places.pop()!;
       while (true) {
-        const value = low + (high - low) * (i + 0.8 * Math.random()) / total;
-        if (Math.abs(value * 10 - Math.round(value * 10)) > 0.001) return value;
+        const value = low + width * (i + 0.8 * Math.random());
+        if (Math.abs(value * 10 - Math.round(value * 10)) > margin) return value;
       }
     });
     return { values, shape };

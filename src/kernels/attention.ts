@@ -18,10 +18,10 @@ import {
   type PassCode,
   PASSES,
   passKernel,
-  queryWidth,
-} from "./attention_access.ts";
-import { rowCode, type RowShape } from "./attention_rows.ts";
-import { planTile, type Tile, tileCode } from "./attention_tiles.ts";
+} from "./attention_pass.ts";
+import { rowCode } from "./attention_rows.ts";
+import { tileCode } from "./attention_tiles.ts";
+import type { AttentionPlan } from "./attention_tuning.ts";
 import {
   bytesOf,
   foldGrid,
@@ -32,72 +32,9 @@ import {
   makeKernel,
 } from "./kernel.ts";
 
-export type { AttentionSpec, Extent, HeadDims } from "./attention_access.ts";
-export type { RowShape } from "./attention_rows.ts";
-export type { Tile } from "./attention_tiles.ts";
-
-/** Capabilities that the choice of a kernel depends on. */
-export interface AttentionDevice {
-  readonly software: boolean;
-  readonly workgroupBytes: number;
-  readonly maxInvocations: number;
-}
-
-/** Names of the passes that {@linkcode TILES} and {@linkcode ROWS} tune. */
-export type PassName = keyof typeof PASSES;
-
-/** A way to run a pass: by tiles in workgroup memory, or by rows in registers. */
-export type AttentionPlan = { readonly tile: Tile } | { readonly rows: RowShape };
-
-/** Small tiles for devices with little workgroup memory, and for wide heads. */
-const SMALL_TILES: readonly Tile[] = [
-  { lanesX: 8, lanesY: 8, rows: 4, chunk: 8, unroll: 8 },
-  { lanesX: 4, lanesY: 8, rows: 4, chunk: 4, unroll: 4 },
-  { lanesX: 4, lanesY: 8, rows: 2, chunk: 4, unroll: 4 },
-];
-
-/**
- * Tiles of the GPU kernels in order of preference; the first that fits the device is taken, and
- * if none does (very wide heads) the kernels without workgroup memory are. Heads are narrow if
- * `nope + rope` is at most 48.
- */
-export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
-  forward: {
-    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-  },
-  gradQ: {
-    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-  },
-  gradKv: {
-    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 16, unroll: 8 }, ...SMALL_TILES],
-  },
-};
-
-/** Rows and columns per step of the kernels for software adapters. */
-export const ROWS: Record<PassName, Record<"narrow" | "wide", RowShape>> = {
-  forward: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 2 } },
-  gradQ: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 1 } },
-  gradKv: { narrow: { rows: 8, cols: 2 }, wide: { rows: 4, cols: 1 } },
-};
-
-/** Chooses how a pass runs on a device. */
-export function planAttention(
-  name: PassName,
-  spec: AttentionSpec,
-  device: AttentionDevice,
-): AttentionPlan {
-  const width = queryWidth(spec.dims) <= 48 ? "narrow" : "wide";
-  if (!device.software) {
-    for (const tile of TILES[name][width]) {
-      const { bytes, threads } = planTile(PASSES[name], spec, tile);
-      if (bytes <= device.workgroupBytes && threads <= device.maxInvocations) return { tile };
-    }
-  }
-  return { rows: ROWS[name][width] };
-}
+export type { Extent, HeadDims } from "./attention_access.ts";
+export type { AttentionSpec } from "./attention_pass.ts";
+export { type AttentionPlan, planAttention } from "./attention_tuning.ts";
 
 function generate(pass: Pass, spec: AttentionSpec, plan: AttentionPlan): PassCode {
   return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows);

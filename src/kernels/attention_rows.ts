@@ -1,19 +1,13 @@
 /**
  * Attention for software adapters: an invocation keeps a few rows in registers and everything
  * else streams past from storage, with no workgroup memory. A load costs such an adapter about as
- * much as several multiplications per lane unless the address is the same in all lanes, so every
- * loaded column serves all rows of the invocation.
+ * much as several multiplications per lane, even where all lanes read the same, so every loaded
+ * column serves all rows of the invocation.
  *
  * @module
  */
-import {
-  type AttentionSpec,
-  headColumns,
-  type HeadDims,
-  type Pass,
-  type PassCode,
-  visible,
-} from "./attention_access.ts";
+import { headColumns, type HeadDims } from "./attention_access.ts";
+import { type AttentionSpec, type Pass, type PassCode, visible } from "./attention_pass.ts";
 
 /** Invocations per workgroup: one SIMD register of f32 on common CPUs. */
 const LANES = 8;
@@ -31,11 +25,10 @@ export function rowCode(pass: Pass, { dims }: AttentionSpec, shape: RowShape): P
   const rows = range(shape.rows);
   const cols = range(shape.cols);
   const span = LANES * shape.rows;
-  const first = `first + lane + ${LANES}u`;
   const lines: string[] = [];
   lines.push(`let first = tile * ${span}u;`, `let stop = min(first + ${span}u, u.seq_len);`);
   for (const i of rows) {
-    lines.push(`let t${i} = ${first} * ${i}u;`);
+    lines.push(`let t${i} = first + lane + ${LANES * i}u;`);
     // Rows past the end repeat the last one, and are not stored.
     lines.push(`let r${i} = batch_row + min(t${i}, u.seq_len - 1u);`);
   }
@@ -98,7 +91,7 @@ ${stepCode(pass, dims, rows, cols)}
   return { declarations: "", body: lines.join("\n"), workgroup: LANES, tileRows: span };
 }
 
-/** One step: `cols` columns from `at` against all rows. */
+/** One step: the columns from `start` on against all rows. */
 function stepCode(
   pass: Pass,
   dims: HeadDims,

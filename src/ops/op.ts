@@ -131,6 +131,8 @@ export interface Op<A> {
   ): void;
   /** If set, output 0 is these columns of input 0: no kernel, no copy. */
   view?(attributes: A): { start: number; cols: number };
+  /** The gradient ends here. */
+  readonly stopsGradient?: boolean;
   /** Output 0 may take over the memory of input 0 if nobody else needs it. */
   readonly inPlace?: boolean;
   /** The backward pass reads `outputs`, so their memory must not be taken over. */

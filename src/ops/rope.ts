@@ -63,10 +63,8 @@ function twin(tf: Tf, x: TfMatrix, spec: RopeSpec): TfMatrix {
   const [rows, cols] = x.shape;
   const pairs = dims / 2;
   const perHead = tf.reshape(x, [rows * heads, headDim]);
-  const angle = (i: number) => {
-    const position = Math.floor(i / (heads * pairs)) % seqLen;
-    return position * theta ** (-2 * (i % pairs) / dims);
-  };
+  const frequencies = Array.from({ length: pairs }, (_, i) => theta ** (-2 * i / dims));
+  const angle = (i: number) => Math.floor(i / (heads * pairs)) % seqLen * frequencies[i % pairs];
   const table = (f: (angle: number) => number) =>
     tf.tensor2d(
       Float32Array.from({ length: rows * heads * pairs }, (_, i) => f(angle(i))),

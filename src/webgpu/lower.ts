@@ -316,7 +316,7 @@ function part(matrix: Matrix, { root, start, cols }: Columns): Matrix {
 function wantedTensors(graph: Graph): Set<GraphTensor> {
   const wanted = new Set<GraphTensor>(trainedLeaves(graph));
   for (const node of graph.nodes) {
-    if (!(node.op.backward || node.op.view)) continue;
+    if (node.op.stopsGradient || !(node.op.backward || node.op.view)) continue;
     if (!node.inputs.some((t) => wanted.has(t))) continue;
     for (const output of node.outputs) wanted.add(output);
   }

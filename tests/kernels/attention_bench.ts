@@ -14,13 +14,12 @@ import {
   attentionGradQ,
   type AttentionPlan,
   type AttentionSpec,
-  type PassName,
   planAttention,
-  type RowShape,
-  type Tile,
 } from "../../src/kernels/attention.ts";
-import { PASSES } from "../../src/kernels/attention_access.ts";
-import { planTile } from "../../src/kernels/attention_tiles.ts";
+import { PASSES } from "../../src/kernels/attention_pass.ts";
+import type { RowShape } from "../../src/kernels/attention_rows.ts";
+import { planTile, type Tile } from "../../src/kernels/attention_tile_plan.ts";
+import type { PassName } from "../../src/kernels/attention_tuning.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
@@ -48,6 +47,8 @@ const TILES: Record<PassName, [number, number, number, number, number][]> = {
     [16, 8, 8, 12, 12],
     [16, 16, 4, 8, 8],
     [4, 32, 4, 12, 12],
+    [4, 32, 2, 24, 8],
+    [4, 16, 4, 24, 8],
   ],
   gradQ: [
     [8, 16, 4, 12, 12],
@@ -91,7 +92,7 @@ function candidates(pass: PassName, spec: AttentionSpec, gpu: Gpu): AttentionPla
   return TILES[pass]
     .map(([lanesX, lanesY, rows, chunk, unroll]): Tile => ({ lanesX, lanesY, rows, chunk, unroll }))
     .filter((tile) => {
-      const { bytes, threads } = planTile(PASSES[pass], spec, tile);
+      const { bytes, threads } = planTile(PASSES[pass], spec.dims, tile);
       return bytes <= workgroupBytes && threads <= maxInvocations;
     })
     .map((tile) => ({ tile }));
@@ -144,7 +145,7 @@ async function bench(gpu: Gpu, name: string, only: string | undefined): Promise<
       const off = difference(got[results[0]], reference);
       const { tile, rows } = { tile: null, rows: null, ...plan };
       const code = tile
-        ? `${Object.values(tile).join(" ")}, ${planTile(PASSES[pass], spec, tile).bytes} B`
+        ? `${Object.values(tile).join(" ")}, ${planTile(PASSES[pass], spec.dims, tile).bytes} B`
         : Object.values(rows!).join(" ");
       console.log(
         `${name} ${pass}`.padEnd(14),

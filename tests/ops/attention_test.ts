@@ -9,8 +9,6 @@ import {
 import { matrixType } from "../../src/ops/op.ts";
 import { type CheckInput, checkOp, type CheckOptions } from "../check_op.ts";
 
-type Dims = Omit<AttentionDims, "scale">;
-
 function checkAttention(
   name: string,
   dims: AttentionDims,
@@ -59,14 +57,14 @@ for (const software of [true, false]) {
   const kind = software ? "software" : "GPU";
 
   Deno.test(`attention, kernels for ${kind}`, async () => {
-    const mha: Dims = { batch: 2, seqLen: 37, heads: 3, kvHeads: 3 };
-    await checkAttention("MHA", mha, [8, 4], { capabilities });
-    await checkAttention("GQA", { ...mha, heads: 6, kvHeads: 2 }, [5, 3], { capabilities });
+    const dims = { batch: 2, seqLen: 37, heads: 6 };
+    await checkAttention("GQA", { ...dims, kvHeads: 2 }, [5, 3], { capabilities });
+    if (software) await checkAttention("MHA", { ...dims, kvHeads: 6 }, [8, 4], { capabilities });
   });
 
   Deno.test(`mlaAttention, kernels for ${kind}`, async () => {
     await checkMla("MLA", mla([2, 37, 2], [8, 4, 8]), { capabilities });
-    await checkMla("MLA of odd widths", mla([1, 21, 3], [3, 2, 5]), { capabilities });
+    if (software) await checkMla("MLA of odd widths", mla([1, 21, 3], [3, 2, 5]));
   });
 }
 

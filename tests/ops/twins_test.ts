@@ -11,7 +11,7 @@ import { rope } from "../../src/ops/rope.ts";
 import { swiglu } from "../../src/ops/swiglu.ts";
 import { TfjsBackend, type TfjsTensor } from "../../src/tfjs/backend.ts";
 import { assertClose, randomNormal } from "../check_op.ts";
-import { tensor64, values64 } from "../float64_backend.ts";
+import { centralDifferences, tensor64, values64 } from "../float64_backend.ts";
 
 interface TwinCase {
   name: string;
@@ -65,23 +65,13 @@ for (const { name, shapes, apply } of CASES) {
       backend.wrap(tf.tensor2d(values, [values.length, 1], "int32"), "i32");
     const run = (tensors: unknown[]) =>
       (apply(tensors.map((t) => backend.wrap(t as never, "f32")), ids) as TfjsTensor).value;
-    const inputs = shapes.map(([rows, cols]) => Float64Array.from(randomNormal(rows * cols)));
-    const tensors = () => inputs.map((values, i) => tensor64(values, shapes[i]));
-    const first = run(tensors());
+    const inputs = shapes.map(([rows, cols]) => tensor64(randomNormal(rows * cols), [rows, cols]));
+    const first = run(inputs);
     const cotangent = tensor64(randomNormal(first.size), first.shape);
     const objective = (...t: unknown[]) => tf.sum(tf.mul(run(t), cotangent)) as never;
-    const gradients = tf.grads(objective)(tensors() as never[]).map(values64);
-    const step = 1e-5;
-    inputs.forEach((values, i) => {
-      const differences = values.map((value, j) => {
-        const [above, below] = [value + step, value - step].map((moved) => {
-          values[j] = moved;
-          return values64(objective(...tensors()))[0];
-        });
-        values[j] = value;
-        return (above - below) / (2 * step);
-      });
-      assertClose(`${name} input ${i}`, gradients[i], differences, 1e-8);
-    });
+    const gradients = tf.grads(objective)(inputs);
+    for (const [i, differences] of centralDifferences(objective, inputs).entries()) {
+      assertClose(`${name} input ${i}`, values64(gradients[i]), differences, 1e-8);
+    }
   });
 }

@@ -1,0 +1,93 @@
+/**
+ * Sizes of the attention kernels for GPUs: what a tile needs of workgroup memory, and which
+ * invocation has which part of the results.
+ *
+ * @module
+ */
+import { headColumns, type HeadDims } from "./attention_access.ts";
+import type { Pass } from "./attention_pass.ts";
+
+/** Tile of a pass. It has `lanesY * rows` rows and `4 * lanesX` columns. */
+export interface Tile {
+  /** Invocations along the columns; each has four of them. */
+  readonly lanesX: number;
+  /** Invocations along the rows. */
+  readonly lanesY: number;
+  /** Rows per invocation. */
+  readonly rows: number;
+  /** Most `vec4` columns of the row side that are in workgroup memory at a time. */
+  readonly chunk: number;
+  /** Most steps of an inner loop that are written out. */
+  readonly unroll: number;
+}
+
+const odd = (n: number) => n % 2 === 0 ? n + 1 : n;
+
+/** Sizes that follow from a tile and the widths of the heads. */
+export interface TilePlan {
+  readonly threads: number;
+  readonly tileRows: number;
+  readonly tileCols: number;
+  /** `vec4`s from row to row of the row side; odd, so that rows lie in different banks. */
+  readonly pitch: number;
+  /** Whether the row side is read once and stays. If not, the weights take over its memory. */
+  readonly resident: boolean;
+  /** The same of each column side, and of the weights where they have memory of their own. */
+  readonly colPitch: readonly number[];
+  readonly weightPitch: number;
+  /** Workgroup memory. */
+  readonly bytes: number;
+}
+
+/** Works out sizes and workgroup memory of a tile. */
+export function planTile(pass: Pass, dims: HeadDims, tile: Tile): TilePlan {
+  const tileRows = tile.lanesY * tile.rows;
+  const tileCols = 4 * tile.lanesX;
+  const widest = Math.max(...pass.rows.map((t) => headColumns(t, dims)));
+  const resident = pass.rows.length === 1 && tile.chunk >= widest;
+  const weights = pass.sums.length * tile.lanesX;
+  const chunk = Math.min(tile.chunk, widest);
+  const pitch = odd(resident ? chunk : Math.max(chunk, weights));
+  const colPitch = pass.cols.map((t) => odd(headColumns(t, dims)));
+  const weightPitch = odd(weights);
+  // The forward pass also has a maximum per invocation and row, and a factor per row.
+  const f32s = pass.name === "attention" ? tileRows * (tile.lanesX + 1) : 0;
+  const vec4s = tileRows * (pitch + (resident ? weightPitch : 0)) +
+    tileCols * colPitch.reduce((sum, p) => sum + p, 0);
+  return {
+    threads: tile.lanesX * tile.lanesY,
+    tileRows,
+    tileCols,
+    pitch,
+    resident,
+    colPitch,
+    weightPitch,
+    bytes: 16 * vec4s + 4 * f32s,
+  };
+}
+
+/** How the invocations share out an accumulated result. */
+export interface Shares {
+  readonly into: string;
+  readonly lanesX: number;
+  readonly lanesY: number;
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** Shares with the least work and traffic for `columns` vec4 columns. */
+export function shareOut(into: string, columns: number, tileRows: number, threads: number): Shares {
+  let best: Shares | null = null;
+  let least = Infinity;
+  for (let lanesX = 1; lanesX <= threads; lanesX *= 2) {
+    const lanesY = threads / lanesX;
+    if (!Number.isInteger(lanesY) || tileRows % lanesY !== 0) continue;
+    const rows = tileRows / lanesY;
+    const cols = Math.ceil(columns / lanesX);
+    // Per four columns of scores: multiplications, and loads of four times their cost.
+    const cost = 16 * rows * cols + 4 * (rows + 4 * cols);
+    if (cost < least) [best, least] = [{ into, lanesX, lanesY, rows, cols }, cost];
+  }
+  if (!best) throw new RangeError(`Cannot share ${tileRows} rows among ${threads} invocations`);
+  return best;
+}
