@@ -43,7 +43,10 @@ let shared: Gpu | null = null;
 /** The device of the test process. Tests fail, and never skip, where there is no adapter. */
 export async function testGpu(): Promise<Gpu> {
   shared ??= await Gpu.open();
-  assert(shared, "No WebGPU adapter: install a Vulkan driver (apt-get install mesa-vulkan-drivers)");
+  assert(
+    shared,
+    "No WebGPU adapter: install a Vulkan driver (apt-get install mesa-vulkan-drivers)",
+  );
   return shared;
 }
 
@@ -113,7 +116,9 @@ async function runTwin(
       : tensor64(values[i], [input.rows, input.cols])
   );
   const run = (tensors: typeof inputs) =>
-    options.apply(tensors.map((t, i) => backend.wrap(t as never, options.inputs[i].dtype ?? "f32")));
+    options.apply(
+      tensors.map((t, i) => backend.wrap(t as never, options.inputs[i].dtype ?? "f32")),
+    );
   const outputs = run(inputs).map((t) => values64((t as TfjsTensor).value));
   if (!options.losses) {
     for (const i of options.cotangents ?? [0]) cotangents.set(i, randomNormal(outputs[i].length));
@@ -228,7 +233,12 @@ async function checkMode(
   };
   const { forward = 1e-5, gradient = 1e-4 } = options.tolerance ?? {};
   for (const [i, output] of outputs.entries()) {
-    assertClose(`${name} output ${i}`, await read(program.locate(output)), twin.outputs[i], forward);
+    assertClose(
+      `${name} output ${i}`,
+      await read(program.locate(output)),
+      twin.outputs[i],
+      forward,
+    );
   }
   for (const [i, want] of twin.gradients.entries()) {
     if (!want) continue;

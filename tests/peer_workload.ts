@@ -4,7 +4,7 @@
  * tanh-GELU, untied head. Our losses must be theirs, digit by digit.
  */
 import type { Batch } from "../src/data/dataset.ts";
-import type { LossFunction, ParameterSpec, StepHyper } from "../src/engine.ts";
+import type { LossResult, ParameterSpec, StepHyper, StepInputs } from "../src/engine.ts";
 import { add } from "../src/ops/add.ts";
 import { attention } from "../src/ops/attention.ts";
 import { columns } from "../src/ops/columns.ts";
@@ -13,6 +13,7 @@ import { embedding } from "../src/ops/embedding.ts";
 import { gelu } from "../src/ops/gelu.ts";
 import { layerNorm } from "../src/ops/layer_norm.ts";
 import { linear } from "../src/ops/linear.ts";
+import type { Tensor } from "../src/ops/op.ts";
 
 export const vocabSize = 65, seqLen = 128, batchSize = 4;
 const width = 128, heads = 4, inner = 4 * width;
@@ -101,8 +102,11 @@ export function hyper(update: number): StepHyper {
 }
 
 /** The model. */
-export const loss: LossFunction = (p, { tokens, positions, targets, inverseCount, ...dims }) => {
-  const norm = (x: ReturnType<typeof p>, name: string) => layerNorm(x, p(name), null, 1e-5);
+export function loss(
+  p: (name: string) => Tensor,
+  { tokens, positions, targets, inverseCount, ...dims }: StepInputs,
+): LossResult {
+  const norm = (x: Tensor, name: string) => layerNorm(x, p(name), null, 1e-5);
   let x = add(embedding(tokens, p("wte")), embedding(positions, p("wpe")));
   const qkv = linear(norm(x, "ln1"), [p("wq"), p("wk"), p("wv")]);
   const [q, k, v] = [0, 1, 2].map((i) => columns(qkv, i * width, width));
@@ -112,4 +116,4 @@ export const loss: LossFunction = (p, { tokens, positions, targets, inverseCount
   const logits = linear(norm(x, "lnf"), p("head"));
   const { loss } = crossEntropy(logits, targets, inverseCount);
   return { losses: [{ tensor: loss, weight: 1 }], metrics: { loss }, logits };
-};
+}

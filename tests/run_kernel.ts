@@ -11,10 +11,15 @@ export function layout(rows: number, cols: number, offset = 0, stride = cols): L
 /** A dispatch: a kernel and the index of the array for each of its bindings. */
 export type Call = readonly [Kernel, ...number[]];
 
+/** A GPU that was idle needs this long to raise its clocks: 5 times faster on an H100. */
+const WARM_UP_MS = 300;
+/** One timed sample is at least this long, or clocks fall again between samples. */
+const SAMPLE_MS = 10;
+
 /**
  * Uploads `arrays`, runs `calls` in order in one pass, and reads every array back. With `repeat`,
- * also times that many further runs of all calls together (GPU timestamps) and gives the median in
- * ms.
+ * also times that many samples of all calls together, on a warm device (GPU timestamps), and gives
+ * the median in ms.
  */
 export async function runKernels(
   gpu: Gpu,
@@ -52,35 +57,45 @@ export async function runKernels(
     usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
   });
   const stampReader = new ReadBack(gpu, 16);
-  const runOnce = async () => {
+  const run = async (times: number) => {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass({
       timestampWrites: { querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
     });
-    for (const { kernel, pipeline, group } of prepared) {
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(...kernel.grid);
+    for (let i = 0; i < times; i++) {
+      for (const { kernel, pipeline, group } of prepared) {
+        pass.setPipeline(pipeline);
+        pass.setBindGroup(0, group);
+        pass.dispatchWorkgroups(...kernel.grid);
+      }
     }
     pass.end();
     encoder.resolveQuerySet(querySet, 0, 2, stamps, 0);
     device.queue.submit([encoder.finish()]);
     const [begin, end] = new BigUint64Array(await stampReader.read(stamps, 0, 16));
-    return Number(end - begin) / 1e6;
+    return Number(end - begin) / 1e6 / times;
   };
-  await runOnce();
+  await run(1);
   const out: Float32Array[] = [];
   for (const [i, a] of arrays.entries()) {
     const reader = new ReadBack(gpu, a.byteLength);
     out.push(new Float32Array(await reader.read(buffers[i], 0, a.byteLength)));
     reader.destroy();
   }
-  const times: number[] = [];
-  for (let i = 0; i < repeat; i++) times.push(await runOnce());
-  times.sort((a, b) => a - b);
+  const samples: number[] = [];
+  if (repeat > 0) {
+    let ms = await run(1);
+    const start = performance.now();
+    do {
+      ms = await run(Math.max(1, Math.ceil(SAMPLE_MS / ms)));
+    } while (!gpu.capabilities.software && performance.now() - start < WARM_UP_MS);
+    const times = Math.max(1, Math.ceil(SAMPLE_MS / ms));
+    for (let i = 0; i < repeat; i++) samples.push(await run(times));
+  }
+  samples.sort((a, b) => a - b);
   await gpu.settle();
   for (const buffer of [...buffers, stamps, ...prepared.map((p) => p.uniform)]) buffer.destroy();
   stampReader.destroy();
   querySet.destroy();
-  return { arrays: out, ms: times[times.length >> 1] ?? NaN };
+  return { arrays: out, ms: samples[samples.length >> 1] ?? NaN };
 }

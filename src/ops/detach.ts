@@ -1,4 +1,4 @@
-import type { Op, Tensor } from "./op.ts";
+import type { Op, Tensor, TfMatrix } from "./op.ts";
 
 /**
  * The same matrix, through which no gradient passes (`sg(·)` of the DeepSeek-V3.2 report: the
@@ -18,11 +18,12 @@ export const detachOp: Op<{ cols: number }> = {
   name: "detach",
   stopsGradient: true,
   types: ([x]) => [x],
-  twin: (tf, [x]) => [
-    tf.customGrad((x) => ({
-      value: tf.clone(x as typeof x),
-      gradFunc: (dy) => tf.zerosLike(dy as typeof x),
-    }))(x),
-  ],
+  twin(tf, [x]) {
+    const stop = tf.customGrad((x) => {
+      const value = tf.clone(x as TfMatrix);
+      return { value, gradFunc: (dy: TfMatrix) => tf.zerosLike(dy) };
+    });
+    return [stop(x) as TfMatrix];
+  },
   view: ({ cols }) => ({ start: 0, cols }),
 };

@@ -104,7 +104,9 @@ export async function train(job: Job): Promise<Summary> {
       const right = "val/accuracy" in values
         ? `, ${(100 * values["val/accuracy"]).toFixed(1)} % right`
         : "";
-      progress.note(`step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`);
+      progress.note(
+        `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`,
+      );
     }
     if (Object.keys(values).length) run.log(step, values);
     if (due(config.sampleEvery) && dataset.tokenizer && config.sampleTokens > 0) {

@@ -87,7 +87,9 @@ export class Gpu {
     const pipeline = this.device.createComputePipeline({
       label: kernel.label,
       layout: this.device.createPipelineLayout({ bindGroupLayouts: [this.layout(kernel)] }),
-      compute: { module: this.device.createShaderModule({ label: kernel.label, code: kernel.code }) },
+      compute: {
+        module: this.device.createShaderModule({ label: kernel.label, code: kernel.code }),
+      },
     });
     this.check();
     this.#pipelines.set(kernel.code, pipeline);

@@ -64,7 +64,9 @@ export function inputLayout(
     pack({ batch, hyper, slot, inverseCount }) {
       if (batch) {
         if (batch.tokens.length !== rows) {
-          throw new RangeError(`Cannot run a batch of ${batch.tokens.length} tokens: expected ${rows}`);
+          throw new RangeError(
+            `Cannot run a batch of ${batch.tokens.length} tokens: expected ${rows}`,
+          );
         }
         ints.set(batch.tokens, 0);
         ints.set(batch.targets, rows);

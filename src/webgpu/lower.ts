@@ -102,15 +102,20 @@ export class PlanRecorder implements Recorder {
   /** `into = a + b`, or a copy of `a` where `b` is null. `into` may be `b`. */
   combine(into: Matrix, a: Matrix, b: Matrix | null): void {
     if (b === null) {
-      this.byRows([a, into], (a, into) => this.dispatch(addInto({ a, into, add: "none" }), a, into));
+      this.byRows(
+        [a, into],
+        (a, into) => this.dispatch(addInto({ a, into, add: "none" }), a, into),
+      );
     } else if (b === into) {
       this.byRows(
         [a, into],
         (a, into) => this.dispatch(addInto({ a, into, add: "inPlace" }), a, into),
       );
     } else {
-      this.byRows([a, into, b], (a, into, b) =>
-        this.dispatch(addInto({ a, into, add: b }), a, into, b));
+      this.byRows(
+        [a, into, b],
+        (a, into, b) => this.dispatch(addInto({ a, into, add: b }), a, into, b),
+      );
     }
   }
 }
@@ -132,7 +137,8 @@ class ForwardPass {
       const outputs = node.outputs.map((tensor, i) => {
         const fixed = options.places?.get(tensor);
         const shared = i === 0 && node.op.inPlace && !fixed && canTakeOver(node.inputs[0], keep);
-        return fixed ?? (shared ? inputs[0] : recorder.temporary(tensor.rows, tensor.cols, tensor.dtype));
+        return fixed ??
+          (shared ? inputs[0] : recorder.temporary(tensor.rows, tensor.cols, tensor.dtype));
       });
       node.outputs.forEach((tensor, i) => {
         this.#matrices.set(tensor, outputs[i]);
@@ -160,7 +166,8 @@ function canTakeOver(tensor: GraphTensor, keep: ReadonlySet<GraphTensor>): boole
   return root.consumers.every((node) => {
     const view = node.op.view?.(node.attributes);
     if (!view) return false;
-    return node.outputs[0] === tensor || view.start >= start + cols || view.start + view.cols <= start;
+    return node.outputs[0] === tensor || view.start >= start + cols ||
+      view.start + view.cols <= start;
   });
 }
 
@@ -240,8 +247,14 @@ class BackwardPass {
       },
       lossWeight: (i) => lossWeights.get(node.outputs[i]) ?? 0,
     };
-    const matrices = (tensors: readonly GraphTensor[]) => tensors.map((t) => this.forward.matrix(t));
-    node.op.backward(recorderOfNode, matrices(node.inputs), matrices(node.outputs), node.attributes);
+    const matrices = (tensors: readonly GraphTensor[]) =>
+      tensors.map((t) => this.forward.matrix(t));
+    node.op.backward(
+      recorderOfNode,
+      matrices(node.inputs),
+      matrices(node.outputs),
+      node.attributes,
+    );
     for (const tensor of node.outputs) this.#pending.delete(tensor);
     this.#held.clear();
   }

@@ -47,6 +47,8 @@ export function rowParts(matrices: readonly Matrix[], maxBindingBytes: number): 
     );
   }
   const parts: [number, number][] = [];
-  for (let start = 0; start < rows; start += part) parts.push([start, Math.min(part, rows - start)]);
+  for (let start = 0; start < rows; start += part) {
+    parts.push([start, Math.min(part, rows - start)]);
+  }
   return parts;
 }

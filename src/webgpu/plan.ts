@@ -16,7 +16,9 @@ export function createStorageBuffer(gpu: Gpu, label: string, elements: number): 
   const size = Math.max(16, Math.ceil(elements / 4) * 16);
   const limit = gpu.device.limits.maxBufferSize;
   if (size > limit) {
-    throw new MemoryError(`${label} needs ${formatBytes(size)}, one buffer holds ${formatBytes(limit)}`);
+    throw new MemoryError(
+      `${label} needs ${formatBytes(size)}, one buffer holds ${formatBytes(limit)}`,
+    );
   }
   return gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE });
 }
@@ -108,7 +110,12 @@ export class Plan {
   /**
    * @param fixed storages that have a buffer already: parameters, inputs, metrics
    */
-  constructor(gpu: Gpu, source: PlanSource, fixed: ReadonlyMap<Storage, GPUBuffer>, pool: SlotPool) {
+  constructor(
+    gpu: Gpu,
+    source: PlanSource,
+    fixed: ReadonlyMap<Storage, GPUBuffer>,
+    pool: SlotPool,
+  ) {
     this.#gpu = gpu;
     const slots = planMemory(lifetimes(source));
     const slotBuffers = pool.take(slots.map((s) => s.size));
@@ -174,7 +181,9 @@ export class Plan {
     const size = windowSize(m) * 4;
     if (size > limit) {
       throw new MemoryError(
-        `${m.storage.label} needs a binding of ${formatBytes(size)}, the adapter allows ${formatBytes(limit)}`,
+        `${m.storage.label} needs a binding of ${formatBytes(size)}, the adapter allows ${
+          formatBytes(limit)
+        }`,
       );
     }
     const buffer = this.buffer(m.storage);

@@ -94,6 +94,13 @@ export function formatProfile(rows: readonly ProfileRow[]): string {
         rate(r.bytes, r.ms),
       ])
     ),
-    line(["total", String(rows.reduce((sum, r) => sum + r.calls, 0)), total.toFixed(3), "", "", ""]),
+    line([
+      "total",
+      String(rows.reduce((sum, r) => sum + r.calls, 0)),
+      total.toFixed(3),
+      "",
+      "",
+      "",
+    ]),
   ].join("\n");
 }

@@ -1,0 +1,55 @@
+/**
+ * latentk trains small transformers with multi-head latent attention on Deno's native WebGPU.
+ *
+ * @example Train a model of your own loop
+ * ```ts
+ * import { initialParameters, languageModel, modelParameters } from "./mod.ts";
+ * import { openDataset, openEngine, resolveConfig } from "./mod.ts";
+ *
+ * const config = resolveConfig({ data: "copy", hiddenSize: 32, numHiddenLayers: 1 }, [
+ *   "batchSize=4",
+ *   "seqLen=32",
+ * ]);
+ * const dataset = await openDataset({ ...config, taskOptions: config });
+ * using opened = await openEngine(config, {
+ *   parameters: modelParameters(config),
+ *   initial: initialParameters(config),
+ *   loss: languageModel(config),
+ *   batchSize: config.batchSize,
+ *   seqLen: config.seqLen,
+ * });
+ * const { engine } = opened;
+ * for (let update = 1; update <= 3; update++) {
+ *   const backbone = { lr: 1e-3, weightDecay: 0.1, clip: 1 };
+ *   const hyper = { update, beta1: 0.9, beta2: 0.95, eps: 1e-8, groups: { backbone } };
+ *   engine.step([dataset.batch("train", update - 1)], hyper);
+ * }
+ * console.log(engine.description, await engine.metrics());
+ * ```
+ *
+ * @module
+ */
+export * from "./src/config.ts";
+export * from "./src/costs.ts";
+export * from "./src/data/corpus.ts";
+export * from "./src/data/dataset.ts";
+export * from "./src/data/tokenizer.ts";
+export * from "./src/engine.ts";
+export * from "./src/errors.ts";
+export * from "./src/eval/parity.ts";
+export * from "./src/experiment.ts";
+export * from "./src/hugging_face.ts";
+export * from "./src/infer/sample.ts";
+export * from "./src/model/attention.ts";
+export * from "./src/model/parameters.ts";
+export * from "./src/model/transformer.ts";
+export * from "./src/open_engine.ts";
+export * from "./src/rng.ts";
+export * from "./src/safetensors.ts";
+export * from "./src/train/checkpoint.ts";
+export * from "./src/train/evaluate.ts";
+export * from "./src/train/loop.ts";
+export * from "./src/train/progress.ts";
+export * from "./src/train/run_folder.ts";
+export * from "./src/train/schedule.ts";
+export { Gpu } from "./src/webgpu/device.ts";
