@@ -16,10 +16,13 @@ export const groups = ["run", "data", "training", "log", "model", "indexer", "ta
 
 /** One key of the configuration. */
 export interface Field<T> {
+  /** The value if nothing else sets one. */
   readonly default: T;
   /** One line, for the help text. */
   readonly describe: string;
+  /** Heading in the help text. */
   readonly group: typeof groups[number];
+  /** What is parsed; `numbers` is a list with commas. */
   readonly kind: "integer" | "number" | "text" | "boolean" | "numbers";
   /** Whether `none` is a value (null in the object). */
   readonly nullable: boolean;
@@ -86,8 +89,8 @@ export const fields = {
   batchSize: integer("data", 8, "sequences of a micro-batch"),
   seqLen: integer("data", 128, "tokens of a sequence", { min: 2 }),
 
-  steps: integer("training", 300, "updates of the weights"),
-  lr: number("training", 3e-3, "peak learning rate", { min: Number.MIN_VALUE }),
+  steps: integer("training", 700, "updates of the weights"),
+  lr: number("training", 4e-3, "peak learning rate", { min: Number.MIN_VALUE }),
   schedule: choice(
     "training",
     ["constant", "cosine", "wsd"],
@@ -121,9 +124,9 @@ export const fields = {
   temperature: number("log", 0.8, "of sampling; 0: always the likeliest token"),
 
   attention: choice("model", ["mha", "gqa", "mla"], "mla", "kind of attention"),
-  hiddenSize: integer("model", 64, "width of the residual stream"),
-  intermediateSize: integer("model", 176, "width of the SwiGLU layer"),
-  numHiddenLayers: integer("model", 2, "blocks"),
+  hiddenSize: integer("model", 96, "width of the residual stream"),
+  intermediateSize: integer("model", 256, "width of the SwiGLU layer"),
+  numHiddenLayers: integer("model", 3, "blocks"),
   numAttentionHeads: integer("model", 4, "query heads"),
   numKeyValueHeads: integer("model", 0, "key and value heads", {
     derived: "numAttentionHeads; a half of them for gqa",
@@ -173,14 +176,20 @@ export const configKeys: readonly ConfigKey[] = Object.keys(fields) as ConfigKey
 
 /**
  * Makes the complete configuration: defaults, then the preset, then `base` (an experiment's
- * deltas, or the configuration of an earlier run), then what was typed.
+ * deltas, or the configuration of an earlier run), then what was typed, a preset first.
  *
  * @param overrides `key=value` each; numbers may be written `1e-3` or `10_000`, no value is `none`
  * @throws {UserError} on an unknown key, a wrong type, or values that do not fit each other
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ *
  * const config = resolveConfig({ preset: "tiny", steps: 500 }, ["lr=1e-3", "qLoraRank=none"]);
+ * assert.equal(config.lr, 1e-3);
+ * assert.equal(config.qLoraRank, null);
+ * assert.equal(config.hiddenSize, 128);
  * ```
  */
 export function resolveConfig(
@@ -190,11 +199,13 @@ export function resolveConfig(
   const typed = parseOverrides(overrides);
   base = Object.fromEntries(Object.entries(base).filter(([, value]) => value !== undefined));
   for (const [key, value] of Object.entries(base)) check(key, value);
-  const preset = presets[typed.preset ?? base.preset ?? fields.preset.default];
-  const given: Partial<RunConfig> = { ...preset, ...base, ...typed };
-  if (typed.vocabSize === undefined) {
-    const source = base.vocabSize === undefined ? preset : { ...preset, ...base };
-    if (!sameVocabulary(derive(source), derive(given))) delete given.vocabSize;
+  const preset = typed.preset ?? base.preset ?? fields.preset.default;
+  const source: Partial<RunConfig> = { ...presets[preset], ...base };
+  // A preset that was typed is a later wish than the experiment's deltas.
+  if (typed.preset) Object.assign(source, presets[typed.preset]);
+  const given: Partial<RunConfig> = { ...source, ...typed };
+  if (typed.vocabSize === undefined && !sameVocabulary(derive(source), derive(given))) {
+    delete given.vocabSize;
   }
   const config = derive(given);
   checkTogether(config);
@@ -205,6 +216,14 @@ export function resolveConfig(
  * Reads `key=value` words, without filling in anything else.
  *
  * @throws {UserError} on an unknown key or a wrong type
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { parseOverrides } from "./config.ts";
+ *
+ * assert.deepEqual(parseOverrides(["steps=10_000", "clip=none"]), { steps: 10_000, clip: null });
+ * ```
  */
 export function parseOverrides(overrides: readonly string[]): Partial<RunConfig> {
   const typed: Record<string, unknown> = {};

@@ -9,12 +9,17 @@ import { modelParameters } from "./model/parameters.ts";
 
 /** Numbers of parameters. */
 export interface ParameterCount {
+  /** The token table, `vocabSize * hiddenSize`. */
   readonly embedding: number;
+  /** Projections of all layers. */
   readonly attention: number;
+  /** Gate, up and down projections of all layers. */
   readonly mlp: number;
+  /** All norms, those inside attention too. */
   readonly norms: number;
   /** 0 where the head shares the embedding's weights. */
   readonly head: number;
+  /** The sum of all parts. */
   readonly total: number;
 }
 
@@ -22,6 +27,17 @@ export interface ParameterCount {
  * Counts parameters; the norms inside attention count as norms.
  *
  * @throws {RangeError} if the size of the vocabulary is not known yet
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { countParameters } from "./costs.ts";
+ *
+ * const { embedding, head } = countParameters(resolveConfig({ preset: "tiny" }));
+ * assert.equal(embedding, 256 * 128);
+ * assert.equal(head, embedding);
+ * ```
  */
 export function countParameters(config: RunConfig): ParameterCount {
   const count = { embedding: 0, attention: 0, mlp: 0, norms: 0, head: 0, total: 0 };
@@ -53,8 +69,11 @@ export interface ForwardFlops {
   readonly projections: number;
   /** Scores and weighted values, mean over the positions of a sequence. */
   readonly core: number;
+  /** The products of the SwiGLU layers. */
   readonly mlp: number;
+  /** Logits, `2 * vocabSize * hiddenSize`. */
   readonly head: number;
+  /** The sum of all parts. */
   readonly total: number;
 }
 
@@ -95,7 +114,21 @@ export interface CacheCost {
   readonly bytes: number;
 }
 
-/** Cache a token (DeepSeek-V2, table 1). */
+/**
+ * Cache a token (DeepSeek-V2, table 1).
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { cachePerToken } from "./costs.ts";
+ *
+ * const elements = (attention: "mha" | "mla") =>
+ *   cachePerToken(resolveConfig({ preset: "small", attention })).elementsPerLayer;
+ * assert.equal(elements("mha"), 2 * 384);
+ * assert.equal(elements("mla"), 128 + 32);
+ * ```
+ */
 export function cachePerToken(config: RunConfig): CacheCost {
   const elementsPerLayer = config.attention === "mla"
     ? config.kvLoraRank + config.qkRopeHeadDim
@@ -104,7 +137,18 @@ export function cachePerToken(config: RunConfig): CacheCost {
   return { elementsPerLayer, elements, bytes: 4 * elements };
 }
 
-/** The costs of a configuration in a few lines. */
+/**
+ * The costs of a configuration in a few lines.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { describeCosts } from "./costs.ts";
+ *
+ * assert.match(describeCosts(resolveConfig({ preset: "base" })), /^parameters +92\.5 M/);
+ * ```
+ */
 export function describeCosts(config: RunConfig): string {
   const parameters = countParameters(config);
   const flops = forwardFlopsPerToken(config);

@@ -12,7 +12,9 @@ export interface ParameterSpec {
   readonly name: string;
   /** Shape in checkpoints; vectors have one dimension. */
   readonly shape: readonly number[];
+  /** Rows of the matrix; 1 for vectors. */
   readonly rows: number;
+  /** Columns of the matrix. */
   readonly cols: number;
   /** Parameters of a group share learning rate, clipping and freezing. */
   readonly group: string;
@@ -22,7 +24,9 @@ export interface ParameterSpec {
 
 /** A parameter group's numbers for one step. */
 export interface GroupHyper {
+  /** Learning rate. */
   readonly lr: number;
+  /** Decoupled: a step takes `lr * weightDecay` of each decayed value. */
   readonly weightDecay: number;
   /** Largest norm of the group's gradient; 0 = not clipped. */
   readonly clip: number;
@@ -32,8 +36,11 @@ export interface GroupHyper {
 export interface StepHyper {
   /** Count of updates so far plus one, for Adam's bias correction. */
   readonly update: number;
+  /** Decay of the first moment. */
   readonly beta1: number;
+  /** Decay of the second moment. */
   readonly beta2: number;
+  /** Added to the root of the second moment. */
   readonly eps: number;
   /** A group that is absent is frozen: neither updated nor decayed. */
   readonly groups: Readonly<Record<string, GroupHyper>>;
@@ -41,7 +48,9 @@ export interface StepHyper {
 
 /** What a loss function gets for one micro-batch of N = batch · seqLen tokens. */
 export interface StepInputs {
+  /** Sequences. */
   readonly batch: number;
+  /** Tokens of a sequence. */
   readonly seqLen: number;
   /** `[N, 1]` i32. */
   readonly tokens: Tensor;
@@ -74,6 +83,7 @@ export type Metrics = Record<string, number>;
 
 /** Everything that training changes. */
 export interface EngineState {
+  /** Values, row-major, by parameter name. */
   parameters: Map<string, Float32Array>;
   /** AdamW's first moments, by parameter name. */
   m: Map<string, Float32Array>;
@@ -83,10 +93,15 @@ export interface EngineState {
 
 /** How an engine is made. */
 export interface EngineOptions {
+  /** All parameters, in the order in which they lie in memory. */
   readonly parameters: readonly ParameterSpec[];
+  /** First values, row-major, by parameter name. */
   readonly initial: ReadonlyMap<string, Float32Array>;
+  /** The model and its objective. */
   readonly loss: LossFunction;
+  /** Sequences of a micro-batch. */
   readonly batchSize: number;
+  /** Tokens of a sequence. */
   readonly seqLen: number;
   /** Groups that are updated; default all. With none the engine only evaluates. */
   readonly trained?: readonly string[];

@@ -29,6 +29,15 @@ export function experimentNames(): string[] {
  * Loads `experiments/<name>.ts`.
  *
  * @throws {UserError} if there is none of that name
+ *
+ * @example
+ * ```ts
+ * import { resolveConfig } from "./config.ts";
+ * import { loadExperiment } from "./experiment.ts";
+ *
+ * const { question, config } = await loadExperiment("quickstart");
+ * console.log(question, resolveConfig(config, ["steps=10"]).steps);
+ * ```
  */
 export async function loadExperiment(name: string): Promise<Experiment> {
   const names = experimentNames();

@@ -26,6 +26,16 @@ const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
  * for mha and gqa, `DeepseekV32ForCausalLM` for mla, or `DeepseekV3ForCausalLM` where V3.2 has no
  * such option (queries that are not compressed, half-split rotary layout). A model that no class
  * of transformers computes gets the model type `latentk`, so that loading it there fails.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { toHuggingFace } from "./hugging_face.ts";
+ *
+ * const json = toHuggingFace(resolveConfig({ attention: "gqa" }));
+ * assert.deepEqual(json.architectures, ["LlamaForCausalLM"]);
+ * ```
  */
 export function toHuggingFace(config: RunConfig): Record<string, unknown> {
   const common = {
@@ -70,6 +80,16 @@ export function toHuggingFace(config: RunConfig): Record<string, unknown> {
  *
  * @throws {UserError} naming the field, where it is missing or asks for something that this model
  * does not compute (experts, scaled rotary frequencies, biases, another activation)
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { fromHuggingFace, toHuggingFace } from "./hugging_face.ts";
+ *
+ * const config = resolveConfig({ preset: "small" });
+ * assert.equal(fromHuggingFace(toHuggingFace(config)).kvLoraRank, config.kvLoraRank);
+ * ```
  */
 export function fromHuggingFace(json: Record<string, unknown>): Partial<RunConfig> {
   const type = json.model_type;

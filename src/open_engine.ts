@@ -12,6 +12,7 @@ import { formatBytes, MemoryError } from "./webgpu/plan.ts";
 
 /** An engine with what it runs on. */
 export interface OpenedEngine extends Disposable {
+  /** The model on its device. */
   readonly engine: Engine;
   /** Null on the CPU. */
   readonly gpu: Gpu | null;

@@ -9,6 +9,17 @@
 /**
  * The Philox4x32-10 block function: writes the 4 words that belong to a counter of 4 words and a
  * key of 2 words to `out`. All words are taken modulo 2³².
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { philox4x32 } from "./rng.ts";
+ *
+ * const out = new Uint32Array(4);
+ * philox4x32(0, 0, 0, 0, 0, 0, out);
+ * // A known answer of Random123.
+ * assert.equal(out[0], 0x6627e8d5);
+ * ```
  */
 export function philox4x32(
   c0: number,
@@ -91,9 +102,16 @@ function requireCount(name: string, value: number): void {
 /**
  * A seekable random stream.
  *
+ * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { Rng } from "./rng.ts";
+ *
+ * const weights = new Float32Array(1000);
  * const rng = new Rng(7, "model.embed_tokens.weight");
  * rng.fillNormal(weights, 0.02);
+ * // Any place of a stream is reached at once.
+ * assert.equal(new Rng(7, "model.embed_tokens.weight", 1000).uint32(), rng.uint32());
  * ```
  */
 export class Rng {
@@ -103,6 +121,8 @@ export class Rng {
   #position: number;
 
   /**
+   * Starts at a place of a stream.
+   *
    * @param seed an integer from 0 to 2⁵³ - 1
    * @param stream what the numbers are for: a name or an integer from 0 to 2⁵³ - 1
    * @param position the first word to draw

@@ -12,7 +12,9 @@ export type TensorDtype = "F32" | "I32" | "F64" | "F16" | "BF16";
 
 /** Values and shape of a tensor; `[]` is a scalar. */
 export interface TensorData {
+  /** Size of each dimension. */
   readonly shape: readonly number[];
+  /** All elements, row-major. */
   readonly data: Float32Array | Int32Array;
 }
 
@@ -20,12 +22,15 @@ export interface TensorData {
 export interface StoredTensor extends TensorData {
   /** The type in the file. */
   readonly dtype: TensorDtype;
+  /** All elements, row-major. */
   readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 }
 
 /** Content of a file. */
 export interface Safetensors {
+  /** By name, in the order of the file. */
   readonly tensors: Map<string, StoredTensor>;
+  /** Text by key; empty if the file has none. */
   readonly metadata: Record<string, string>;
 }
 
@@ -40,8 +45,14 @@ const maxHeaderBytes = 100_000_000;
  * @throws {Error} what the file system reports, e.g. a full disk
  *
  * @example
- * ```ts ignore
- * await writeSafetensors("x.safetensors", new Map([["a", { shape: [2], data }]]));
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { readSafetensors, writeSafetensors } from "./safetensors.ts";
+ *
+ * const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+ * const data = Float32Array.of(1, 2);
+ * await writeSafetensors(path, new Map([["a", { shape: [2], data }]]));
+ * assert.deepEqual((await readSafetensors(path)).tensors.get("a")?.data, data);
  * ```
  */
 export async function writeSafetensors(

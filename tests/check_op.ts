@@ -42,7 +42,10 @@ let shared: Gpu | null = null;
 
 /** The device of the test process. Tests fail, and never skip, where there is no adapter. */
 export async function testGpu(): Promise<Gpu> {
-  shared ??= await Gpu.open();
+  if (!shared) {
+    shared = await Gpu.open();
+    addEventListener("unload", () => shared?.destroy());
+  }
   assert(
     shared,
     "No WebGPU adapter: install a Vulkan driver (apt-get install mesa-vulkan-drivers)",

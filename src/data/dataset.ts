@@ -31,6 +31,7 @@ export interface Batch {
 export interface Dataset {
   /** The `data` it was opened with. */
   readonly name: string;
+  /** Token ids are 0 to `vocabSize - 1`. */
   readonly vocabSize: number;
   /** Null for generated tasks, whose tokens are symbols. */
   readonly tokenizer: Tokenizer | null;
@@ -57,11 +58,15 @@ export interface Dataset {
 export interface DatasetOptions {
   /** `copy`, `recall`, `needle`, or a text as for {@linkcode openCorpus}. */
   data: string;
+  /** How text becomes tokens; tasks ignore it. */
   tokenizer: TokenizerKind;
   /** Tokens that `bpe` is to learn. */
   vocabSize: number;
+  /** Sequences of a batch. */
   batchSize: number;
+  /** Tokens of a sequence. */
   seqLen: number;
+  /** Of the order of training windows, and of generated examples. */
   seed: number;
   /** A saved `tokenizer.json` to use instead of training one. */
   tokenizerJson?: object;
@@ -83,10 +88,20 @@ const EXAMPLE_WORDS = 2 ** 24;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { openDataset } from "./dataset.ts";
+ *
  * const dataset = await openDataset({
- *   data: "moby_dick", tokenizer: "bpe", vocabSize: 4096, batchSize: 8, seqLen: 128, seed: 1,
+ *   data: "copy",
+ *   tokenizer: "byte",
+ *   vocabSize: 64,
+ *   batchSize: 8,
+ *   seqLen: 128,
+ *   seed: 1,
  * });
  * const { tokens, targets } = dataset.batch("train", 0);
+ * assert.equal(tokens.length, 8 * 128);
+ * assert.equal(targets.length, tokens.length);
  * ```
  */
 export async function openDataset(options: DatasetOptions): Promise<Dataset> {

@@ -13,6 +13,7 @@ export type TokenizerKind = "byte" | "char" | "bpe";
 
 /** Turns text into token ids and back. */
 export interface Tokenizer {
+  /** How text is split. */
   readonly kind: TokenizerKind;
   /** Ids are 0 to `vocabSize - 1`. */
   readonly vocabSize: number;
@@ -30,19 +31,28 @@ export interface Tokenizer {
 
 /** What this project writes to and reads from a `tokenizer.json`. */
 export interface TokenizerJson {
+  /** Version of the format. */
   version: "1.0";
+  /** Never: texts stay whole. */
   truncation: null;
+  /** Never: there is no padding token. */
   padding: null;
+  /** There are no special tokens. */
   added_tokens: [];
+  /** Text is taken as it is. */
   normalizer: null;
+  /** Null for `char`, whose tokens are characters. */
   pre_tokenizer: {
     type: "ByteLevel";
     add_prefix_space: false;
     trim_offsets: false;
     use_regex: true;
   } | null;
+  /** Nothing is put around a text. */
   post_processor: null;
+  /** `Fuse` for `char`: tokens are joined as they are. */
   decoder: { type: "ByteLevel" | "Fuse" };
+  /** The vocabulary; `merges` is empty where nothing is merged. */
   model: {
     type: "BPE";
     dropout: null;
@@ -72,6 +82,17 @@ export const TOKENIZER_CONFIG = {
  *   too little to learn them, so go by the tokenizer's `vocabSize`
  *
  * @param options.vocabSize what `bpe` is to learn, from 256 on; the other kinds ignore it
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createTokenizer, loadTokenizer } from "./tokenizer.ts";
+ *
+ * const tokenizer = createTokenizer("bpe", "the whale, the whale", { vocabSize: 260 });
+ * const ids = tokenizer.encode("the whale");
+ * assert(ids.length < 9);
+ * assert.equal(loadTokenizer(tokenizer.toJSON()).decode(ids), "the whale");
+ * ```
  */
 export function createTokenizer(
   kind: TokenizerKind,

@@ -21,15 +21,21 @@ export const tolerances = { forward: 1e-5, gradient: 1e-4 } as const;
 
 /** One compared tensor. */
 export interface ParityTensor {
+  /** Its name in `golden.safetensors`. */
   readonly name: string;
+  /** ‖ours − golden‖ / ‖golden‖. */
   readonly relative: number;
+  /** The largest `relative` allowed. */
   readonly tolerance: number;
 }
 
 /** The outcome of a case. */
 export interface ParityCase {
+  /** Name of the folder. */
   readonly case: string;
+  /** What computed our side. */
   readonly device: string;
+  /** Logits, loss, and the gradient of every parameter. */
   readonly tensors: readonly ParityTensor[];
 }
 
@@ -47,6 +53,15 @@ export function worst({ tensors }: ParityCase): ParityTensor {
  * Compares one case: logits, loss and the gradient of every parameter.
  *
  * @throws {UserError} if the folder lacks a file or a tensor
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { compareWithGolden, passes, worst } from "./parity.ts";
+ *
+ * const outcome = await compareWithGolden("tests/golden/even", { device: "cpu" });
+ * assert(passes(outcome), worst(outcome).name);
+ * ```
  */
 export async function compareWithGolden(
   folder: string,

@@ -16,6 +16,7 @@ export interface SampleOptions {
   readonly temperature: number;
   /** The sequence length of the engine's model: its window of context. */
   readonly seqLen: number;
+  /** Takes one word a token, none at temperature 0. */
   readonly rng: Rng;
   /** Called with each token as it comes. */
   readonly onToken?: (token: number) => void;

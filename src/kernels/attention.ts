@@ -6,7 +6,10 @@
  *
  * Matrices have one row per token. Inputs come in this order: `q [rows, heads * (nope + rope)]`;
  * keys `[rows, kvHeads * nope]` and values `[rows, kvHeads * value]`, or, packed, both in one
- * matrix `[rows, kvHeads * (nope + value)]`; with `rope > 0` the shared key `[rows, rope]`.
+ * matrix `[rows, kvHeads * (nope + value)]`; with `rope > 0` the shared key `[rows, rope]`. With a
+ * selection the inputs of a pass end with its matrices: `mask [rows, ceil(seqLen / 32)]` and its
+ * `blocks`, or `indices [rows, topk]`, or, for the gradients of keys and values, `starts` and
+ * `queries` (see `src/kernels/selection_lists.ts`).
  *
  * @module
  */
@@ -18,7 +21,9 @@ import {
   type PassCode,
   PASSES,
   passKernel,
+  selectionNames,
 } from "./attention_pass.ts";
+import { gatherCode } from "./attention_gather.ts";
 import { rowCode } from "./attention_rows.ts";
 import { tileCode } from "./attention_tiles.ts";
 import type { AttentionPlan } from "./attention_tuning.ts";
@@ -33,10 +38,11 @@ import {
 } from "./kernel.ts";
 
 export type { Extent, HeadDims } from "./attention_access.ts";
-export type { AttentionSpec } from "./attention_pass.ts";
+export type { AttentionSpec, SelectionForm, SelectionSpec } from "./attention_pass.ts";
 export { type AttentionPlan, planAttention } from "./attention_tuning.ts";
 
 function generate(pass: Pass, spec: AttentionSpec, plan: AttentionPlan): PassCode {
+  if ("gather" in plan) return gatherCode(pass, spec, plan.gather);
   return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows);
 }
 
@@ -59,6 +65,17 @@ function named(names: readonly string[], layouts: readonly Layout[]): [string, L
   return names.map((name, i) => [name, layouts[i]]);
 }
 
+/** What the backward passes read besides the inputs. */
+export interface Saved {
+  readonly gradO: Layout;
+  readonly lse: Layout;
+  readonly delta: Layout;
+}
+
+function savedNames({ gradO, lse, delta }: Saved): [string, Layout][] {
+  return [["grad_o", gradO], ["lse", lse], ["delta", delta]];
+}
+
 /**
  * Outputs of attention: `o [rows, heads * value]` and `lse [rows, heads]`.
  * Bindings: the inputs, `o`, `lse`.
@@ -70,7 +87,10 @@ export function attentionForward(
   o: Layout,
   lse: Layout,
 ): Kernel {
-  const read = named(inputNames(spec.dims), inputs);
+  const read = named(
+    [...inputNames(spec.dims), ...selectionNames(PASSES.forward, spec.selection)],
+    inputs,
+  );
   return passKernel(
     PASSES.forward,
     spec,
@@ -88,16 +108,17 @@ export function attentionGradQ(
   spec: AttentionSpec,
   plan: AttentionPlan,
   inputs: readonly Layout[],
-  saved: { gradO: Layout; lse: Layout; delta: Layout },
+  saved: Saved,
   gradQ: Layout,
   accumulate = false,
 ): Kernel {
-  const read = named([...inputNames(spec.dims), "grad_o", "lse", "delta"], [
-    ...inputs,
-    saved.gradO,
-    saved.lse,
-    saved.delta,
-  ]);
+  const read = [
+    ...named(
+      [...inputNames(spec.dims), ...selectionNames(PASSES.gradQ, spec.selection)],
+      inputs,
+    ),
+    ...savedNames(saved),
+  ];
   return passKernel(
     PASSES.gradQ,
     spec,
@@ -117,16 +138,17 @@ export function attentionGradKv(
   spec: AttentionSpec,
   plan: AttentionPlan,
   inputs: readonly Layout[],
-  saved: { gradO: Layout; lse: Layout; delta: Layout },
+  saved: Saved,
   grads: readonly Layout[],
   accumulate: readonly boolean[] = [],
 ): Kernel {
-  const read = named([...inputNames(spec.dims), "grad_o", "lse", "delta"], [
-    ...inputs,
-    saved.gradO,
-    saved.lse,
-    saved.delta,
-  ]);
+  const read = [
+    ...named(
+      [...inputNames(spec.dims), ...selectionNames(PASSES.gradKv, spec.selection)],
+      inputs,
+    ),
+    ...savedNames(saved),
+  ];
   const names = inputNames(spec.dims).slice(1).map((name) => `grad_${name}`);
   return passKernel(
     PASSES.gradKv,

@@ -30,6 +30,23 @@ export interface AttentionSpec {
   readonly extent: Extent;
   /** Factor of the scores, greater than 0. */
   readonly scale: number;
+  /** Sliding window: query t sees key s only if t - s < window. Default: all keys up to t. */
+  readonly window?: number;
+  /** If given, a query sees only the keys selected for it. */
+  readonly selection?: SelectionSpec;
+}
+
+/**
+ * How kernels read a selection: `masked` kernels visit all keys and test the bits of a mask,
+ * `gathered` kernels visit only the keys of a list. All heads have one selection.
+ */
+export type SelectionForm = "masked" | "gathered";
+
+/** A selection of keys. */
+export interface SelectionSpec {
+  readonly form: SelectionForm;
+  /** Most keys that a query has. */
+  readonly topk: number;
 }
 
 /** One streamed pass: what stays with a row of scores, what streams past it, and the results. */
@@ -71,11 +88,25 @@ export const PASSES = {
 } as const satisfies Record<string, Pass>;
 
 /**
- * WGSL predicate: may a query see a key? Kernels also skip what no query of a tile may see; a
- * selection mask would extend both.
+ * WGSL predicate: may a query see a key? `selected` is the predicate of a mask, if there is one.
+ * Kernels also skip what no query of a tile may see.
  */
-export function visible(query: string, key: string): string {
-  return `(${key} <= ${query})`;
+export function visible(
+  { window }: AttentionSpec,
+  query: string,
+  key: string,
+  selected?: string,
+): string {
+  const terms = [`${key} <= ${query}`];
+  if (window !== undefined) terms.push(`${query} - ${key} < u.window`);
+  if (selected) terms.push(selected);
+  return `(${terms.join(" && ")})`;
+}
+
+/** Pairs of a query and a key that it sees, in one sequence and head; all bits of a mask set. */
+export function visiblePairs({ extent: { seqLen }, window, selection }: AttentionSpec): number {
+  const most = Math.min(window ?? seqLen, selection?.topk ?? seqLen, seqLen);
+  return most * (seqLen - (most - 1) / 2);
 }
 
 /** The buffers of a pass by name, in binding order. */
@@ -86,8 +117,26 @@ export function inputNames(dims: HeadDims): string[] {
   return ["q", ...(dims.packed ? ["kv"] : ["k", "v"]), ...(dims.rope > 0 ? ["k_pe"] : [])];
 }
 
-/** Matrices with one f32 per head, which are never read as `vec4`s. */
-const PER_HEAD = new Set(["lse", "delta"]);
+/** Matrices that are never read as `vec4`s, and their elements. */
+const SCALARS: Readonly<Record<string, "f32" | "i32" | "u32">> = {
+  lse: "f32",
+  delta: "f32",
+  mask: "u32",
+  blocks: "u32",
+  indices: "i32",
+  starts: "u32",
+  queries: "i32",
+};
+
+/**
+ * Names of the matrices of a selection, read after the inputs: the mask and its blocks, or lists
+ * of keys for passes over queries and lists of queries for the pass over keys.
+ */
+export function selectionNames(pass: Pass, selection: SelectionSpec | undefined): string[] {
+  if (!selection) return [];
+  if (selection.form === "masked") return ["mask", "blocks"];
+  return pass.keyMajor ? ["starts", "queries"] : ["indices"];
+}
 
 /** What a family of kernels adds to a pass. */
 export interface PassCode {
@@ -96,6 +145,8 @@ export interface PassCode {
   readonly workgroup: number;
   /** Rows of one workgroup. */
   readonly tileRows: number;
+  /** Whether all tiles of a head come before the next head, so that its keys stay in the cache. */
+  readonly headByHead?: boolean;
 }
 
 /**
@@ -110,8 +161,8 @@ export function passKernel(
   accumulate: ReadonlySet<string>,
   generate: (aligned: boolean) => PassCode,
 ): Kernel {
-  const { dims, extent: { batch, seqLen }, scale } = spec;
-  const matrices = Object.entries(operands).filter(([name]) => !PER_HEAD.has(name));
+  const { dims, extent: { batch, seqLen }, scale, window, selection } = spec;
+  const matrices = Object.entries(operands).filter(([name]) => !(name in SCALARS));
   const aligned = isAligned(dims, matrices.map(([, m]) => m.layout));
   const code = generate(aligned);
   const heads = pass.keyMajor ? dims.kvHeads : dims.heads;
@@ -119,12 +170,13 @@ export function passKernel(
   const buffers: Record<string, BufferSpec> = {};
   for (const [name, { write }] of Object.entries(operands)) {
     const access = write ? "read_write" : "read";
-    buffers[name] = aligned && !PER_HEAD.has(name) ? `${access} vec4f` : access;
+    buffers[name] = `${access} ${SCALARS[name] ?? (aligned ? "vec4f" : "f32")}`;
   }
   const layouts = Object.fromEntries(Object.entries(operands).map(([n, m]) => [n, m.layout]));
   const perPair = pass.rows.reduce((sum, t) => sum + headWidth(t, dims), 0) +
     pass.sums.reduce((sum, s) => sum + headWidth(s.into, dims), 0);
   const tensors = [...pass.rows, ...pass.cols] as HeadTensor[];
+  const place = code.headByHead ? "index % u.tiles" : "index / u.units";
   return makeKernel({
     name: pass.name,
     shape: `${batch}x${seqLen}x${dims.heads}`,
@@ -136,6 +188,8 @@ export function passKernel(
       // Exponentials are to base 2, as the hardware has them.
       scale: new Float(scale),
       scale_log2: new Float(scale * Math.LOG2E),
+      ...window !== undefined ? { window: Math.min(window, seqLen) } : {},
+      ...selection?.form === "gathered" ? { topk: selection.topk } : {},
       ...layoutUniforms(layouts),
     },
     workgroup: code.workgroup,
@@ -149,12 +203,12 @@ export function passKernel(
     body: `
 let index = wid.x + wid.y * groups.x;
 if (index >= u.tiles * u.units) { return; }
-let tile = ${pass.keyMajor ? "index / u.units" : "u.tiles - 1u - index / u.units"};
-let unit = index % u.units;
+let tile = ${pass.keyMajor ? place : `u.tiles - 1u - ${place}`};
+let unit = ${code.headByHead ? "index / u.tiles" : "index % u.units"};
 let batch_row = unit / ${heads}u * u.seq_len;
 let head = unit % ${heads}u;
 ${code.body}`,
-    flops: batch * dims.heads * seqLen * (seqLen + 1) * perPair,
+    flops: 2 * batch * dims.heads * visiblePairs(spec) * perPair,
     bytes: bytesOf(...Object.values(layouts)),
   });
 }

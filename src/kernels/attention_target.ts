@@ -4,8 +4,9 @@
  * @module
  */
 import type { Capabilities } from "../ops/op.ts";
-import { headColumns, type HeadDims, isAligned, loader } from "./attention_access.ts";
-import { range, unrolled } from "./attention_tile_steps.ts";
+import { type HeadDims, isAligned, loader } from "./attention_access.ts";
+import { targetRows } from "./attention_target_rows.ts";
+import { chooseTargetTile, type TargetTile, targetTiles } from "./attention_target_tiles.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -18,19 +19,19 @@ import {
 } from "./kernel.ts";
 import { at } from "./units.ts";
 
-/** What {@linkcode attentionTarget} reads and writes. R is the number of queries of the chunk. */
+/** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
 export interface AttentionTargetSpec {
-  /** [R, heads · (qkNopeHeadDim + qkRopeHeadDim)]: the queries from `firstRow` on. */
+  /** [batch · R, heads · (qkNopeHeadDim + qkRopeHeadDim)]: the queries from `firstRow` on. */
   readonly q: Layout;
-  /** [keys, heads · (qkNopeHeadDim + vHeadDim)]: the sequence from its start. */
+  /** [batch · keys, heads · (qkNopeHeadDim + vHeadDim)]: the sequence from its start. */
   readonly kv: Layout;
-  /** [keys, qkRopeHeadDim]. */
+  /** [batch · keys, qkRopeHeadDim]. */
   readonly kPe: Layout;
-  /** [R, heads]: natural logarithm of each row's sum of exponentials, from the forward pass. */
+  /** [batch · R, heads]: natural logarithm of each row's sum of exponentials, from the forward pass. */
   readonly lse: Layout;
-  /** i32 [R, words]: bit s % 32 of word s / 32 is set where key s counts. Default: all count. */
+  /** i32 [batch · R, words]: bit s % 32 of word s / 32 is set where key s counts. Default: all count. */
   readonly mask?: Layout;
-  /** [R, keys]: the result. */
+  /** [batch · R, keys]: the result. */
   readonly target: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
@@ -39,12 +40,26 @@ export interface AttentionTargetSpec {
   readonly qkRopeHeadDim: number;
   readonly vHeadDim: number;
   readonly scale: number;
+  /** Sequences side by side, default 1. */
+  readonly batch?: number;
   readonly capabilities: Capabilities;
+  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for. */
+  readonly tile?: TargetTile;
 }
 
-/** Queries, and keys per lane, that an invocation computes in registers. */
-const ROWS = 4;
-const COLS = 4;
+/**
+ * What a family of kernels adds: code that gives every pair of a tile to
+ * `store(query, key, sum over heads, q_row)`. In scope: `first_query` and `first_key` of the tile,
+ * counted in the sequence's chunk; `q_row` and `k_row`, the sequence's first rows; `visible`,
+ * whether any pair of the tile is.
+ */
+export interface TargetCode {
+  readonly declarations: string;
+  readonly body: string;
+  readonly workgroup: number;
+  readonly tileRows: number;
+  readonly tileCols: number;
+}
 
 /**
  * target[t, s] = (1 / heads) · Σ_h exp(scale · (q_h[t] · k_h[s]) − lse_h[t]) where key s is visible
@@ -52,7 +67,7 @@ const COLS = 4;
  * Bindings: q, kv, kPe, lse, mask if there is one, target.
  */
 export function attentionTarget(spec: AttentionTargetSpec): Kernel {
-  const { q, kv, kPe, lse, mask, target, firstRow, heads, scale } = spec;
+  const { q, kv, kPe, lse, mask, target, firstRow, heads, scale, batch = 1, capabilities } = spec;
   const dims: HeadDims = {
     heads,
     kvHeads: heads,
@@ -63,56 +78,15 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   };
   const aligned = isAligned(dims, [q, kv, kPe]);
   const matrix: BufferSpec = aligned ? "read vec4f" : "read";
-  const columns = headColumns("q", dims);
-  const lanes = spec.capabilities.software ? 8 : 64;
-  const tileCols = lanes * COLS;
-  const rows = range(ROWS);
-  const cols = range(COLS);
-  const product = (c: string) => [
-    ...rows.map((i) => `let a${i} = load_q(row${i}, head, ${c});`),
-    ...cols.map((j) => `let b${j} = load_k(key${j}, head, ${c});`),
-    ...rows.flatMap((i) => cols.map((j) => `s${i}_${j} += dot(a${i}, b${j});`)),
-  ];
-  const seen = (i: number, j: number) =>
-    `col${j} <= u.first_row + row${i}${
-      mask
-        ? ` && ((u32(${at("mask", `row${i}`, `col${j} / 32u`)}) >> (col${j} % 32u)) & 1u) == 1u`
-        : ""
-    }`;
-  const body = [
-    `let tiles = (u.cols + ${tileCols - 1}u) / ${tileCols}u;`,
-    "let tile = wid.x + wid.y * groups.x;",
-    `let row0 = tile / tiles * ${ROWS}u;`,
-    "if (row0 >= u.rows) { return; }",
-    `let first = tile % tiles * ${tileCols}u;`,
-    // Rows and keys past the end repeat the last one, and are not stored.
-    ...rows.slice(1).map((i) => `let row${i} = min(row0 + ${i}u, u.rows - 1u);`),
-    ...cols.flatMap((j) => [
-      `let col${j} = first + lane + ${lanes * j}u;`,
-      `let key${j} = min(col${j}, u.cols - 1u);`,
-    ]),
-    ...rows.flatMap((i) => cols.map((j) => `var p${i}_${j} = 0.0;`)),
-    `if (first <= u.first_row + row${ROWS - 1}) {`,
-    "for (var head = 0u; head < u.heads; head++) {",
-    ...rows.flatMap((i) => cols.map((j) => `var s${i}_${j} = 0.0;`)),
-    ...unrolled(columns, 8, product),
-    ...rows.map((i) => `let lse${i} = ${at("lse", `row${i}`, "head")} * ${Math.LOG2E};`),
-    ...rows.flatMap((i) =>
-      cols.map((j) => `p${i}_${j} += exp2(fma(s${i}_${j}, u.scale_log2, -lse${i}));`)
-    ),
-    "}",
-    "}",
-    ...rows.flatMap((i) => [
-      `if (row0 + ${i}u < u.rows) {`,
-      ...cols.map((j) =>
-        `if (col${j} < u.cols) { ${
-          at("target_p", `row${i}`, `col${j}`)
-        } = select(0.0, p${i}_${j} * u.per_head, ${seen(i, j)}); }`
-      ),
-      "}",
-    ]),
-  ];
-  const tiles = Math.ceil(target.rows / ROWS) * Math.ceil(target.cols / tileCols);
+  const tile = capabilities.software ? null : spec.tile ?? chooseTargetTile(capabilities);
+  const code = tile ? targetTiles(dims, tile) : targetRows(dims, capabilities.software ? 8 : 32);
+  const queries = target.rows / batch;
+  const across = Math.ceil(target.cols / code.tileCols);
+  const down = Math.ceil(queries / code.tileRows);
+  const masked: Record<string, Layout> = mask ? { mask } : {};
+  const bit = mask
+    ? ` && ((u32(${at("mask", "row", "key / 32u")}) >> (key % 32u)) & 1u) == 1u`
+    : "";
   return makeKernel({
     name: "attention_target",
     shape: `${target.rows}x${target.cols}x${heads}`,
@@ -122,22 +96,42 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
       k_pe: matrix,
       lse: "read",
       ...(mask ? { mask: "read i32" as const } : {}),
-      target_p: "read_write",
+      teacher: "read_write",
     },
     uniforms: {
-      rows: target.rows,
-      cols: target.cols,
+      queries,
+      keys: target.cols,
       first_row: firstRow,
       heads,
+      across,
+      down,
+      tiles: across * down * batch,
       scale_log2: new Float(scale * Math.LOG2E),
       per_head: new Float(1 / heads),
-      ...layoutUniforms({ q, kv, k_pe: kPe, lse, ...(mask ? { mask } : {}), target_p: target }),
+      ...layoutUniforms({ q, kv, k_pe: kPe, lse, ...masked, teacher: target }),
     },
-    workgroup: lanes,
-    grid: foldGrid(tiles),
-    declarations: [loader("q", dims, aligned), loader("k", dims, aligned)].join("\n"),
-    body: body.join("\n"),
-    flops: visiblePairs(firstRow, target.rows) * heads * 2 * (dims.nope + dims.rope),
+    workgroup: code.workgroup,
+    grid: foldGrid(across * down * batch),
+    declarations: `${loader("q", dims, aligned)}
+${loader("k", dims, aligned)}
+fn store(query: u32, key: u32, sum: f32, q_row: u32) {
+  if (query >= u.queries || key >= u.keys) { return; }
+  let row = q_row + query;
+  let visible = key <= u.first_row + query${bit};
+  ${at("teacher", "row", "key")} = select(0.0, sum * u.per_head, visible);
+}
+${code.declarations}`,
+    body: `
+let tile = wid.x + wid.y * groups.x;
+if (tile >= u.tiles) { return; }
+let first_key = tile % u.across * ${code.tileCols}u;
+let first_query = tile / u.across % u.down * ${code.tileRows}u;
+let sequence = tile / u.across / u.down;
+let q_row = sequence * u.queries;
+let k_row = sequence * u.keys;
+let visible = first_key < u.first_row + first_query + ${code.tileRows}u;
+${code.body}`,
+    flops: batch * visiblePairs(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
     bytes: bytesOf(q, kv, kPe, lse, target),
   });
 }

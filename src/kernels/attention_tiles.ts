@@ -10,6 +10,7 @@
  */
 import { headColumns, type HeadDims } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, type PassCode, visible } from "./attention_pass.ts";
+import { type Bits, EMPTY_LSE, ifAnySelected, maskBits } from "./attention_selection.ts";
 import {
   planTile,
   shareOut,
@@ -22,6 +23,7 @@ import { loadSide, productStep, range, sumStep, unrolled } from "./attention_til
 /** Everything that the parts of a kernel depend on. */
 interface Scope {
   readonly pass: Pass;
+  readonly spec: AttentionSpec;
   readonly dims: HeadDims;
   readonly tile: Tile;
   readonly plan: TilePlan;
@@ -33,17 +35,22 @@ interface Scope {
   readonly colHead: string;
   /** Workgroup array that holds the weights. */
   readonly weights: string;
+  /** Bits of the mask for the scores of an invocation, if there is a mask. */
+  readonly bits: Bits | null;
 }
 
 /** Code of a pass for `passKernel`. */
-export function tileCode(pass: Pass, { dims }: AttentionSpec, tile: Tile): PassCode {
+export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode {
+  const { dims } = spec;
   const plan = planTile(pass, dims, tile);
   const { threads, tileRows } = plan;
   const scope: Scope = {
     pass,
+    spec,
     dims,
     tile,
     plan,
+    bits: spec.selection ? bitsOf(pass, tile, plan) : null,
     shares: pass.sums.map((s) => shareOut(s.into, headColumns(s.into, dims), tileRows, threads)),
     forward: pass.name === "attention",
     group: dims.heads / dims.kvHeads,
@@ -53,6 +60,7 @@ export function tileCode(pass: Pass, { dims }: AttentionSpec, tile: Tile): PassC
   const body = [
     ...prologue(scope),
     ...loopOverColumns(scope, [
+      ...scope.bits?.load ?? [],
       ...scores(scope),
       ...mask(scope),
       ...(scope.forward ? onlineSoftmax(scope) : weightsAndGradients(scope)),
@@ -68,6 +76,18 @@ export function tileCode(pass: Pass, { dims }: AttentionSpec, tile: Tile): PassC
     workgroup: threads,
     tileRows,
   };
+}
+
+/** The mask's bits for the rows and columns of an invocation. */
+function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan): Bits {
+  const row = (token: string) => `(batch_row + min(${token}, u.seq_len - 1u))`;
+  const { lanesX, lanesY } = tile;
+  if (pass.keyMajor) {
+    const keys = { origin: "first", length: tileRows, lane: "y", stride: lanesY };
+    return maskBits(range(4).map((j) => row(`start + col${j}`)), keys, tile.rows);
+  }
+  const keys = { origin: "start", length: tileCols, lane: "x", stride: lanesX };
+  return maskBits(range(tile.rows).map((i) => row(`t${i}`)), keys, 4);
 }
 
 function declarations({ pass, tile, plan, forward }: Scope): string[] {
@@ -137,20 +157,32 @@ function deltaOf(row: string, head: string): string {
 }
 
 /** `body` for each tile of columns, from `start` on, that some row may see. */
-function loopOverColumns({ pass, plan: { tileCols }, group }: Scope, body: string[]): string[] {
+function loopOverColumns(scope: Scope, body: string[]): string[] {
+  const { pass, spec: { window }, plan: { tileRows, tileCols }, group } = scope;
+  const rows = { origin: "first", length: tileRows };
+  const cols = { origin: "start", length: tileCols };
+  const step = scope.bits
+    ? ifAnySelected(pass.keyMajor ? cols : rows, pass.keyMajor ? rows : cols, body)
+    : body;
+  const align = (token: string) => `(${token}) / ${tileCols}u * ${tileCols}u`;
   if (!pass.keyMajor) {
+    const oldest = window === undefined
+      ? "0u"
+      : `select(0u, ${align("first + 1u - u.window")}, first >= u.window)`;
     return [
       `let kv_head = head / ${group}u;`,
-      `for (var start = 0u; start < end; start += ${tileCols}u) {`,
-      ...body,
+      `for (var start = ${oldest}; start < end; start += ${tileCols}u) {`,
+      ...step,
       "}",
     ];
   }
+  const newest = window === undefined
+    ? "u.seq_len"
+    : `min(first + ${tileRows - 1}u + u.window, u.seq_len)`;
   return [
     `for (var q_head = head * ${group}u; q_head < (head + 1u) * ${group}u; q_head++) {`,
-    `let begin = first / ${tileCols}u * ${tileCols}u;`,
-    `for (var start = begin; start < u.seq_len; start += ${tileCols}u) {`,
-    ...body,
+    `for (var start = ${align("first")}; start < ${newest}; start += ${tileCols}u) {`,
+    ...step,
     "}",
     "}",
   ];
@@ -186,20 +218,30 @@ function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
   return lines;
 }
 
-/** Hides pairs of `s`: only tiles on the diagonal have any. */
-function mask({ pass, tile, plan }: Scope): string[] {
-  const crosses = pass.keyMajor
-    ? `start < first + ${plan.tileRows - 1}u`
-    : `start + ${plan.tileCols - 1}u > first`;
-  const lines = [`if (${crosses}) {`];
+/** Hides pairs of `s`. Without a mask only tiles on an edge of what is visible have any. */
+function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: Scope): string[] {
+  const lines: string[] = [];
   for (const i of range(tile.rows)) {
     for (const j of range(4)) {
       const column = `(start + col${j})`;
-      const seen = pass.keyMajor ? visible(column, `t${i}`) : visible(`t${i}`, column);
+      const [query, key] = pass.keyMajor ? [column, `t${i}`] : [`t${i}`, column];
+      const seen = visible(
+        spec,
+        query,
+        key,
+        pass.keyMajor ? bits?.selected(j, i) : bits?.selected(i, j),
+      );
       lines.push(`s${i}_${j} = select(-3e38, s${i}_${j}, ${seen});`);
     }
   }
-  return [...lines, "}"];
+  if (bits) return lines;
+  const [queries, keys] = pass.keyMajor ? ["start", "first"] : ["first", "start"];
+  const [lastQuery, lastKey] = pass.keyMajor
+    ? [tileCols - 1, tileRows - 1]
+    : [tileRows - 1, tileCols - 1];
+  const edges = [`${keys} + ${lastKey}u > ${queries}`];
+  if (spec.window !== undefined) edges.push(`${queries} + ${lastQuery}u >= ${keys} + u.window`);
+  return [`if (${edges.join(" || ")}) {`, ...lines, "}"];
 }
 
 /** Weights relative to the row's maximum so far, and the factor of what was summed before. */
@@ -272,17 +314,22 @@ function sums({ pass, tile, shares, forward, weights }: Scope): string[] {
 }
 
 /** Stores `lse`, and leaves in `factor` what the sums are still to be multiplied with. */
-function logSumExp({ tile }: Scope): string[] {
+function logSumExp({ tile, bits }: Scope): string[] {
   const lines = range(tile.rows).map((i) => `partial[row${i}][x] = l${i};`);
+  // A query for which nothing is selected has the output 0.
+  const orEmpty = (value: string, empty: string, i: number) =>
+    bits ? `select(${value}, ${empty}, sum${i} == 0.0)` : value;
   lines.push("workgroupBarrier();", "if (x == 0u) {");
   for (const i of range(tile.rows)) {
     const sum = range(tile.lanesX).map((x) => `partial[row${i}][${x}]`).join(" + ");
     const log = `(m${i} * u.scale_log2 + log2(sum${i})) * ${Math.LN2}`;
     lines.push(
       `let sum${i} = ${sum};`,
-      `factor[row${i}] = 1.0 / sum${i};`,
+      `factor[row${i}] = ${orEmpty(`1.0 / sum${i}`, "0.0", i)};`,
       `if (t${i} < u.seq_len) {`,
-      `lse[u.lse_offset + (batch_row + t${i}) * u.lse_stride + head] = ${log};`,
+      `lse[u.lse_offset + (batch_row + t${i}) * u.lse_stride + head] = ${
+        orEmpty(log, EMPTY_LSE, i)
+      };`,
       "}",
     );
   }

@@ -4,8 +4,9 @@
  *
  * @module
  */
-import { queryWidth } from "./attention_access.ts";
-import { type AttentionSpec, PASSES } from "./attention_pass.ts";
+import { headColumns, type HeadDims, queryWidth } from "./attention_access.ts";
+import type { GatherShape } from "./attention_gather.ts";
+import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
 import type { RowShape } from "./attention_rows.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
 
@@ -14,13 +15,20 @@ export interface AttentionDevice {
   readonly software: boolean;
   readonly workgroupBytes: number;
   readonly maxInvocations: number;
+  readonly subgroups: { readonly min: number; readonly max: number } | null;
 }
 
 /** Names of the passes that {@linkcode TILES} and {@linkcode ROWS} tune. */
 export type PassName = keyof typeof PASSES;
 
-/** A way to run a pass: by tiles in workgroup memory, or by rows in registers. */
-export type AttentionPlan = { readonly tile: Tile } | { readonly rows: RowShape };
+/**
+ * A way to run a pass: by tiles in workgroup memory, by rows in registers, or, with a gathered
+ * selection, by lists. `rows` also serve gathered selections; their numbers then are 1.
+ */
+export type AttentionPlan =
+  | { readonly tile: Tile }
+  | { readonly rows: RowShape }
+  | { readonly gather: GatherShape };
 
 /** Small tiles for devices with little workgroup memory, and for wide heads. */
 const SMALL_TILES: readonly Tile[] = [
@@ -60,6 +68,39 @@ export const ROWS: readonly (RowShape & { readonly width: number })[] = [
   { width: Infinity, rows: 1, cols: 1 },
 ];
 
+/** Invocations per query of the gathered kernels, and per key, of which some have long lists. */
+const TEAM = { query: 32, key: 64 };
+
+/** Most `vec4`s that an invocation of a gathered kernel reads in a step. */
+const GATHERED = 20;
+
+/** Shape of a gathered kernel for the widths of the heads. */
+export function gatherShape(pass: Pass, dims: HeadDims, device: AttentionDevice): GatherShape {
+  const widths = pass.cols.map((t) => headColumns(t, dims));
+  const perLane = (lanes: number) => widths.reduce((sum, w) => sum + Math.ceil(w / lanes), 0);
+  const lanes = 4 * perLane(4) < 8 * perLane(8) ? 4 : 8;
+  const each = [4, 2].find((n) => n * perLane(lanes) <= GATHERED) ?? 1;
+  return {
+    lanes,
+    slots: (pass.keyMajor ? TEAM.key : TEAM.query) / lanes,
+    each,
+    rows: 4,
+    shuffle: device.subgroups !== null && device.subgroups.min >= lanes,
+  };
+}
+
+/**
+ * Keys per selected key from which on the gathered kernels are taken, by default: a masked kernel
+ * computes all seqLen² / 2 pairs, tile by tile from fast memory, a gathered one seqLen * topk pairs
+ * that it reads from the cache one by one. `tests/kernels/sparse_attention_bench.ts` times both.
+ */
+const GATHER_FROM = { gpu: 12, software: 8 };
+
+/** Whether `form: "auto"` gathers: how attention over a selection runs fastest. */
+export function gathersByDefault(seqLen: number, topk: number, software: boolean): boolean {
+  return seqLen >= topk * (software ? GATHER_FROM.software : GATHER_FROM.gpu);
+}
+
 /** Chooses how a pass runs on a device. */
 export function planAttention(
   name: PassName,
@@ -67,6 +108,11 @@ export function planAttention(
   device: AttentionDevice,
 ): AttentionPlan {
   const width = queryWidth(spec.dims);
+  const gathered = spec.selection?.form === "gathered";
+  if (gathered) {
+    const shape = gatherShape(PASSES[name], spec.dims, device);
+    return device.software ? { rows: { rows: 1, cols: 1 } } : { gather: shape };
+  }
   if (!device.software) {
     for (const tile of TILES[name][width <= 48 ? "narrow" : "wide"]) {
       const { bytes, threads } = planTile(PASSES[name], spec.dims, tile);

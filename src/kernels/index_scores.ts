@@ -1,85 +1,60 @@
 /**
- * Scores of the lightning indexer for a chunk of queries.
+ * Scores of the lightning indexer (DeepSeek-V3.2, arXiv:2512.02556, eq. 1) for a chunk of queries.
  *
  * @module
  */
-import type { Capabilities } from "../ops/op.ts";
-import {
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "./kernel.ts";
-import { at } from "./units.ts";
+import type { IndexScoresSpec } from "./index_scores_spec.ts";
+import { subgroupScores } from "./index_scores_subgroup.ts";
+import { tiledScores } from "./index_scores_tiled.ts";
+import type { Kernel } from "./kernel.ts";
+import { subgroupLanes } from "./matmul_subgroup.ts";
 
-/** What {@linkcode indexScores} computes. */
-export interface IndexScoresSpec {
-  /** [R, heads · dim]: the queries of rows `firstRow …` of a sequence. */
-  readonly q: Layout;
-  /** [keys, dim]: the keys of the sequence from its start. */
-  readonly k: Layout;
-  /** [R, heads]. */
-  readonly w: Layout;
-  /** [R, keys]: the result. */
-  readonly scores: Layout;
-  /** Position of the first query in its sequence. */
-  readonly firstRow: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
-  readonly capabilities: Capabilities;
-}
+export type { IndexScoresSpec } from "./index_scores_spec.ts";
 
 /**
- * scores[t, s] = scale · Σ_j w[t, j] · act(q_j[t] · k[s]) where key s is visible (s ≤ t), -∞ where
- * it is not (DeepSeek-V3.2, eq. 1).
+ * scores[t, s] = scale · Σ_j w[t, j] · act(q_j[t] · k[s]) where query t may see key s (s ≤ t), and
+ * -∞ where it may not. Buffers: q, k, w, scores.
+ *
+ * @throws {RangeError} if the shapes do not fit together
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { indexScores } from "./index_scores.ts";
+ *
+ * const matrix = (rows: number, cols: number) => ({ rows, cols, offset: 0, stride: cols });
+ * const capabilities = {
+ *   software: false,
+ *   maxBindingBytes: 2 ** 27,
+ *   workgroupBytes: 2 ** 15,
+ *   maxInvocations: 256,
+ *   subgroups: null,
+ * };
+ * const kernel = indexScores({
+ *   q: matrix(16, 4 * 8),
+ *   k: matrix(48, 8),
+ *   w: matrix(16, 4),
+ *   scores: matrix(16, 48),
+ *   firstRow: 32,
+ *   heads: 4,
+ *   dim: 8,
+ *   activation: "relu",
+ *   scale: 32 ** -0.5,
+ *   capabilities,
+ * });
+ * assert.equal(kernel.label, "index_scores_relu 16x48x4x8");
+ * ```
  */
 export function indexScores(spec: IndexScoresSpec): Kernel {
-  const { q, k, w, scores, firstRow, heads, dim, activation, scale } = spec;
-  const act = activation === "relu" ? "max(dot, 0.0)" : "dot";
-  return makeKernel({
-    name: "index_scores",
-    shape: `${scores.rows}x${scores.cols}x${heads}x${dim}`,
-    buffers: { q: "read", k: "read", w: "read", scores: "read_write" },
-    uniforms: {
-      rows: scores.rows,
-      cols: scores.cols,
-      firstRow,
-      heads,
-      dim,
-      scale: new Float(scale),
-      hidden: new Float(-Infinity),
-      ...layoutUniforms({ q, k, w, scores }),
-    },
-    workgroup: 64,
-    grid: foldGrid3(Math.ceil(scores.rows * scores.cols / 64)),
-    body: `
-let i = (wid.x + wid.y * groups.x) * 64u + lane;
-if (i >= u.rows * u.cols) { return; }
-let row = i / u.cols;
-let col = i % u.cols;
-var sum = u.hidden;
-if (col <= u.firstRow + row) {
-  sum = 0.0;
-  for (var j = 0u; j < u.heads; j++) {
-    var dot = 0.0;
-    for (var e = 0u; e < u.dim; e++) { dot += ${at("q", "row", "j * u.dim + e")} * ${
-      at("k", "col", "e")
-    }; }
-    sum += ${at("w", "row", "j")} * ${act};
+  const { q, k, w, scores, heads, dim, batch = 1, capabilities } = spec;
+  const fits = q.cols === heads * dim && k.cols === dim && w.cols === heads &&
+    q.rows === scores.rows && w.rows === scores.rows && k.rows === scores.cols * batch &&
+    q.rows % batch === 0;
+  if (!fits) {
+    const shapes = [q, k, w, scores].map((x) => `${x.rows}x${x.cols}`).join(", ");
+    throw new RangeError(
+      `Cannot score ${heads} heads of ${dim} with q, k, w, scores of shapes ${shapes}`,
+    );
   }
-  sum *= u.scale;
-}
-${at("scores", "row", "col")} = sum;`,
-    flops: 2 * scores.rows * scores.cols * heads * dim,
-    bytes: bytesOf(q, k, w, scores),
-  });
-}
-
-function foldGrid3(count: number): [number, number, number] {
-  return foldGrid(count);
+  const lanes = capabilities.software ? subgroupLanes(capabilities.subgroups) : null;
+  return lanes ? subgroupScores(spec, lanes) : tiledScores(spec);
 }

@@ -13,9 +13,13 @@ export type Access = "read" | "read_write";
  * elements: element (r, c) is at `offset + r * stride + c`.
  */
 export interface Layout {
+  /** Rows of the matrix. */
   readonly rows: number;
+  /** Columns of the matrix. */
   readonly cols: number;
+  /** Element of the window at which row 0 begins. */
   readonly offset: number;
+  /** Elements from a row to the next; at least `cols`. */
   readonly stride: number;
 }
 
@@ -85,7 +89,9 @@ export const MAX_GRID = 65_535;
 export function foldGrid(count: number): [number, number, number] {
   if (count <= MAX_GRID) return [Math.max(count, 1), 1, 1];
   const y = Math.ceil(count / MAX_GRID);
-  if (y > MAX_GRID) throw new RangeError(`Cannot dispatch ${count} workgroups: a grid holds 65535²`);
+  if (y > MAX_GRID) {
+    throw new RangeError(`Cannot dispatch ${count} workgroups: a grid holds 65535²`);
+  }
   return [Math.ceil(count / y), y, 1];
 }
 
@@ -109,7 +115,27 @@ export function isVec4(m: Layout): boolean {
   return m.offset % 4 === 0 && m.stride % 4 === 0 && m.cols % 4 === 0;
 }
 
-/** Assembles the WGSL of a kernel from its parts. */
+/**
+ * Assembles the WGSL of a kernel from its parts.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { makeKernel } from "./kernel.ts";
+ *
+ * const kernel = makeKernel({
+ *   name: "double",
+ *   shape: "1x64",
+ *   buffers: { x: "read", y: "read_write" },
+ *   uniforms: { n: 64 },
+ *   workgroup: 64,
+ *   grid: [1, 1, 1],
+ *   body: "if (lane < u.n) { y[lane] = 2.0 * x[lane]; }",
+ * });
+ * assert.equal(kernel.label, "double 1x64");
+ * assert.deepEqual(kernel.access, ["read", "read_write"]);
+ * ```
+ */
 export function makeKernel(spec: KernelSpec): Kernel {
   const names = Object.keys(spec.buffers);
   const access: Access[] = [];
@@ -164,7 +190,9 @@ export function workgroupReduce(
   const steps: string[] = [];
   for (let half = width / 2; half >= 1; half /= 2) {
     steps.push(
-      `  if (lane < ${half}u) { ${name}[lane] = ${fold(`${name}[lane]`, `${name}[lane + ${half}u]`)}; }`,
+      `  if (lane < ${half}u) { ${name}[lane] = ${
+        fold(`${name}[lane]`, `${name}[lane + ${half}u]`)
+      }; }`,
       "  workgroupBarrier();",
     );
   }

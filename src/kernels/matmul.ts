@@ -57,7 +57,20 @@ const SOFTWARE_GROUPS = 4;
  *
  * @example
  * ```ts
- * const plan = matmul({ form: "nt", a: x, b: weight, c: y, capabilities });
+ * import assert from "node:assert/strict";
+ * import { matmul } from "./matmul.ts";
+ *
+ * const matrix = (rows: number, cols: number) => ({ rows, cols, offset: 0, stride: cols });
+ * const capabilities = {
+ *   software: false,
+ *   maxBindingBytes: 2 ** 30,
+ *   workgroupBytes: 16_384,
+ *   maxInvocations: 256,
+ *   subgroups: null,
+ * };
+ * const [a, b, c] = [matrix(64, 32), matrix(48, 32), matrix(64, 48)];
+ * const { steps } = matmul({ form: "nt", a, b, c, capabilities });
+ * assert.equal(steps[0].kernel.label, "matmul_nt 64x48x32");
  * ```
  */
 export function matmul(spec: MatmulSpec): MatmulPlan {

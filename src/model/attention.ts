@@ -14,8 +14,11 @@ import { rope } from "../ops/rope.ts";
 
 /** What an attention layer gets besides its input. */
 export interface LayerContext {
+  /** The sizes of the model. */
   readonly config: RunConfig;
+  /** Sequences. */
   readonly batch: number;
+  /** Tokens of a sequence. */
   readonly seqLen: number;
   /** The layer's weights, by the end of their name, e.g. `q_b_proj`. */
   readonly weight: (name: string) => Tensor;

@@ -13,7 +13,13 @@ import { Rng } from "../rng.ts";
  *
  * @example
  * ```ts
- * for (const { name, shape } of modelParameters(config)) console.log(name, shape);
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { modelParameters } from "./parameters.ts";
+ *
+ * const [first] = modelParameters(resolveConfig({ vocabSize: 256, hiddenSize: 64 }));
+ * assert.equal(first.name, "model.embed_tokens.weight");
+ * assert.deepEqual(first.shape, [256, 64]);
  * ```
  */
 export function modelParameters(config: RunConfig): ParameterSpec[] {
@@ -76,6 +82,16 @@ function attentionParameters(
  * write to the residual stream start smaller by sqrt(2 · layers), as in GPT-2, so that the
  * stream's variance does not grow with depth. Each parameter has a random stream of its own name,
  * so that leaving one out does not change the others.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { initialParameters } from "./parameters.ts";
+ *
+ * const values = initialParameters(resolveConfig({ hiddenSize: 64 }));
+ * assert.deepEqual(values.get("model.norm.weight"), new Float32Array(64).fill(1));
+ * ```
  */
 export function initialParameters(config: RunConfig): Map<string, Float32Array> {
   const residualScale = 1 / Math.sqrt(2 * config.numHiddenLayers);

@@ -34,7 +34,13 @@ export const addOp: Op<null> = {
  * @returns [rows, cols]
  * @example
  * ```ts
- * const y = add(x, attention(rmsNorm(x, weight, eps)));
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { add } from "./add.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([1, 2, 3, 4], 2, 2);
+ * assert.deepEqual([...backend.read(add(x, x))], [2, 4, 6, 8]);
  * ```
  */
 export function add(a: Tensor, b: Tensor): Tensor {

@@ -18,17 +18,19 @@ export interface AttentionDims {
   kvHeads: number;
   /** Factor of the scores; default (width of a head of q)^-0.5. */
   scale?: number;
+  /** Sliding window: a query sees itself and the window - 1 keys before. Default: all before. */
+  window?: number;
 }
 
 /** Attention of the op's attributes and the widths of its key and value heads. */
 function specOf(
-  { batch, seqLen, heads, kvHeads, scale }: AttentionDims,
+  { batch, seqLen, heads, kvHeads, scale, window }: AttentionDims,
   keyCols: number,
   valueCols: number,
 ): AttentionSpec {
   const nope = keyCols / kvHeads;
   const dims = { heads, kvHeads, nope, rope: 0, value: valueCols / kvHeads, packed: false };
-  return { dims, extent: { batch, seqLen }, scale: scale ?? nope ** -0.5 };
+  return { dims, extent: { batch, seqLen }, scale: scale ?? nope ** -0.5, window };
 }
 
 /** Causal attention; see {@linkcode attention}. */
@@ -52,7 +54,7 @@ export const attentionOp: Op<AttentionDims> = {
   },
   twin(tf, [q, k, v], attributes) {
     const { heads, kvHeads } = attributes;
-    const { extent, scale } = specOf(attributes, k.shape[1], v.shape[1]);
+    const { extent, scale, window } = specOf(attributes, k.shape[1], v.shape[1]);
     const { batch, seqLen } = extent;
     // [batch, kvHeads, seqLen, width] with each head repeated for its group of query heads.
     const repeat = (x: typeof k) => {
@@ -66,7 +68,8 @@ export const attentionOp: Op<AttentionDims> = {
       const repeated = tf.tile(perHead, [1, 1, heads / kvHeads, 1]);
       return tf.reshape(repeated, [batch, heads, seqLen, width]);
     };
-    return twinOfAttention(tf, twinHeads(tf, q, extent, heads), repeat(k), repeat(v), scale);
+    const own = twinHeads(tf, q, extent, heads);
+    return twinOfAttention(tf, own, repeat(k), repeat(v), scale, { window });
   },
   forward(r, inputs, outputs, attributes) {
     recordAttention(r, specOf(attributes, inputs[1].cols, inputs[2].cols), inputs, outputs);
@@ -80,7 +83,9 @@ export const attentionOp: Op<AttentionDims> = {
  * Causal multi-head attention (Vaswani et al., 2017, arXiv:1706.03762, eq. 1), or grouped-query
  * attention (Ainslie et al., 2023, arXiv:2305.13245) where there are fewer key heads than query
  * heads: head h of the token at t is Σ_{s ≤ t} P_h[t, s] v_g[s], with
- * P_h[t, ·] = softmax(scale · q_h[t] · k_g[·]) and g = floor(h / (heads / kvHeads)).
+ * P_h[t, ·] = softmax(scale · q_h[t] · k_g[·]) and g = floor(h / (heads / kvHeads)). With `window`
+ * only keys with t - s < window count (sliding window attention; Beltagy et al., 2020,
+ * arXiv:2004.05150).
  *
  * @param q [batch · seqLen, heads · width]
  * @param k [batch · seqLen, kvHeads · width]
@@ -90,7 +95,16 @@ export const attentionOp: Op<AttentionDims> = {
  * @throws {RangeError} if shapes and head counts do not fit
  * @example
  * ```ts
- * const { o } = attention(q, k, v, { batch, seqLen, heads: 6, kvHeads: 2 });
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { attention } from "./attention.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const q = backend.tensor([0, 0], 2, 1), k = backend.tensor([1, 2], 2, 1);
+ * const v = backend.tensor([2, 4], 2, 1);
+ * const dims = { batch: 1, seqLen: 2, heads: 1, kvHeads: 1 };
+ * assert.deepEqual([...backend.read(attention(q, k, v, dims).o)], [2, 3]);
+ * assert.deepEqual([...backend.read(attention(q, k, v, { ...dims, window: 1 }).o)], [2, 4]);
  * ```
  */
 export function attention(

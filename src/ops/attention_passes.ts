@@ -1,34 +1,61 @@
 /**
  * What {@linkcode attention} and {@linkcode mlaAttention} have in common: recording the kernels
- * of both passes, batch by batch where matrices are larger than a binding, and the naive twin.
+ * of both passes, batch by batch where matrices are larger than a binding.
  *
  * @module
  */
-import type * as tfc from "@tensorflow/tfjs-core";
 import { addInto } from "../kernels/add.ts";
 import {
   attentionDelta,
   attentionForward,
   attentionGradKv,
   attentionGradQ,
+  type AttentionPlan,
   type AttentionSpec,
   planAttention,
+  type Saved,
   sumHeads,
 } from "../kernels/attention.ts";
-import type { GradientRecorder, Matrix, Recorder, Tf, TfMatrix } from "./op.ts";
+import type { PassName } from "../kernels/attention_tuning.ts";
+import type { Kernel } from "../kernels/kernel.ts";
+import {
+  countQueries,
+  listQueries,
+  maskWords,
+  scanStarts,
+  selectionBlocks,
+  startsCols,
+} from "../kernels/selection_lists.ts";
+import type { GradientRecorder, Matrix, Recorder } from "./op.ts";
 
-/** Records the kernels of `[o, lse]`. Inputs as in `src/kernels/attention.ts`. */
+export { twinHeads, twinOfAttention } from "./attention_twin.ts";
+
+/** A selection of keys as the ops get it: see {@linkcode recordSelection}. */
+export interface SelectedKeys {
+  readonly indices: Matrix;
+  readonly mask: Matrix;
+}
+
+/**
+ * Records the kernels of `[o, lse]`. Inputs as in `src/kernels/attention.ts`, without the matrices
+ * of a selection.
+ */
 export function recordAttention(
   r: Recorder,
   whole: AttentionSpec,
   inputs: readonly Matrix[],
   outputs: readonly Matrix[],
+  selected?: SelectedKeys,
 ): void {
-  byBatch(r, whole, [...inputs, ...outputs], (spec, parts) => {
-    const ins = parts.slice(0, inputs.length);
-    const [o, lse] = parts.slice(inputs.length);
+  const chosen = chosenMatrices(r, "forward", whole, selected);
+  byBatch(r, whole, [...inputs, ...outputs, ...chosen], (spec, parts) => {
+    const [o, lse, ...chosen] = parts.slice(inputs.length);
+    const ins = [
+      ...parts.slice(0, inputs.length),
+      ...recordSelection(r, "forward", spec, chosen),
+    ];
     const plan = planAttention("forward", spec, r.capabilities);
-    r.dispatch(attentionForward(spec, plan, ins, o, lse), ...parts);
+    r.dispatch(attentionForward(spec, plan, ins, o, lse), ...ins, o, lse);
   });
 }
 
@@ -38,44 +65,103 @@ export function recordAttentionGradient(
   whole: AttentionSpec,
   inputs: readonly Matrix[],
   [o, lse]: readonly Matrix[],
+  selected?: SelectedKeys,
 ): void {
   const { dims } = whole;
+  const wantsQ = r.wants(0);
+  const wantsKv = inputs.some((_, i) => i > 0 && r.wants(i));
+  if (!wantsQ && !wantsKv) return;
   const gradO = r.gradient(0);
   const delta = r.temporary(o.rows, dims.heads);
   byBatch(r, whole, [o, gradO, delta], (spec, [o, gradO, delta]) => {
     r.dispatch(attentionDelta(spec, o, gradO, delta), o, gradO, delta);
   });
   const given = [...inputs, gradO, lse, delta];
-  const split = (parts: readonly Matrix[]) => {
-    const [gradO, lse, delta] = parts.slice(inputs.length);
-    return { ins: parts.slice(0, inputs.length), saved: { gradO, lse, delta } };
-  };
-  if (r.wants(0)) {
-    const { into, accumulate } = target(r, 0, inputs[0]);
-    byBatch(r, whole, [...given, into], (spec, parts) => {
-      const { ins, saved } = split(parts);
-      const plan = planAttention("gradQ", spec, r.capabilities);
-      const gradQ = parts[given.length];
-      r.dispatch(attentionGradQ(spec, plan, ins, saved, gradQ, accumulate), ...parts);
+  const run = (
+    pass: "gradQ" | "gradKv",
+    into: readonly Matrix[],
+    make: (
+      spec: AttentionSpec,
+      plan: AttentionPlan,
+      ins: readonly Matrix[],
+      saved: Saved,
+      into: readonly Matrix[],
+    ) => Kernel,
+  ) => {
+    const chosen = chosenMatrices(r, pass, whole, selected);
+    byBatch(r, whole, [...given, ...into, ...chosen], (spec, parts) => {
+      const [gradO, lse, delta] = parts.slice(inputs.length);
+      const grads = parts.slice(given.length, given.length + into.length);
+      const ins = [
+        ...parts.slice(0, inputs.length),
+        ...recordSelection(r, pass, spec, parts.slice(given.length + into.length)),
+      ];
+      const plan = planAttention(pass, spec, r.capabilities);
+      const kernel = make(spec, plan, ins, { gradO, lse, delta }, grads);
+      r.dispatch(kernel, ...ins, gradO, lse, delta, ...grads);
     });
+  };
+  if (wantsQ) {
+    const { into, accumulate } = target(r, 0, inputs[0]);
+    run(
+      "gradQ",
+      [into],
+      (spec, plan, ins, saved, [gradQ]) =>
+        attentionGradQ(spec, plan, ins, saved, gradQ, accumulate),
+    );
   }
-  if (!inputs.some((_, i) => i > 0 && r.wants(i))) return;
+  if (!wantsKv) return;
   const targets = inputs.slice(1).map((m, i) => target(r, i + 1, m));
   const shared = dims.rope > 0 ? targets.pop()! : null;
   const shares = shared && r.temporary(o.rows, dims.kvHeads * dims.rope);
   const into = [...targets.map((t) => t.into), ...shares ? [shares] : []];
-  byBatch(r, whole, [...given, ...into], (spec, parts) => {
-    const { ins, saved } = split(parts);
-    const plan = planAttention("gradKv", spec, r.capabilities);
-    const grads = parts.slice(given.length);
-    const adds = targets.map((t) => t.accumulate);
-    r.dispatch(attentionGradKv(spec, plan, ins, saved, grads, adds), ...parts);
-  });
+  const adds = targets.map((t) => t.accumulate);
+  run(
+    "gradKv",
+    into,
+    (spec, plan, ins, saved, grads) => attentionGradKv(spec, plan, ins, saved, grads, adds),
+  );
   if (shared && shares) {
     r.byRows([shares, shared.into], (shares, into) => {
       r.dispatch(sumHeads(shares, into, shared.accumulate), shares, into);
     });
   }
+}
+
+/** The row-wise matrices of a selection that a pass reads, and scratch memory for their like. */
+function chosenMatrices(
+  r: Recorder,
+  pass: PassName,
+  { selection, extent: { batch, seqLen } }: AttentionSpec,
+  selected: SelectedKeys | undefined,
+): Matrix[] {
+  if (!selection || !selected) return [];
+  if (selection.form === "masked") return [selected.mask];
+  if (pass !== "gradKv") return [selected.indices];
+  const most = Math.min(selection.topk, seqLen);
+  return [selected.mask, r.temporary(batch * seqLen, most, "i32")];
+}
+
+/** Records the kernels that make what a pass reads of a selection, and returns it. */
+function recordSelection(
+  r: Recorder,
+  pass: PassName,
+  { selection, extent: { batch, seqLen } }: AttentionSpec,
+  [chosen, queries]: readonly Matrix[],
+): Matrix[] {
+  if (!selection) return [];
+  if (selection.form === "masked") {
+    const words = maskWords(seqLen);
+    const blocks = r.temporary(batch * words, words, "i32");
+    r.dispatch(selectionBlocks(chosen, blocks, seqLen), chosen, blocks);
+    return [chosen, blocks];
+  }
+  if (pass !== "gradKv") return [chosen];
+  const starts = r.temporary(batch, startsCols(seqLen), "i32");
+  r.dispatch(countQueries(chosen, starts, seqLen), chosen, starts);
+  r.dispatch(scanStarts(starts), starts);
+  r.dispatch(listQueries(chosen, starts, queries, seqLen), chosen, starts, queries);
+  return [starts, queries];
 }
 
 /** Where the gradient of an input goes. The kernels add in place or not at all. */
@@ -129,58 +215,13 @@ function rowsFrom(m: Matrix, start: number, rows: number): Matrix {
   return { ...m, base, offset: first - base, rows };
 }
 
-/**
- * The twin: causal softmax attention with the whole matrix of scores. `q` and `k` are
- * [batch, heads, seqLen, width], `v` likewise.
- *
- * @returns `o` [batch · seqLen, heads · value] and `lse` [batch · seqLen, heads]
- */
-export function twinOfAttention(
-  tf: Tf,
-  q: tfc.Tensor,
-  k: tfc.Tensor,
-  v: tfc.Tensor,
-  scale: number,
-): [TfMatrix, TfMatrix] {
-  const seqLen = q.shape[2]!;
-  const hidden = tf.tensor2d(
-    Float32Array.from(
-      { length: seqLen * seqLen },
-      (_, i) => i % seqLen > Math.floor(i / seqLen) ? -1e9 : 0,
-    ),
-    [seqLen, seqLen],
-  );
-  const scores = tf.add(tf.mul(tf.matMul(q, k, false, true), scale), hidden);
-  const logs = tf.logSoftmax(scores);
-  const o = tf.matMul(tf.exp(logs), v);
-  // Every query sees key 0, so that any score less its logarithm of the softmax gives lse.
-  const first = (x: tfc.Tensor) => tf.slice(x, [0, 0, 0, 0], [-1, -1, -1, 1]);
-  const lse = tf.sub(first(scores), first(logs));
-  return [twinRows(tf, o), twinRows(tf, lse)];
-}
-
-/** The reverse of {@linkcode twinHeads}. */
-function twinRows(tf: Tf, x: tfc.Tensor): TfMatrix {
-  const [batch, heads, seqLen, width] = x.shape as [number, number, number, number];
-  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [batch * seqLen, heads * width]);
-}
-
-/** Heads of a matrix: [batch · seqLen, heads · width] as [batch, heads, seqLen, width]. */
-export function twinHeads(
-  tf: Tf,
-  x: TfMatrix,
-  { batch, seqLen }: AttentionSpec["extent"],
-  heads: number,
-): tfc.Tensor {
-  const width = x.shape[1] / heads;
-  return tf.transpose(tf.reshape(x, [batch, seqLen, heads, width]), [0, 2, 1, 3]);
-}
-
 /** Throws unless the attributes describe heads and sequences. */
-export function requireHeads(op: string, { dims, extent, scale }: AttentionSpec): void {
+export function requireHeads(op: string, spec: AttentionSpec): void {
+  const { dims, extent, scale, window, selection } = spec;
   const { heads, kvHeads, nope, rope, value } = dims;
   const counts = { heads, kvHeads, nope, value, batch: extent.batch, seqLen: extent.seqLen };
-  for (const [name, count] of Object.entries({ ...counts, rope: rope + 1 })) {
+  const most = { window: window ?? 1, topk: selection?.topk ?? 1 };
+  for (const [name, count] of Object.entries({ ...counts, rope: rope + 1, ...most })) {
     if (!Number.isInteger(count) || count < 1) {
       throw new RangeError(`Cannot apply ${op}: ${name} is ${count}, not a whole number above 0`);
     }

@@ -25,8 +25,15 @@ export const columnsOp: Op<{ start: number; cols: number }> = {
  * @throws {RangeError} if x has not that many columns
  * @example
  * ```ts
- * const latent = columns(kv, 0, kvLoraRank);
- * const keyRope = columns(kv, kvLoraRank, qkRopeHeadDim);
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { columns } from "./columns.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * // A latent of 2 columns beside a rotary key of 1, for each of 2 tokens.
+ * const kv = backend.tensor([1, 2, 3, 4, 5, 6], 2, 3);
+ * assert.deepEqual([...backend.read(columns(kv, 0, 2))], [1, 2, 4, 5]);
+ * assert.deepEqual([...backend.read(columns(kv, 2, 1))], [3, 6]);
  * ```
  */
 export function columns(x: Tensor, start: number, cols: number): Tensor {

@@ -67,7 +67,15 @@ export const crossEntropyOp: Op<null> = {
  * @returns `loss` [1, 1] and `nll` [rows, 1]
  * @example
  * ```ts
- * const { loss } = crossEntropy(linear(h, headWeight), targets, inverseCount);
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { crossEntropy } from "./cross_entropy.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const logits = backend.tensor([0, 0, 0, 0], 2, 2);
+ * const targets = backend.tensor([1, -1], 2, 1, "i32");
+ * const { loss } = crossEntropy(logits, targets, backend.tensor([1], 1, 1));
+ * assert(Math.abs(backend.read(loss)[0] - Math.LN2) < 1e-6);
  * ```
  */
 export function crossEntropy(

@@ -5,8 +5,14 @@ import type { Op, Tensor, TfMatrix } from "./op.ts";
  * indexer's inputs are detached).
  *
  * @example
- * ```ts ignore
- * const q = linear(detach(queryLatent), weight("indexer.wq_b"));
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { detach } from "./detach.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([1, 2], 1, 2);
+ * assert.deepEqual(backend.read(detach(x)), backend.read(x));
  * ```
  */
 export function detach(x: Tensor): Tensor {

@@ -57,7 +57,14 @@ export const embeddingOp: Op<null> = {
  * @returns [rows, cols]
  * @example
  * ```ts
- * const x = add(embedding(tokens, tokenTable), embedding(positions, positionTable));
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { embedding } from "./embedding.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const table = backend.tensor([1, 2, 3, 4, 5, 6], 3, 2);
+ * const ids = backend.tensor([2, 0], 2, 1, "i32");
+ * assert.deepEqual([...backend.read(embedding(ids, table))], [5, 6, 1, 2]);
  * ```
  */
 export function embedding(ids: Tensor, table: Tensor): Tensor {

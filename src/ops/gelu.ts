@@ -32,7 +32,13 @@ export const geluOp: Op<null> = {
  * @returns like x
  * @example
  * ```ts
- * const hidden = gelu(linear(x, weight, bias));
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { gelu } from "./gelu.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const [low, zero, one] = backend.read(gelu(backend.tensor([-9, 0, 1], 1, 3)));
+ * assert(Math.abs(low) < 1e-6 && zero === 0 && Math.abs(one - 0.8412) < 1e-4);
  * ```
  */
 export function gelu(x: Tensor): Tensor {

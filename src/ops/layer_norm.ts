@@ -82,7 +82,15 @@ export const layerNormOp: Op<{ eps: number }> = {
  * @returns [rows, cols]
  * @example
  * ```ts
- * const h = layerNorm(x, weight, bias, 1e-5);
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { layerNorm } from "./layer_norm.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([1, 3], 1, 2);
+ * const weight = backend.tensor([1, 1], 1, 2);
+ * const [a, b] = backend.read(layerNorm(x, weight, null, 1e-5));
+ * assert(Math.abs(a + 1) < 1e-4 && Math.abs(b - 1) < 1e-4);
  * ```
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor | null, eps: number): Tensor {

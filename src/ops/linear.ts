@@ -28,8 +28,16 @@ export interface LinearAttributes {
  *
  * @example
  * ```ts
- * const gateUp = linear(x, [gateProj, upProj]);
- * const y = linear(swiglu(gateUp), downProj, x);
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { linear } from "./linear.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([1, 2], 1, 2);
+ * const q = backend.tensor([1, 0, 0, 1], 2, 2), k = backend.tensor([1, 1], 1, 2);
+ * const y = linear(x, [q, k]);
+ * assert.deepEqual([...backend.read(y)], [1, 2, 3]);
+ * assert.deepEqual([...backend.read(linear(x, [q, k], y))], [2, 4, 6]);
  * ```
  */
 export function linear(

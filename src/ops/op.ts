@@ -20,18 +20,23 @@ export type Dtype = "f32" | "i32";
 
 /** Shape and element type of a matrix. */
 export interface TensorType {
+  /** One per token for activations. */
   readonly rows: number;
+  /** Width of a row. */
   readonly cols: number;
+  /** Element type. */
   readonly dtype: Dtype;
 }
 
 /** A matrix that ops can be applied to. */
 export interface Tensor extends TensorType {
+  /** What made it; ops on it go there. */
   readonly backend: Backend;
 }
 
 /** Applies ops: traces them (webgpu) or runs them (tfjs). */
 export interface Backend {
+  /** The outputs of an op, whose inputs must all be of this backend. */
   apply<A>(op: Op<A>, inputs: readonly Tensor[], attributes: A): Tensor[];
 }
 
@@ -42,14 +47,17 @@ export type TfMatrix = tfc.Tensor2D;
 
 /** A matrix in device memory: a {@linkcode Layout} within a window of a {@linkcode Storage}. */
 export interface Matrix extends Layout {
+  /** The memory that it is part of. */
   readonly storage: Storage;
   /** First element of the bound window; a multiple of 64 (256 bytes, WebGPU's alignment). */
   readonly base: number;
+  /** Element type. */
   readonly dtype: Dtype;
 }
 
 /** A run of device memory, given its place by the memory planner. */
 export interface Storage {
+  /** For people, in errors. */
   readonly label: string;
   /** Elements of 4 bytes. */
   readonly size: number;
@@ -59,8 +67,11 @@ export interface Storage {
 export interface Capabilities {
   /** True on software adapters (lavapipe): registers and `vec4` loads instead of workgroup tiles. */
   readonly software: boolean;
+  /** Bytes that one binding may cover. */
   readonly maxBindingBytes: number;
+  /** Bytes of workgroup memory. */
   readonly workgroupBytes: number;
+  /** Invocations of a workgroup. */
   readonly maxInvocations: number;
   /** Least and largest subgroup size, or null where the device has no subgroups. */
   readonly subgroups: { readonly min: number; readonly max: number } | null;
@@ -68,6 +79,7 @@ export interface Capabilities {
 
 /** Takes down the kernels of a plan. */
 export interface Recorder {
+  /** What the device offers to kernels. */
   readonly capabilities: Capabilities;
   /** Appends one dispatch; operands in the order of the kernel's bindings. */
   dispatch(kernel: Kernel, ...operands: Matrix[]): void;
@@ -82,6 +94,7 @@ export interface Recorder {
 
 /** Where an op writes the gradient of an input. */
 export interface GradientSink {
+  /** The matrix to write, all of it. */
   readonly into: Matrix;
   /**
    * An earlier contribution to be added, or null. It may be `into` itself (then the kernel adds
@@ -106,6 +119,7 @@ export interface GradientRecorder extends Recorder {
 
 /** One differentiable operation. `A` are its attributes: plain data. */
 export interface Op<A> {
+  /** In errors and profiles. */
   readonly name: string;
   /**
    * Types of the outputs.

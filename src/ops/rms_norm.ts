@@ -63,7 +63,15 @@ export const rmsNormOp: Op<{ eps: number }> = {
  * @returns [rows, cols]
  * @example
  * ```ts
- * const h = rmsNorm(x, weight, 1e-6);
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { rmsNorm } from "./rms_norm.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([2, -2], 1, 2);
+ * const weight = backend.tensor([1, 3], 1, 2);
+ * const [a, b] = backend.read(rmsNorm(x, weight, 1e-6));
+ * assert(Math.abs(a - 1) < 1e-5 && Math.abs(b + 3) < 1e-5);
  * ```
  */
 export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {

@@ -108,9 +108,17 @@ function twin(tf: Tf, x: TfMatrix, spec: RopeSpec): TfMatrix {
  * @throws {RangeError} if `dims` is odd or the rotated part leaves the head
  * @example
  * ```ts
- * // 64 columns that rotate after 128 that do not, in each of 16 heads
- * const spec = { seqLen, heads: 16, headDim: 192, start: 128, dims: 64, theta: 10_000 };
- * const q = rope(projected, { ...spec, layout: "interleaved" });
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { rope } from "./rope.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * // Two tokens, one head of 3 columns of which the last two rotate: by 0, then by 1 radian.
+ * const x = backend.tensor([7, 1, 0, 7, 1, 0], 2, 3);
+ * const spec = { seqLen: 2, heads: 1, headDim: 3, start: 1, dims: 2, theta: 10_000 };
+ * const y = backend.read(rope(x, { ...spec, layout: "interleaved" }));
+ * const expected = [7, 1, 0, 7, Math.cos(1), Math.sin(1)];
+ * assert(expected.every((value, i) => Math.abs(y[i] - value) < 1e-6));
  * ```
  */
 export function rope(x: Tensor, spec: RopeSpec): Tensor {

@@ -43,7 +43,13 @@ export const swigluOp: Op<null> = {
  * @returns [rows, cols]
  * @example
  * ```ts
- * const hidden = swiglu(linear(x, gateUpWeight));
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../tfjs/backend.ts";
+ * import { swiglu } from "./swiglu.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const gateUp = backend.tensor([0, 100, 7, 2], 1, 4);
+ * assert.deepEqual([...backend.read(swiglu(gateUp))], [0, 200]);
  * ```
  */
 export function swiglu(gateUp: Tensor): Tensor {

@@ -33,9 +33,13 @@ export type Floats = Float32Array | Float64Array;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { add } from "../ops/add.ts";
+ * import { TfjsBackend } from "./backend.ts";
+ *
  * const backend = await TfjsBackend.open("wasm");
  * const x = backend.tensor([1, 2, 3, 4], 2, 2);
- * console.log(backend.read(x));
+ * assert.deepEqual([...backend.read(add(x, x))], [2, 4, 6, 8]);
  * ```
  */
 export class TfjsBackend implements Backend {

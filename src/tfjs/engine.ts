@@ -34,9 +34,31 @@ interface Slot {
  *
  * @example
  * ```ts
- * using engine = new TfjsEngine(await TfjsBackend.open("wasm"), options);
- * engine.step([batch], hyper);
- * console.log(await engine.metrics());
+ * import assert from "node:assert/strict";
+ * import { crossEntropy } from "../ops/cross_entropy.ts";
+ * import { embedding } from "../ops/embedding.ts";
+ * import { TfjsBackend } from "./backend.ts";
+ * import { TfjsEngine } from "./engine.ts";
+ *
+ * // A bigram model of 2 tokens: one table of logits.
+ * const table = { name: "table", shape: [2, 2], rows: 2, cols: 2, group: "backbone", decay: true };
+ * using engine = new TfjsEngine(await TfjsBackend.open("wasm"), {
+ *   parameters: [table],
+ *   initial: new Map([["table", new Float32Array(4)]]),
+ *   loss(parameters, { tokens, targets, inverseCount }) {
+ *     const logits = embedding(tokens, parameters("table"));
+ *     const { loss } = crossEntropy(logits, targets, inverseCount);
+ *     return { losses: [{ tensor: loss, weight: 1 }], metrics: { loss }, logits };
+ *   },
+ *   batchSize: 1,
+ *   seqLen: 2,
+ * });
+ * const batch = { tokens: Int32Array.of(0, 1), targets: Int32Array.of(1, 0), count: 2 };
+ * const groups = { backbone: { lr: 0.1, weightDecay: 0, clip: 0 } };
+ * engine.step([batch], { update: 1, beta1: 0.9, beta2: 0.95, eps: 1e-8, groups });
+ * const [{ loss }] = await engine.metrics();
+ * assert(Math.abs(loss - Math.LN2) < 1e-6);
+ * assert((await engine.evaluate(batch)).loss < loss);
  * ```
  */
 export class TfjsEngine implements Engine {

@@ -20,9 +20,15 @@ const registered = new WeakSet<Tf>();
  *
  * @example
  * ```ts
- * const tf = await import("@tensorflow/tfjs-core");
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "./backend.ts";
+ * import { registerGradients } from "./gradients.ts";
+ *
+ * const { tf } = await TfjsBackend.open("wasm");
+ * // Opening the backend has done this already; a second time changes nothing.
  * registerGradients(tf);
  * const slope = tf.grad((x) => tf.sum(tf.tanh(x)));
+ * assert.equal(slope(tf.tensor1d([0])).dataSync()[0], 1);
  * ```
  */
 export function registerGradients(tf: Tf): void {

@@ -20,6 +20,7 @@ import { type LogMark, markLogs, pretty } from "./run_folder.ts";
 export interface Snapshot {
   /** Finished steps. */
   readonly step: number;
+  /** The configuration of the run. */
   readonly config: RunConfig;
   /** Parameters and moments, by Hugging Face name. */
   readonly state: EngineState;
@@ -29,6 +30,7 @@ export interface Snapshot {
 
 /** A checkpoint as read. */
 export interface Checkpoint extends Snapshot {
+  /** Its folder, `…/checkpoints/step_…`. */
   readonly path: string;
   /** Where the logs ended when it was saved. */
   readonly logs: LogMark;
@@ -60,6 +62,23 @@ const version = 1;
  * @param run the run folder
  * @returns the checkpoint's folder
  * @throws {Error} if it cannot be written, e.g. on a full disk; the earlier ones stay as they are
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { initialParameters } from "../model/parameters.ts";
+ * import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+ * import { RunFolder } from "./run_folder.ts";
+ *
+ * const config = resolveConfig({ numHiddenLayers: 1 });
+ * const run = RunFolder.create(config, { experiment: "e", root: await Deno.makeTempDir() });
+ * const parameters = initialParameters(config);
+ * const state = { parameters, m: parameters, v: parameters };
+ * const path = await saveCheckpoint(run.path, { step: 0, config, state, tokenizer: null });
+ * assert.equal(await latestCheckpoint(run.path), path);
+ * assert.deepEqual((await loadCheckpoint(path)).state.parameters, parameters);
+ * ```
  */
 export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<string> {
   const folder = join(run, "checkpoints");
@@ -137,8 +156,14 @@ export async function loadCheckpoint(
  * @throws {UserError} naming the key, its old and its new value
  *
  * @example
- * ```ts ignore
- * const config = resumeConfig(checkpoint.config, ["resume=runs/quickstart_001", "steps=600"]);
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { resumeConfig } from "./checkpoint.ts";
+ *
+ * const saved = resolveConfig({ steps: 300 });
+ * assert.equal(resumeConfig(saved, ["resume=runs/quickstart_001", "steps=600"]).steps, 600);
+ * assert.throws(() => resumeConfig(saved, ["hiddenSize=128"]), /hiddenSize=128/);
  * ```
  */
 export function resumeConfig(saved: RunConfig, overrides: readonly string[]): RunConfig {

@@ -19,10 +19,15 @@ import { learningRate } from "./schedule.ts";
 
 /** Everything a run consists of. */
 export interface Job {
+  /** What to do, complete. */
   readonly config: RunConfig;
+  /** Where batches come from. */
   readonly dataset: Dataset;
+  /** The model; its weights are those to start from. */
   readonly engine: Engine;
+  /** Where logs, samples and checkpoints go. */
   readonly run: RunFolder;
+  /** Where people look on. */
   readonly progress: Progress;
   /** Where to go on; its weights are in the engine already. */
   readonly checkpoint: Checkpoint | null;
@@ -32,6 +37,7 @@ export interface Job {
 
 /** A run that cannot go on: its loss is not a number any more. */
 export class Diverged extends Error {
+  /** The name of the class, for printed errors. */
   override readonly name = "Diverged";
 }
 

@@ -9,16 +9,21 @@
 export interface ProgressUpdate {
   /** Finished steps. */
   readonly step: number;
+  /** Nats a token. */
   readonly loss: number;
+  /** Learning rate of the step. */
   readonly lr: number;
   /** Milliseconds a step. */
   readonly stepMs: number;
+  /** Mean since the last update. */
   readonly tokensPerSecond: number;
 }
 
 /** Where lines go: `Deno.stderr`, or a stand-in. */
 export interface ProgressOutput {
+  /** Writes some of the bytes and returns how many. */
   writeSync(bytes: Uint8Array): number;
+  /** Whether a line can be rewritten in place. */
   isTerminal(): boolean;
 }
 
@@ -29,6 +34,7 @@ export class Progress {
   readonly #rewrites: boolean;
   #open = false;
 
+  /** For a run of `steps` steps. */
   constructor(steps: number, options: { output?: ProgressOutput } = {}) {
     this.#steps = steps;
     this.#output = options.output ?? Deno.stderr;
@@ -67,8 +73,14 @@ export class Progress {
  *
  * @example
  * ```ts
- * formatProgress(2000, { step: 120, loss: 3.412, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51234 });
- * // step 00120/02000 (6.0%) | loss 3.412 | lr 3.0e-4 | 41.2 ms | 51,234 tok/s | eta 1.3m
+ * import assert from "node:assert/strict";
+ * import { formatProgress } from "./progress.ts";
+ *
+ * const update = { step: 120, loss: 3.412, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51234 };
+ * assert.equal(
+ *   formatProgress(2000, update),
+ *   "step 00120/02000 (6.0%) | loss 3.412 | lr 3.0e-4 | 41.2 ms | 51,234 tok/s | eta 1.3m",
+ * );
  * ```
  */
 export function formatProgress(steps: number, update: ProgressUpdate): string {

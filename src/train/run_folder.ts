@@ -10,6 +10,7 @@ import { UserError } from "../errors.ts";
 
 /** A line of `metrics.jsonl`: names are paths, such as `train/loss`. */
 export interface MetricsRow {
+  /** Finished steps. */
   readonly step: number;
   /** Seconds of training since the run began, pauses not counted. */
   readonly t: number;
@@ -19,7 +20,9 @@ export interface MetricsRow {
 
 /** How far the logs had been written at some moment, in bytes. */
 export interface LogMark {
+  /** Of `metrics.jsonl`. */
   readonly metrics: number;
+  /** Of `samples.txt`. */
   readonly samples: number;
 }
 
@@ -28,9 +31,11 @@ export type RunStatus = "running" | "done" | "interrupted" | "failed";
 
 /** Content of `summary.json`. */
 export interface Summary {
+  /** How it ended, or that it has not. */
   readonly status: RunStatus;
   /** The last step that was logged or finished. */
   readonly step: number;
+  /** Seconds of training, earlier parts of a resumed run included. */
   readonly seconds: number;
   /** Last value of each metric. */
   readonly final: Record<string, number | null>;
@@ -40,7 +45,23 @@ export interface Summary {
   readonly error?: string;
 }
 
-/** An open run folder. All writes are synchronous, so that a killed run has lost nothing. */
+/**
+ * An open run folder. All writes are synchronous, so that a killed run has lost nothing.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { readSummary, RunFolder } from "./run_folder.ts";
+ *
+ * const root = await Deno.makeTempDir();
+ * const run = RunFolder.create(resolveConfig({}), { experiment: "quickstart", root });
+ * run.log(10, { "train/loss": 2.5 });
+ * run.finish("done", { step: 10 });
+ * assert(run.path.endsWith("quickstart_001"));
+ * assert.equal(readSummary(run.path)?.final["train/loss"], 2.5);
+ * ```
+ */
 export class RunFolder {
   /** E.g. `runs/quickstart_001`. */
   readonly path: string;

@@ -21,15 +21,14 @@ export type ScheduleConfig = Pick<
  *
  * @example
  * ```ts
- * const config = {
- *   schedule: "cosine",
- *   lr: 1e-3,
- *   minLr: 0.1,
- *   steps: 100,
- *   warmupSteps: 10,
- *   decaySteps: 0,
- * } as const;
- * learningRate(config, 0); // 1e-4
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { learningRate } from "./schedule.ts";
+ *
+ * const config = resolveConfig({ schedule: "cosine", lr: 1e-3, steps: 100, warmupSteps: 10 });
+ * assert.equal(learningRate(config, 0), 1e-4);
+ * assert.equal(learningRate(config, 9), 1e-3);
+ * assert(Math.abs(learningRate(config, 100) - config.minLr * 1e-3) < 1e-12);
  * ```
  */
 export function learningRate(config: ScheduleConfig, step: number): number {

@@ -11,7 +11,9 @@ const UNLISTED = ["subgroups"] as const;
 
 /** An open device. Dispose of it with `using` or {@linkcode Gpu.destroy}. */
 export class Gpu {
+  /** The open device itself. */
   readonly device: GPUDevice;
+  /** What kernels are chosen by: limits, subgroups, whether the adapter is software. */
   readonly capabilities: Capabilities;
   /** The adapter's own name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   readonly name: string;
@@ -51,6 +53,8 @@ export class Gpu {
    *
    * @example
    * ```ts
+   * import { Gpu } from "./device.ts";
+   *
    * using gpu = await Gpu.open();
    * console.log(gpu?.name ?? "no adapter");
    * ```
@@ -128,11 +132,13 @@ export class Gpu {
     this.check();
   }
 
+  /** Frees the device; errors after this are not reported. */
   destroy(): void {
     this.#destroyed = true;
     this.device.destroy();
   }
 
+  /** Like {@linkcode Gpu.destroy}. */
   [Symbol.dispose](): void {
     this.destroy();
   }

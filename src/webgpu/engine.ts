@@ -65,6 +65,7 @@ export class WebGpuEngine implements Engine {
   readonly #metricNames: string[] = [];
   readonly #metricsRow: Storage;
   readonly #ring: Storage;
+  readonly #ringReader: ReadBack;
   readonly #lossColumns: number;
   #written = 0;
   #read = 0;
@@ -93,6 +94,7 @@ export class WebGpuEngine implements Engine {
     const width = this.#metricNames.length;
     this.#metricsRow = this.#allocate("metrics", width);
     this.#ring = this.#allocate("metrics of all steps", RING_ROWS * width);
+    this.#ringReader = new ReadBack(gpu, RING_ROWS * width * 4);
   }
 
   /** Makes the engine, and reports what the device says of its memory. */
@@ -131,11 +133,16 @@ export class WebGpuEngine implements Engine {
   async metrics(): Promise<Metrics[]> {
     const width = this.#metricNames.length;
     const rows: Metrics[] = [];
-    if (this.#written === this.#read) return rows;
-    const ring = await this.#readAll(this.#ring);
-    for (; this.#read < this.#written; this.#read++) {
-      const start = (this.#read % RING_ROWS) * width;
-      rows.push(this.#named(ring.subarray(start, start + width), width));
+    const ring = this.#fixed.get(this.#ring)!;
+    while (this.#read < this.#written) {
+      const first = this.#read % RING_ROWS;
+      const count = Math.min(this.#written - this.#read, RING_ROWS - first);
+      const bytes = count * width * 4;
+      const data = new Float32Array(await this.#ringReader.read(ring, first * width * 4, bytes));
+      for (let i = 0; i < count; i++) {
+        rows.push(this.#named(data.subarray(i * width, (i + 1) * width), width));
+      }
+      this.#read += count;
     }
     return rows;
   }
@@ -190,6 +197,7 @@ export class WebGpuEngine implements Engine {
   [Symbol.dispose](): void {
     for (const { plan } of this.#plans.values()) plan.destroy();
     for (const buffer of this.#fixed.values()) buffer.destroy();
+    this.#ringReader.destroy();
     this.#pool.destroy();
   }
 

@@ -1,0 +1,44 @@
+/**
+ * The attention layer of MoSA, a baseline with content-based sparsity chosen by the heads.
+ *
+ * @module
+ */
+import { columns } from "../ops/columns.ts";
+import { linear } from "../ops/linear.ts";
+import { mosaAttention } from "../ops/mosa_attention.ts";
+import type { Tensor } from "../ops/op.ts";
+import { rope } from "../ops/rope.ts";
+import type { LayerContext } from "./attention.ts";
+
+/**
+ * Mixture of sparse attention on the normed block input, added to `residual`: multi-head
+ * attention in which each head sees only the `indexTopk` tokens that it picks; see
+ * {@linkcode mosaAttention}, also for why this is not causal at decoding. Positions are rotated
+ * before the picks are gathered, so they are those of the sequence. Each head has a key head of
+ * its own (`numKeyValueHeads` = `numAttentionHeads`).
+ *
+ * The weight `mosa_router` `[numAttentionHeads, hiddenSize]` scores the tokens; where it follows
+ * `v_proj` in memory, one product makes queries, keys, values and scores.
+ *
+ * @param x `[N, hiddenSize]`, N = batch · seqLen
+ */
+export function mixtureOfSparseAttention(
+  x: Tensor,
+  residual: Tensor,
+  layer: LayerContext,
+): Tensor {
+  const { batch, seqLen, weight } = layer;
+  const { numAttentionHeads: heads, headDim, indexTopk: topk, ...c } = layer.config;
+  const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
+  const rotate = (x: Tensor) =>
+    rope(x, { seqLen, heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
+
+  const cols = heads * headDim;
+  const all = linear(x, ["q_proj", "k_proj", "v_proj", "mosa_router"].map(weight));
+  const q = rotate(columns(all, 0, cols));
+  const k = rotate(columns(all, cols, cols));
+  const v = columns(all, 2 * cols, cols);
+  const router = columns(all, 3 * cols, heads);
+  const dims = { batch, seqLen, heads, headDim, vHeadDim: headDim, topk };
+  return linear(mosaAttention(q, k, v, router, dims), weight("o_proj"), residual);
+}

@@ -1,0 +1,132 @@
+/** The indexer's loss against its twin: both supports, both directions, both families of kernels. */
+import assert from "node:assert/strict";
+import { attentionTarget } from "../../src/kernels/attention_target.ts";
+import {
+  indexerLoss,
+  type IndexerLossAttributes,
+  indexerLossOp,
+} from "../../src/ops/indexer_loss.ts";
+import { matrixType } from "../../src/ops/op.ts";
+import { checkOp, type CheckOptions, testGpu } from "../check_op.ts";
+import { layout, runKernels } from "../run_kernel.ts";
+import { indexerDims, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
+
+/** Checks value and gradients; `k` keys per row are selected, or none are. */
+function checkLoss(
+  name: string,
+  attributes: IndexerLossAttributes,
+  k: number | null,
+  restrictedLse: boolean,
+  options: Partial<CheckOptions> = {},
+): Promise<void> {
+  const selection = k === null ? null : randomSelection(attributes, k);
+  const inputs = indexerInputs(attributes, restrictedLse ? selection : null);
+  if (selection) inputs.push(maskOf(selection, attributes.seqLen));
+  return checkOp(name, {
+    inputs,
+    apply: ([qI, kI, w, q, kv, kPe, lse, mask]) => [
+      indexerLoss(qI, kI, w, { q, kv, kPe, lse }, mask ?? null, attributes),
+    ],
+    losses: { 0: attributes.weight },
+    ...options,
+  });
+}
+
+const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
+const even = indexerDims([2, 70], [2, 8, 4, 8], [4, 8]);
+const forward = { direction: "forward", weight: 1, gradient: true } as const;
+
+for (const software of [true, false]) {
+  const capabilities = { software };
+  const kind = software ? "software" : "GPU";
+
+  Deno.test(`indexerLoss over all keys, kernels for ${kind}`, async () => {
+    await checkLoss("odd", { ...odd, ...forward, weight: 0.7 }, null, false, { capabilities });
+    await checkLoss("even", { ...even, ...forward }, null, false, { capabilities });
+  });
+
+  Deno.test(`indexerLoss over a selection, kernels for ${kind}`, async () => {
+    await checkLoss("odd", { ...odd, ...forward }, 6, true, { capabilities });
+    await checkLoss("even", { ...even, ...forward }, 9, true, { capabilities });
+  });
+
+  Deno.test(`indexerLoss with wide heads, kernels for ${kind}`, async () => {
+    const wide = indexerDims([1, 69], [2, 40, 8, 12], [2, 68]);
+    await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
+  });
+
+  Deno.test(`indexerLoss by chunks, kernels for ${kind}`, async () => {
+    const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2]);
+    // Elements of a binding: of 70² scores, for chunks of 8 queries.
+    const chunks = { ...capabilities, maxBindingBytes: 4 * 600 };
+    await checkLoss("part", { ...narrow, ...forward }, null, false, { capabilities: chunks });
+    await checkLoss("part", { ...narrow, ...forward }, 6, true, { capabilities: chunks });
+    // Of 21² scores, for two sequences side by side.
+    const two = { ...capabilities, maxBindingBytes: 4 * 1000 };
+    const short = { ...narrow, seqLen: 21 };
+    await checkLoss("two", { ...short, ...forward }, null, false, { capabilities: two });
+  });
+}
+
+Deno.test("attentionTarget sums to 1 over a selection, and is 0 elsewhere", async () => {
+  const selection = randomSelection(even, 9);
+  const inputs = indexerInputs(even, selection).slice(3);
+  const arrays = [...inputs, maskOf(selection, even.seqLen)].map(({ values }) => values);
+  const [q, kv, kPe, lse] = inputs.map(({ rows, cols }) => layout(rows, cols));
+  const [rows, keys] = [even.batch * even.seqLen, even.seqLen];
+  const mask = layout(rows, Math.ceil(keys / 32));
+  const target = layout(rows, keys);
+  const gpu = await testGpu();
+  for (const software of [true, false]) {
+    const kernel = attentionTarget({
+      ...{ ...even, q, kv, kPe, lse, mask, target, firstRow: 0 },
+      capabilities: { ...gpu.capabilities, software },
+    });
+    const all = [...arrays as Float32Array[], new Float32Array(rows * keys).fill(NaN)];
+    const got = (await runKernels(gpu, all, [[kernel, 0, 1, 2, 3, 4, 5]])).arrays[5];
+    selection.forEach((own, row) => {
+      const p = got.subarray(row * keys, (row + 1) * keys);
+      const sum = p.reduce((a, b) => a + b);
+      assert(Math.abs(sum - 1) < 1e-5, `row ${row} sums to ${sum}`);
+      p.forEach((x, s) => assert.equal(x > 0, own.includes(s), `row ${row}, key ${s}: ${x}`));
+    });
+  }
+});
+
+Deno.test("indexerLoss with a dense teacher, cut to the selection", () =>
+  checkLoss("cut", { ...even, ...forward }, 9, false));
+
+Deno.test("indexerLoss in the reverse direction", async () => {
+  const reverse = { ...forward, direction: "reverse" } as const;
+  await checkLoss("all keys", { ...odd, ...reverse }, null, false);
+  await checkLoss("selection", { ...even, ...reverse, weight: 0.3 }, 9, true);
+});
+
+Deno.test("indexerLoss without activation", async () => {
+  for (const software of [true, false]) {
+    const options = { capabilities: { software } };
+    await checkLoss("none", { ...odd, ...forward, activation: "none" }, null, false, options);
+  }
+});
+
+Deno.test("indexerLoss gives the gradients that are wanted, and none if told so", async () => {
+  const selection = randomSelection(odd, 6);
+  for (const wanted of [0, 1, 2]) {
+    const inputs = indexerInputs(odd, selection).map((x, i) => ({ ...x, gradient: i === wanted }));
+    await checkLoss(`gradient ${wanted}`, { ...odd, ...forward }, null, false, { inputs });
+  }
+  const inputs = indexerInputs(odd).map((x) => ({ ...x, gradient: false }));
+  await checkLoss("value", { ...odd, ...forward, gradient: false }, null, false, { inputs });
+});
+
+Deno.test("indexerLoss names what does not fit", () => {
+  const types = indexerInputs(odd).map(({ rows, cols }) => matrixType(rows, cols));
+  const attributes = { ...odd, ...forward };
+  assert.throws(() => indexerLossOp.types(types.slice(1), attributes), /indexerLoss.*kI 74x5/);
+  assert.throws(
+    () => indexerLossOp.types([...types, matrixType(74, 2)], attributes),
+    /i32 mask/,
+  );
+  assert.throws(() => indexerLossOp.types(types, { ...attributes, indexHeads: 0 }), /indexHeads/);
+  assert.throws(() => indexerLossOp.types(types, { ...attributes, scale: NaN }), /scale/);
+});

@@ -1,0 +1,105 @@
+/** Measurements of an indexer against their twin, metric by metric. */
+import assert from "node:assert/strict";
+import { columns } from "../../src/ops/columns.ts";
+import {
+  distanceBins,
+  firstMeasured,
+  INDEXER_METRICS,
+  indexerMetrics,
+  type IndexerMetricsAttributes,
+  indexerMetricsOp,
+  maskOverlap,
+} from "../../src/ops/indexer_metrics.ts";
+import { matrixType } from "../../src/ops/op.ts";
+import { TfjsBackend } from "../../src/tfjs/backend.ts";
+import { checkOp, type CheckOptions } from "../check_op.ts";
+import { indexerDims, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
+
+/** Each metric is an output, so that none hides behind a larger one. */
+function checkMetrics(
+  name: string,
+  attributes: IndexerMetricsAttributes,
+  capabilities: CheckOptions["capabilities"],
+): Promise<void> {
+  const selection = randomSelection(attributes, attributes.topk);
+  const inputs = [...indexerInputs(attributes), maskOf(selection, attributes.seqLen)];
+  return checkOp(name, {
+    inputs: inputs.map((x) => ({ ...x, gradient: false })),
+    apply: ([qI, kI, w, q, kv, kPe, lse, mask]) => {
+      const teacher = { q, kv, kPe, lse };
+      const { means, histogram } = indexerMetrics(qI, kI, w, teacher, mask, attributes);
+      return [...INDEXER_METRICS.map((_, i) => columns(means, i, 1)), histogram];
+    },
+    cotangents: [],
+    capabilities,
+    tolerance: { forward: 1e-4 },
+  });
+}
+
+const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
+const even = indexerDims([2, 70], [2, 8, 4, 8], [2, 8]);
+const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2], "none");
+
+for (const software of [true, false]) {
+  Deno.test(`indexerMetrics, kernels for ${software ? "software" : "GPU"}`, async () => {
+    await checkMetrics("odd", { ...odd, topk: 5, localWindow: 4 }, { software });
+    await checkMetrics("even", { ...even, topk: 8 }, { software });
+    const chunks = { software, maxBindingBytes: 4 * 4000 };
+    await checkMetrics("chunks", { ...narrow, topk: 8 }, chunks);
+  });
+}
+
+Deno.test("indexerMetrics of short sequences measures the rows there are", async () => {
+  assert.equal(firstMeasured(37, 18), 36);
+  assert.equal(firstMeasured(37, 19), 19);
+  assert.equal(firstMeasured(37, 37), 0);
+  await checkMetrics("from k", { ...odd, topk: 19 }, {});
+  await checkMetrics("all", { ...odd, topk: 50 }, {});
+});
+
+Deno.test("indexerMetrics of a perfect selection and of an unknowing indexer", async () => {
+  const backend = await TfjsBackend.open("wasm");
+  const { batch, seqLen } = even;
+  const inputs = indexerInputs(even);
+  const last = randomSelection(even, seqLen).map((keys) =>
+    keys.filter((s) => s > 0 || !keys.at(1))
+  );
+  const mask = maskOf(last, seqLen);
+  const tensors = [...inputs, mask].map((x, i) =>
+    backend.tensor(i === 2 ? new Float32Array(x.rows * x.cols) : x.values!, x.rows, x.cols, x.dtype)
+  );
+  const [qI, kI, w, q, kv, kPe, lse, bits] = tensors;
+  const attributes = { ...even, topk: seqLen - 1 };
+  const { means, histogram } = indexerMetrics(qI, kI, w, { q, kv, kPe, lse }, bits, attributes);
+  const value = Object.fromEntries(
+    INDEXER_METRICS.map((name, i) => [name, backend.read(means)[i]]),
+  );
+  assert.equal(value.dead_scores, 1);
+  assert.equal(value.sink_share, 0);
+  assert(Math.abs(value.index_entropy - 1) < 1e-5, `${value.index_entropy}`);
+  assert(value.captured_mass <= value.oracle_mass + 1e-6 && value.oracle_mass <= 1 + 1e-6);
+  assert(Math.abs(value.kl - (1 - value.target_entropy) * Math.log(seqLen)) < 1e-4);
+  const shares = [...backend.read(histogram)];
+  assert.equal(shares.length, distanceBins(seqLen));
+  assert(Math.abs(shares.reduce((a, b) => a + b) - 1) < 1e-5);
+  assert(Math.abs(shares[1] - 1 / (seqLen - 1)) < 1e-6, `${batch} sequences: ${shares}`);
+});
+
+Deno.test("maskOverlap", async () => {
+  for (const [batch, seqLen, topk] of [[2, 37, 5], [3, 70, 40], [1, 9, 20]]) {
+    const dims = { ...odd, batch, seqLen };
+    const masks = [0, 1].map(() => maskOf(randomSelection(dims, topk), seqLen));
+    await checkOp(`maskOverlap ${batch}x${seqLen}`, {
+      inputs: masks,
+      apply: ([a, b]) => [maskOverlap(a, b, { batch, seqLen, topk })],
+      cotangents: [],
+    });
+  }
+});
+
+Deno.test("indexerMetrics names what does not fit", () => {
+  const types = [...indexerInputs(odd), maskOf(randomSelection(odd, 4), 37)]
+    .map(({ rows, cols, dtype }) => matrixType(rows, cols, dtype));
+  assert.throws(() => indexerMetricsOp.types(types.slice(0, 7), { ...odd, topk: 4 }), /mask/);
+  assert.throws(() => indexerMetricsOp.types(types, { ...odd, topk: 0 }), /topk is 0/);
+});
