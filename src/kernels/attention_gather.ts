@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { headColumns } from "./attention_access.ts";
+import { headColumns, type HeadDims } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, listOf } from "./attention_selection.ts";
 import { range } from "./attention_tile_steps.ts";
@@ -62,6 +62,15 @@ function guarded(tensor: string, c: number, { spec, lanes }: Scope, statement: s
   const columns = headColumns(tensor, spec.dims);
   if ((c + 1) * lanes <= columns) return statement;
   return `if (sub < ${columns - c * lanes}u) { ${statement} }`;
+}
+
+/** Workgroup memory of a pass. */
+export function gatherBytes(pass: Pass, dims: HeadDims, shape: GatherShape): number {
+  const { lanes, slots, each, shuffle } = shape;
+  const rows = pass.keyMajor ? 1 : shape.rows;
+  const widest = Math.max(...pass.sums.map((s) => headColumns(s.into, dims)));
+  const partials = shuffle ? 0 : pass.rows.length * 2 * rows * lanes * slots * each;
+  return 16 * rows * slots * widest + 4 * partials + 8 * rows * slots;
 }
 
 const vector = (n: number) => n === 1 ? "f32" : `vec${n}f`;

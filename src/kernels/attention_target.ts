@@ -17,6 +17,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
+import { subgroupLanes } from "./matmul_subgroup.ts";
 import { at } from "./units.ts";
 
 /** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
@@ -79,7 +80,9 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   const aligned = isAligned(dims, [q, kv, kPe]);
   const matrix: BufferSpec = aligned ? "read vec4f" : "read";
   const tile = capabilities.software ? null : spec.tile ?? chooseTargetTile(capabilities);
-  const code = tile ? targetTiles(dims, tile) : targetRows(dims, capabilities.software ? 8 : 32);
+  const code = tile
+    ? targetTiles(dims, tile)
+    : targetRows(dims, capabilities.software ? subgroupLanes(capabilities.subgroups) : null);
   const queries = target.rows / batch;
   const across = Math.ceil(target.cols / code.tileCols);
   const down = Math.ceil(queries / code.tileRows);

@@ -5,7 +5,7 @@
  * @module
  */
 import { headColumns, type HeadDims, queryWidth } from "./attention_access.ts";
-import type { GatherShape } from "./attention_gather.ts";
+import { gatherBytes, type GatherShape } from "./attention_gather.ts";
 import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
 import type { RowShape } from "./attention_rows.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
@@ -74,19 +74,25 @@ const TEAM = { query: 32, key: 64 };
 /** Most `vec4`s that an invocation of a gathered kernel reads in a step. */
 const GATHERED = 20;
 
-/** Shape of a gathered kernel for the widths of the heads. */
-export function gatherShape(pass: Pass, dims: HeadDims, device: AttentionDevice): GatherShape {
+/**
+ * Shape of a gathered kernel for the widths of the heads, or null if workgroup memory is too small.
+ */
+export function gatherShape(
+  pass: Pass,
+  dims: HeadDims,
+  device: AttentionDevice,
+): GatherShape | null {
   const widths = pass.cols.map((t) => headColumns(t, dims));
   const perLane = (lanes: number) => widths.reduce((sum, w) => sum + Math.ceil(w / lanes), 0);
   const lanes = 4 * perLane(4) < 8 * perLane(8) ? 4 : 8;
-  const each = [4, 2].find((n) => n * perLane(lanes) <= GATHERED) ?? 1;
-  return {
+  const shape = {
     lanes,
     slots: (pass.keyMajor ? TEAM.key : TEAM.query) / lanes,
-    each,
-    rows: 4,
+    each: [4, 2].find((n) => n * perLane(lanes) <= GATHERED) ?? 1,
     shuffle: device.subgroups !== null && device.subgroups.min >= lanes,
   };
+  const options = [4, 1].map((rows) => ({ ...shape, rows }));
+  return options.find((o) => gatherBytes(pass, dims, o) <= device.workgroupBytes) ?? null;
 }
 
 /**
@@ -108,10 +114,9 @@ export function planAttention(
   device: AttentionDevice,
 ): AttentionPlan {
   const width = queryWidth(spec.dims);
-  const gathered = spec.selection?.form === "gathered";
-  if (gathered) {
-    const shape = gatherShape(PASSES[name], spec.dims, device);
-    return device.software ? { rows: { rows: 1, cols: 1 } } : { gather: shape };
+  if (spec.selection?.form === "gathered") {
+    const gather = device.software ? null : gatherShape(PASSES[name], spec.dims, device);
+    return gather ? { gather } : { rows: { rows: 1, cols: 1 } };
   }
   if (!device.software) {
     for (const tile of TILES[name][width <= 48 ? "narrow" : "wide"]) {

@@ -92,12 +92,14 @@ sums[lane] += before${by};`);
     name: "scan_starts",
     shape: `${starts.rows}x${count}`,
     buffers: { starts: "read_write u32" },
-    uniforms: { count, ...layoutUniforms({ starts }) },
+    uniforms: { count, rows: starts.rows, ...layoutUniforms({ starts }) },
     workgroup: SCANNERS,
     grid: foldGrid(starts.rows),
     declarations: `var<workgroup> sums: array<u32, ${SCANNERS}>;`,
     body: `
-let row = u.starts_offset + (wid.x + wid.y * groups.x) * u.starts_stride;
+let index = wid.x + wid.y * groups.x;
+if (index >= u.rows) { return; }
+let row = u.starts_offset + index * u.starts_stride;
 let own = (u.count + ${SCANNERS - 1}u) / ${SCANNERS}u;
 let begin = min(lane * own, u.count);
 let end = min(begin + own, u.count);
