@@ -4,24 +4,24 @@
  * @example Train a model of your own loop
  * ```ts
  * import { initialParameters, languageModel, modelParameters } from "./mod.ts";
- * import { openDataset, openEngine, resolveConfig } from "./mod.ts";
+ * import { openDataset, openDevice, resolveConfig } from "./mod.ts";
  *
- * const config = resolveConfig({ data: "copy", hiddenSize: 32, numHiddenLayers: 1 }, [
+ * const config = resolveConfig({ data: "copy", hiddenSize: 32, numHiddenLayers: 1, recipe: "dense" }, [
  *   "batchSize=4",
  *   "seqLen=32",
  * ]);
  * const dataset = await openDataset({ ...config, taskOptions: config });
- * using opened = await openEngine(config, {
+ * using device = await openDevice(config.device);
+ * using engine = await device.open({
  *   parameters: modelParameters(config),
  *   initial: initialParameters(config),
  *   loss: languageModel(config),
  *   batchSize: config.batchSize,
  *   seqLen: config.seqLen,
  * });
- * const { engine } = opened;
  * for (let update = 1; update <= 3; update++) {
- *   const backbone = { lr: 1e-3, weightDecay: 0.1, clip: 1 };
- *   const hyper = { update, beta1: 0.9, beta2: 0.95, eps: 1e-8, groups: { backbone } };
+ *   const backbone = { lr: 1e-3, weightDecay: 0.1, clip: 1, update };
+ *   const hyper = { beta1: 0.9, beta2: 0.95, eps: 1e-8, groups: { backbone } };
  *   engine.step([dataset.batch("train", update - 1)], hyper);
  * }
  * console.log(engine.description, await engine.metrics());
@@ -38,16 +38,22 @@ export * from "./src/engine.ts";
 export * from "./src/errors.ts";
 export * from "./src/eval/parity.ts";
 export * from "./src/experiment.ts";
+export * from "./src/fields.ts";
 export * from "./src/hugging_face.ts";
 export * from "./src/infer/sample.ts";
 export * from "./src/model/attention.ts";
+export * from "./src/model/indexer.ts";
+export * from "./src/model/mosa.ts";
 export * from "./src/model/parameters.ts";
+export * from "./src/model/stage_view.ts";
 export * from "./src/model/transformer.ts";
-export * from "./src/open_engine.ts";
+export * from "./src/open_device.ts";
 export * from "./src/rng.ts";
 export * from "./src/safetensors.ts";
+export * from "./src/stages.ts";
 export * from "./src/train/checkpoint.ts";
 export * from "./src/train/evaluate.ts";
+export * from "./src/train/measure.ts";
 export * from "./src/train/loop.ts";
 export * from "./src/train/progress.ts";
 export * from "./src/train/run_folder.ts";

@@ -8,64 +8,24 @@
  */
 import { checkTogether, isTask } from "./config_checks.ts";
 import { UserError } from "./errors.ts";
+import {
+  checkValue,
+  choice,
+  describeField,
+  type Field,
+  flag,
+  groups,
+  integer,
+  number,
+  numbers,
+  orNone,
+  parseValue,
+  text,
+  type ValuesOf,
+} from "./fields.ts";
 import { presets } from "./presets.ts";
+import { resolveStages, type Stage, stageField, stageFields, type StageInput } from "./stages.ts";
 import { suggest } from "./suggest.ts";
-
-/** Headings of the help text, in its order. */
-export const groups = ["run", "data", "training", "log", "model", "indexer", "task"] as const;
-
-/** One key of the configuration. */
-export interface Field<T> {
-  /** The value if nothing else sets one. */
-  readonly default: T;
-  /** One line, for the help text. */
-  readonly describe: string;
-  /** Heading in the help text. */
-  readonly group: typeof groups[number];
-  /** What is parsed; `numbers` is a list with commas. */
-  readonly kind: "integer" | "number" | "text" | "boolean" | "numbers";
-  /** Whether `none` is a value (null in the object). */
-  readonly nullable: boolean;
-  /** The only texts allowed. */
-  readonly values?: readonly string[];
-  /** Least number allowed. */
-  readonly min?: number;
-  /** Largest number allowed. */
-  readonly max?: number;
-  /** Says where the value comes from if neither typed nor given by experiment or preset. */
-  readonly derived?: string;
-}
-
-type Group = Field<unknown>["group"];
-type Rest = { min?: number; max?: number; derived?: string };
-
-function integer(group: Group, fallback: number, describe: string, rest: Rest = {}): Field<number> {
-  const field = { group, default: fallback, describe, nullable: false, min: 1, max: 2 ** 31 - 1 };
-  return { ...field, kind: "integer", ...rest };
-}
-function number(group: Group, fallback: number, describe: string, rest: Rest = {}): Field<number> {
-  return { group, default: fallback, describe, nullable: false, min: 0, ...rest, kind: "number" };
-}
-function text(group: Group, fallback: string, describe: string): Field<string> {
-  return { group, default: fallback, describe, nullable: false, kind: "text" };
-}
-function flag(group: Group, fallback: boolean, describe: string, rest: Rest = {}): Field<boolean> {
-  return { group, default: fallback, describe, nullable: false, ...rest, kind: "boolean" };
-}
-function numbers(group: Group, describe: string, rest: Rest): Field<readonly number[]> {
-  return { group, default: [], describe, nullable: false, min: 0, ...rest, kind: "numbers" };
-}
-function choice<const V extends readonly string[]>(
-  group: Group,
-  values: V,
-  fallback: V[number],
-  describe: string,
-): Field<V[number]> {
-  return { group, default: fallback, describe, nullable: false, kind: "text", values };
-}
-function orNone<T>(field: Field<T>, fallback: T | null): Field<T | null> {
-  return { ...field, default: fallback, nullable: true };
-}
 
 /** Every key, with its default: the `nano` preset, the quick start on two CPU cores. */
 export const fields = {
@@ -89,7 +49,14 @@ export const fields = {
   batchSize: integer("data", 8, "sequences of a micro-batch"),
   seqLen: integer("data", 128, "tokens of a sequence", { min: 2 }),
 
-  steps: integer("training", 700, "updates of the weights"),
+  recipe: choice(
+    "training",
+    ["dense", "dsa", "dsa_twin", "sparse"],
+    "dsa",
+    "stages: dense; dense, warmup, sparse; the same and a dense twin; sparse from scratch",
+    { derived: "dsa for mla, else dense" },
+  ),
+  steps: integer("training", 700, "updates of the weights, in the dense stage"),
   lr: number("training", 4e-3, "peak learning rate", { min: Number.MIN_VALUE }),
   schedule: choice(
     "training",
@@ -123,7 +90,8 @@ export const fields = {
   samplePrompt: text("log", "Call me ", "start of a sample"),
   temperature: number("log", 0.8, "of sampling; 0: always the likeliest token"),
 
-  attention: choice("model", ["mha", "gqa", "mla"], "mla", "kind of attention"),
+  attention: choice("model", ["mha", "gqa", "mla", "mosa"], "mla", "kind of attention"),
+  window: orNone(integer("model", 0, "keys that dense attention sees back; none: all"), null),
   hiddenSize: integer("model", 96, "width of the residual stream"),
   intermediateSize: integer("model", 256, "width of the SwiGLU layer"),
   numHiddenLayers: integer("model", 3, "blocks"),
@@ -151,7 +119,54 @@ export const fields = {
 
   indexNHeads: integer("indexer", 4, "heads of the lightning indexer"),
   indexHeadDim: integer("indexer", 16, "width of an indexer head"),
-  indexTopk: integer("indexer", 32, "latents that a query attends to"),
+  indexTopk: integer("indexer", 32, "latents that a query attends to; tokens of a head of mosa"),
+  indexInput: choice(
+    "indexer",
+    ["qLatent", "hidden", "kvLatent"],
+    "qLatent",
+    "what its queries are made from",
+    { derived: "qLatent, or hidden where queries are not compressed" },
+  ),
+  indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products"),
+  indexKeyNorm: choice("indexer", ["layerNorm", "none"], "layerNorm", "of its keys"),
+  indexRope: choice(
+    "indexer",
+    ["halfSplit", "interleaved", "none"],
+    "halfSplit",
+    "layout of its rotary embedding, on the first qkRopeHeadDim dims",
+  ),
+  indexerLr: number("indexer", 1e-3, "learning rate of the indexer", { min: Number.MIN_VALUE }),
+  indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective"),
+  klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
+  klTarget: choice(
+    "indexer",
+    ["restricted", "renormalized"],
+    "restricted",
+    "selected keys' target: softmax over them alone, or dense attention renormalised",
+  ),
+  selector: choice(
+    "indexer",
+    ["learned", "block", "random", "recency", "sinkRecency", "oracle"],
+    "learned",
+    "who picks the keys of sparse attention",
+  ),
+  blockSize: integer("indexer", 16, "keys of a block of selector=block"),
+  blockPool: choice("indexer", ["max", "mean"], "max", "score of a block"),
+  sinks: integer("indexer", 4, "first keys that selector=sinkRecency keeps"),
+  sparseForm: choice(
+    "indexer",
+    ["auto", "masked", "gathered"],
+    "auto",
+    "kernels of sparse attention; auto: the faster one for the length",
+  ),
+  measureEvery: integer(
+    "indexer",
+    100,
+    "steps between measurements of the indexer; 0: stage ends",
+    {
+      min: 0,
+    },
+  ),
 
   taskVocab: integer("task", 64, "symbols of copy, recall and needle", { min: 2 }),
   copyLength: orNone(integer("task", 0, "symbols of a string of copy; none: seqLen / 2"), null),
@@ -164,12 +179,16 @@ export const fields = {
 };
 
 /** The configuration of a run. See {@linkcode fields} for what each key means. */
-export type RunConfig = {
-  -readonly [K in keyof typeof fields]: typeof fields[K] extends Field<infer T> ? T : never;
+export type RunConfig = ValuesOf<typeof fields> & {
+  /** The stages, complete. */
+  stages: Stage[];
 };
 
-/** A key of {@linkcode RunConfig}. */
-export type ConfigKey = keyof RunConfig;
+/** What a configuration is made from: any of its keys, and stages of which the name is enough. */
+export type ConfigInput = Partial<ValuesOf<typeof fields>> & { stages?: readonly StageInput[] };
+
+/** A key of {@linkcode RunConfig} that has a field. */
+export type ConfigKey = keyof typeof fields;
 
 /** All keys, in the order of {@linkcode fields}. */
 export const configKeys: readonly ConfigKey[] = Object.keys(fields) as ConfigKey[];
@@ -193,22 +212,28 @@ export const configKeys: readonly ConfigKey[] = Object.keys(fields) as ConfigKey
  * ```
  */
 export function resolveConfig(
-  base: Partial<RunConfig>,
+  base: ConfigInput,
   overrides: readonly string[] = [],
 ): RunConfig {
-  const typed = parseOverrides(overrides);
-  base = Object.fromEntries(Object.entries(base).filter(([, value]) => value !== undefined));
-  for (const [key, value] of Object.entries(base)) check(key, value);
+  const { stages: typedStages = [], ...typed } = parseOverrides(overrides);
+  const { stages: givenStages = null, ...given0 } = base;
+  base = Object.fromEntries(Object.entries(given0).filter(([, value]) => value !== undefined));
+  for (const [key, value] of Object.entries(base)) checkValue(key, fieldOf(key), value);
   const preset = typed.preset ?? base.preset ?? fields.preset.default;
-  const source: Partial<RunConfig> = { ...presets[preset], ...base };
+  const source: ConfigInput = { ...presets[preset], ...base };
   // A preset that was typed is a later wish than the experiment's deltas.
   if (typed.preset) Object.assign(source, presets[typed.preset]);
-  const given: Partial<RunConfig> = { ...source, ...typed };
+  const given: ConfigInput = { ...source, ...typed };
   if (typed.vocabSize === undefined && !sameVocabulary(derive(source), derive(given))) {
     delete given.vocabSize;
   }
   const config = derive(given);
   checkTogether(config);
+  // The steps of a saved run are in its stages: typed ones are meant for the first.
+  const first = givenStages && typed.steps !== undefined
+    ? [{ name: givenStages[0].name, steps: typed.steps }]
+    : [];
+  config.stages = resolveStages(config, givenStages, [...first, ...typedStages]);
   return config;
 }
 
@@ -225,8 +250,9 @@ export function resolveConfig(
  * assert.deepEqual(parseOverrides(["steps=10_000", "clip=none"]), { steps: 10_000, clip: null });
  * ```
  */
-export function parseOverrides(overrides: readonly string[]): Partial<RunConfig> {
+export function parseOverrides(overrides: readonly string[]): ConfigInput {
   const typed: Record<string, unknown> = {};
+  const stages: StageInput[] = [];
   for (const word of overrides) {
     const at = word.indexOf("=");
     if (at < 1) throw new UserError(`Cannot read "${word}": write key=value, such as steps=500`);
@@ -236,30 +262,28 @@ export function parseOverrides(overrides: readonly string[]): Partial<RunConfig>
         `Cannot read "${word}": write ${word.replace(/^-+/, "")}, without dashes`,
       );
     }
-    typed[key] = parseValue(key, word.slice(at + 1));
+    const dot = key.indexOf(".");
+    if (dot > 0) {
+      const [name, stageKey] = [key.slice(0, dot), key.slice(dot + 1)];
+      const value = parseValue(key, stageField(name, stageKey), word.slice(at + 1));
+      stages.push({ name, [stageKey]: value });
+    } else {
+      typed[key] = parseValue(key, fieldOf(key), word.slice(at + 1));
+    }
   }
-  return typed as Partial<RunConfig>;
+  return (stages.length ? { ...typed, stages } : typed) as ConfigInput;
 }
 
 /** The keys with meaning, allowed values and defaults, by group: the body of `--help`. */
 export function describeFields(): string {
-  const lines: string[] = [];
-  for (const group of groups) {
-    lines.push(`${group}:`);
-    for (const key of configKeys) {
-      const field: Field<unknown> = fields[key];
-      if (field.group !== group) continue;
-      const values = field.values ? `${field.values.join(" | ")}: ` : "";
-      const fallback = field.derived ?? show(field.default);
-      lines.push(`  ${key.padEnd(18)} ${values}${field.describe} [${fallback}]`);
-    }
-  }
-  return lines.join("\n");
-}
-
-function show(value: unknown): string {
-  if (typeof value === "number" && value > 0 && value < 1e-3) return value.toExponential();
-  return String(value ?? "none");
+  return groups.map((group) => {
+    const table: Record<string, Field<unknown>> = group === "stage" ? stageFields : fields;
+    const own = Object.entries(table).filter(([, field]) => field.group === group);
+    const title = group === "stage"
+      ? "stage (one of the recipe's, e.g. warmup.steps=200):"
+      : `${group}:`;
+    return [title, ...own.map(([key, field]) => describeField(key, field))].join("\n");
+  }).join("\n");
 }
 
 /** Whether the vocabulary size of one configuration holds for another. */
@@ -268,9 +292,9 @@ function sameVocabulary(a: RunConfig, b: RunConfig): boolean {
   return a.data === b.data || (b.tokenizer !== "char" && !isTask(a.data) && !isTask(b.data));
 }
 
-function derive(given: Partial<RunConfig>): RunConfig {
+function derive(given: ConfigInput): RunConfig {
   const defaults = Object.fromEntries(configKeys.map((key) => [key, fields[key].default]));
-  const config = { ...defaults, ...given } as RunConfig;
+  const config = { ...defaults, ...given, stages: [] } as unknown as RunConfig;
   const { attention, numAttentionHeads: heads } = config;
   if (given.vocabSize === undefined) {
     const sizes = { byte: 256, char: 0, bpe: 1024 };
@@ -288,71 +312,14 @@ function derive(given: Partial<RunConfig>): RunConfig {
       ? config.qkNopeHeadDim + config.qkRopeHeadDim
       : config.hiddenSize / heads;
   }
+  if (given.recipe === undefined) config.recipe = attention === "mla" ? "dsa" : "dense";
+  if (given.indexInput === undefined && config.qLoraRank === null) config.indexInput = "hidden";
   if (given.ropeInterleave === undefined) config.ropeInterleave = attention === "mla";
   return config;
 }
 
-function parseValue(key: string, typed: string): unknown {
-  const field = fieldOf(key);
-  if (field.nullable && (typed === "none" || typed === "null")) return null;
-  if (field.kind === "text") return check(key, typed);
-  if (field.kind === "boolean") {
-    return check(key, typed === "true" ? true : typed === "false" ? false : typed);
-  }
-  if (field.kind === "numbers") return check(key, typed.split(",").map(readNumber));
-  return check(key, readNumber(typed));
-}
-
-/** The number, or the text itself where it is none. */
-function readNumber(typed: string): unknown {
-  const isNumber = /^[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed);
-  return isNumber ? Number(typed.replaceAll("_", "")) : typed;
-}
-
-/** Checks one value against its field and returns it. */
-function check(key: string, value: unknown): unknown {
-  const field = fieldOf(key);
-  if (value === null && field.nullable) return value;
-  const { kind, min = -Infinity, max = Infinity, values } = field;
-  const isIn = (v: unknown) =>
-    typeof v === "number" && Number.isFinite(v) && v >= min && v <= max &&
-    (kind !== "integer" || Number.isSafeInteger(v));
-  const ok = kind === "text"
-    ? typeof value === "string"
-    : kind === "boolean"
-    ? typeof value === "boolean"
-    : kind === "numbers"
-    ? Array.isArray(value) && value.every(isIn)
-    : isIn(value);
-  if (ok && (!values || values.includes(String(value)))) return value;
-  const near = ok && values ? suggest(String(value), values) : null;
-  throw new UserError(
-    `Cannot set ${key}=${Array.isArray(value) ? value : show(value)}: ` +
-      `expected ${expectation(field)}${near ? ` (did you mean ${near}?)` : ""}`,
-  );
-}
-
-function expectation(field: Field<unknown>): string {
-  const none = field.nullable ? ", or none" : "";
-  if (field.values) return field.values.join(" | ");
-  if (field.kind === "boolean") return "true or false";
-  if (field.kind === "text") return `a text${none}`;
-  const { min, max } = field;
-  const least = min === Number.MIN_VALUE ? " above 0" : min === undefined ? "" : ` from ${min}`;
-  const most = max === undefined || max === 2 ** 31 - 1 ? "" : ` to ${max}`;
-  const word = { integer: "a whole number", number: "a number", numbers: "numbers" }[field.kind];
-  return `${word}${least || most ? `${least}${most}` : ""}${none}`;
-}
-
 function fieldOf(key: string): Field<unknown> {
   if (Object.hasOwn(fields, key)) return fields[key as ConfigKey];
-  const dot = key.indexOf(".");
-  if (dot > 0) {
-    throw new UserError(
-      `Cannot set ${key}: there is no stage "${key.slice(0, dot)}"; ` +
-        `write ${key.slice(dot + 1)}= to set the key for the whole run`,
-    );
-  }
   const near = suggest(key, configKeys);
   throw new UserError(
     `Cannot set "${key}": ` +

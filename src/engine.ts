@@ -28,14 +28,14 @@ export interface GroupHyper {
   readonly lr: number;
   /** Decoupled: a step takes `lr * weightDecay` of each decayed value. */
   readonly weightDecay: number;
+  /** Count of the group's updates so far plus one, for Adam's bias correction. */
+  readonly update: number;
   /** Largest norm of the group's gradient; 0 = not clipped. */
   readonly clip: number;
 }
 
 /** The optimizer's numbers for one step. */
 export interface StepHyper {
-  /** Count of updates so far plus one, for Adam's bias correction. */
-  readonly update: number;
   /** Decay of the first moment. */
   readonly beta1: number;
   /** Decay of the second moment. */
@@ -70,6 +70,8 @@ export interface LossResult {
   readonly metrics: Readonly<Record<string, Tensor>>;
   /** `[N, vocabSize]`. */
   readonly logits: Tensor;
+  /** `[N, 1]`: the loss of each token, in nats, where the model tells it. */
+  readonly nll?: Tensor;
 }
 
 /** A model as a function of its parameters and one micro-batch. */
@@ -107,6 +109,14 @@ export interface EngineOptions {
   readonly trained?: readonly string[];
 }
 
+/** Another function of the same parameters, e.g. with another selector. */
+export interface Variant {
+  /** Distinguishes it from others. */
+  readonly name: string;
+  /** What is computed instead of the engine's own loss. */
+  readonly loss: LossFunction;
+}
+
 /** A model on a device. */
 export interface Engine extends Disposable {
   /** The device, for people: `webgpu: NVIDIA H100`, `cpu: tfjs wasm`. */
@@ -118,8 +128,10 @@ export interface Engine extends Disposable {
    * trained group (before clipping).
    */
   metrics(): Promise<Metrics[]>;
-  /** The metrics of a forward pass. */
-  evaluate(batch: Batch): Promise<Metrics>;
+  /** The metrics of a forward pass, of the model or of a variant with the same parameters. */
+  evaluate(batch: Batch, variant?: Variant): Promise<Metrics>;
+  /** Each token's loss in nats, `[batch.tokens.length]`; 0 where nothing is to be predicted. */
+  tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array>;
   /**
    * Logits `[tokens.length, vocabSize]` of whole sequences (`tokens.length` is a multiple of
    * `seqLen`), or those of one row only.

@@ -4,7 +4,7 @@
  * @module
  */
 import { suggest } from "./suggest.ts";
-import type { RunConfig } from "./config.ts";
+import type { ConfigInput } from "./config.ts";
 import { UserError } from "./errors.ts";
 
 /** What a file in `experiments/` exports as `experiment`. */
@@ -12,7 +12,7 @@ export interface Experiment {
   /** The question it answers, in one sentence. */
   readonly question: string;
   /** What differs from the preset's defaults, each with its why. */
-  readonly config: Partial<RunConfig>;
+  readonly config: ConfigInput;
 }
 
 const folder = new URL("../experiments/", import.meta.url);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import type { ConfigInput, RunConfig } from "./config.ts";
 import { UserError } from "./errors.ts";
 
 /** Model keys whose Hugging Face name is the same word in snake_case. */
@@ -91,7 +91,7 @@ export function toHuggingFace(config: RunConfig): Record<string, unknown> {
  * assert.equal(fromHuggingFace(toHuggingFace(config)).kvLoraRank, config.kvLoraRank);
  * ```
  */
-export function fromHuggingFace(json: Record<string, unknown>): Partial<RunConfig> {
+export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
   const type = json.model_type;
   const isMla = type === "deepseek_v32" || type === "deepseek_v3";
   if (!isMla && type !== "llama" && type !== "latentk") {
@@ -115,7 +115,7 @@ export function fromHuggingFace(json: Record<string, unknown>): Partial<RunConfi
     config.attention = config.numKeyValueHeads === heads ? "mha" : "gqa";
     config.headDim = json.head_dim ?? Number(json.hidden_size) / heads;
   }
-  return config as Partial<RunConfig>;
+  return config as ConfigInput;
 }
 
 function refuseOtherMaths(json: Record<string, unknown>, isMla: boolean): void {

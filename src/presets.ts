@@ -4,10 +4,10 @@
  *
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import type { ConfigInput, RunConfig } from "./config.ts";
 
 /** The keys that each preset sets; `nano` is the defaults. */
-export const presets: Readonly<Record<RunConfig["preset"], Readonly<Partial<RunConfig>>>> = {
+export const presets: Readonly<Record<RunConfig["preset"], Readonly<ConfigInput>>> = {
   nano: {},
   /** 0.95 M parameters, 4 096 tokens a step, bytes. */
   tiny: {

@@ -7,7 +7,7 @@ import type { Capabilities, Dtype, Matrix, Storage, Tensor } from "../src/ops/op
 import { Gpu } from "../src/webgpu/device.ts";
 import { Graph } from "../src/webgpu/graph.ts";
 import { lower } from "../src/webgpu/lower.ts";
-import { matrixAt } from "../src/webgpu/matrix.ts";
+import { matrixAt } from "../src/ops/matrix.ts";
 import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/plan.ts";
 import { ReadBack } from "../src/webgpu/read_back.ts";
 import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";

@@ -2,12 +2,11 @@ import assert from "node:assert/strict";
 import {
   configKeys,
   describeFields,
-  type Field,
   fields,
-  groups,
   parseOverrides,
   resolveConfig,
 } from "../src/config.ts";
+import { type Field, groups } from "../src/fields.ts";
 import { UserError } from "../src/errors.ts";
 import { fromHuggingFace, toHuggingFace } from "../src/hugging_face.ts";
 import { presets } from "../src/presets.ts";

@@ -97,8 +97,8 @@ export function batches(count: number): Batch[] {
 
 /** Adam as in the other engines. */
 export function hyper(update: number): StepHyper {
-  const backbone = { lr: 1e-3, weightDecay: 0, clip: 0 };
-  return { update, beta1: 0.9, beta2: 0.999, eps: 1e-8, groups: { backbone } };
+  const backbone = { lr: 1e-3, weightDecay: 0, clip: 0, update };
+  return { beta1: 0.9, beta2: 0.999, eps: 1e-8, groups: { backbone } };
 }
 
 /** The model. */

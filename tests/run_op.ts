@@ -3,7 +3,7 @@ import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";
 import type { Capabilities, Dtype, Storage, Tensor } from "../src/ops/op.ts";
 import { Graph } from "../src/webgpu/graph.ts";
 import { lower } from "../src/webgpu/lower.ts";
-import { matrixAt } from "../src/webgpu/matrix.ts";
+import { matrixAt } from "../src/ops/matrix.ts";
 import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/plan.ts";
 import { ReadBack } from "../src/webgpu/read_back.ts";
 import { testGpu } from "./check_op.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Tensor as TfTensor } from "@tensorflow/tfjs-core";
-import type { EngineOptions, LossFunction, ParameterSpec, StepHyper } from "../src/engine.ts";
+import type { EngineOptions, GroupHyper, LossFunction, ParameterSpec, StepHyper } from "../src/engine.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../src/ops/op.ts";
 import { TfjsBackend, type TfjsKind } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
@@ -77,8 +77,12 @@ const batches = [
   batchOf([3, 3, 1, 0, 2, 1, 4, 0], [0, -1, -1, 2, 2, 3, 1, -1]),
 ];
 
-function hyperOf(update: number, groups: StepHyper["groups"]): StepHyper {
-  return { update, beta1: 0.9, beta2: 0.95, eps: 1e-8, groups };
+function hyperOf(
+  update: number,
+  groups: Record<string, Omit<GroupHyper, "update">>,
+): StepHyper {
+  const counted = Object.entries(groups).map(([name, group]) => [name, { ...group, update }]);
+  return { beta1: 0.9, beta2: 0.95, eps: 1e-8, groups: Object.fromEntries(counted) };
 }
 
 const bothGroups = {

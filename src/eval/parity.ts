@@ -13,7 +13,7 @@ import { UserError } from "../errors.ts";
 import { fromHuggingFace } from "../hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
-import { openEngine } from "../open_engine.ts";
+import { openDevice } from "../open_device.ts";
 import { readSafetensors, type StoredTensor } from "../safetensors.ts";
 
 /** Relative errors allowed: ‖ours − golden‖ / ‖golden‖ of each tensor. */
@@ -79,20 +79,20 @@ export async function compareWithGolden(
   const [batchSize, seqLen] = ids.shape;
   const config = resolveConfig({
     ...fromHuggingFace(json),
+    recipe: "dense",
     device: options.device ?? "auto",
     batchSize,
     seqLen,
   });
   const parameters = modelParameters(config);
-  using opened = await openEngine(config, {
+  using device = await openDevice(config.device, { note: options.note });
+  using engine = await device.open({
     parameters,
     initial: new Map([...weights].map(([name, { data }]) => [name, data as Float32Array])),
     loss: languageModel(config),
     batchSize,
     seqLen,
-    note: options.note,
   });
-  const { engine } = opened;
   const batch = nextTokenBatch(ids.data as Int32Array, seqLen);
   const tensors: ParityTensor[] = [];
   const compare = (name: string, got: ArrayLike<number>, tolerance: number) => {

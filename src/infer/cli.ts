@@ -9,9 +9,9 @@ import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
-import { openEngine } from "../open_engine.ts";
+import { openDevice } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import { latestCheckpoint, loadCheckpoint } from "../train/checkpoint.ts";
+import { checkpointView, latestCheckpoint, loadCheckpoint } from "../train/checkpoint.ts";
 import { sample } from "./sample.ts";
 
 const HELP = `usage: deno task sample <run folder> [prompt=...] [key=value ...]
@@ -40,17 +40,18 @@ async function main(args: string[]): Promise<number> {
     throw new UserError(`Cannot sample ${words[0]}: data=${config.data} has no text`);
   }
   const tokenizer = loadTokenizer(checkpoint.tokenizer as object);
-  using opened = await openEngine(config, {
+  const note = (line: string) => console.error(line);
+  using device = await openDevice(config.device, { note });
+  using engine = await device.open({
     parameters: modelParameters(config),
     initial: checkpoint.state.parameters,
-    loss: languageModel(config),
+    loss: languageModel(config, { stage: checkpointView(checkpoint) }),
     batchSize: 1,
     seqLen: config.seqLen,
     trained: [],
-    note: (line) => console.error(line),
   });
   const prompt = tokenizer.encode(config.samplePrompt);
-  const tokens = await sample(opened.engine, {
+  const tokens = await sample(engine, {
     prompt: prompt.length ? prompt : [0],
     count: config.sampleTokens,
     temperature: config.temperature,

@@ -8,20 +8,31 @@ import type { Tensor } from "../ops/op.ts";
 import { attention } from "../ops/attention.ts";
 import { columns } from "../ops/columns.ts";
 import { linear } from "../ops/linear.ts";
-import { mlaAttention } from "../ops/mla_attention.ts";
 import { rmsNorm } from "../ops/rms_norm.ts";
 import { rope } from "../ops/rope.ts";
+import { selectedAttention } from "./indexer.ts";
+import type { StageView } from "./stage_view.ts";
 
 /** What an attention layer gets besides its input. */
 export interface LayerContext {
-  /** The sizes of the model. */
+  /** Dims and conventions. */
   readonly config: RunConfig;
+  /** The stage it is traced for. */
+  readonly stage: StageView;
+  /** Number of the layer, from 0. */
+  readonly index: number;
   /** Sequences. */
   readonly batch: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
-  /** The layer's weights, by the end of their name, e.g. `q_b_proj`. */
-  readonly weight: (name: string) => Tensor;
+  /** The layer's parameters, by the end of their name, e.g. `q_b_proj`. */
+  readonly weight: (name: string, kind?: "weight" | "bias") => Tensor;
+  /** Where the layer puts losses of its own. */
+  readonly losses: { tensor: Tensor; weight: number }[];
+  /** Where it puts what is to be reported. */
+  readonly metrics: Record<string, Tensor>;
+  /** Where it puts the mask of its learned selection, if it is measured. */
+  readonly selections: Tensor[];
 }
 
 /**
@@ -40,7 +51,8 @@ export function groupedQueryAttention(x: Tensor, residual: Tensor, layer: LayerC
   const q = rotate(columns(qkv, 0, heads * headDim), heads);
   const k = rotate(columns(qkv, heads * headDim, kvHeads * headDim), kvHeads);
   const v = columns(qkv, (heads + kvHeads) * headDim, kvHeads * headDim);
-  const { o } = attention(q, k, v, { batch, seqLen, heads, kvHeads });
+  const window = c.window ?? undefined;
+  const { o } = attention(q, k, v, { batch, seqLen, heads, kvHeads, window });
   return linear(o, weight("o_proj"), residual);
 }
 
@@ -66,10 +78,9 @@ export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext
   ]);
   const queryCols = qLoraRank ?? heads * qkHeadDim;
   const first = columns(down, 0, queryCols);
-  const queries = qLoraRank === null
-    ? first
-    : linear(rmsNorm(first, weight("q_a_layernorm"), eps), weight("q_b_proj"));
-  const latent = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
+  const qLatent = qLoraRank === null ? null : rmsNorm(first, weight("q_a_layernorm"), eps);
+  const queries = qLatent ? linear(qLatent, weight("q_b_proj")) : first;
+  const kvLatent = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
 
   const q = rope(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
   const kPe = rope(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
@@ -78,8 +89,11 @@ export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext
     headDim: qkRopeHeadDim,
     start: 0,
   });
-  const kv = linear(latent, weight("kv_b_proj"));
-  const dims = { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
-  const { o } = mlaAttention(q, kv, kPe, dims);
+  const kv = linear(kvLatent, weight("kv_b_proj"));
+  const scale = qkHeadDim ** -0.5;
+  const window = c.window ?? undefined;
+  const dims = { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, scale, window };
+  const inputs = { qLatent, hidden: x, kvLatent };
+  const o = selectedAttention({ q, kv, kPe }, inputs, { layer, dims });
   return linear(o, weight("o_proj"), residual);
 }

@@ -34,7 +34,7 @@ export function mixtureOfSparseAttention(
     rope(x, { seqLen, heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
 
   const cols = heads * headDim;
-  const all = linear(x, ["q_proj", "k_proj", "v_proj", "mosa_router"].map(weight));
+  const all = linear(x, ["q_proj", "k_proj", "v_proj", "mosa_router"].map((name) => weight(name)));
   const q = rotate(columns(all, 0, cols));
   const k = rotate(columns(all, cols, cols));
   const v = columns(all, 2 * cols, cols);

@@ -6,6 +6,7 @@
 import type { RunConfig } from "../config.ts";
 import type { ParameterSpec } from "../engine.ts";
 import { Rng } from "../rng.ts";
+import { usesIndexer } from "../stages.ts";
 
 /**
  * Every parameter, in the order in which they lie in memory. Weights that multiply the same input
@@ -35,6 +36,9 @@ export function modelParameters(config: RunConfig): ParameterSpec[] {
     const prefix = `model.layers.${layer}`;
     norm(`${prefix}.input_layernorm.weight`, d);
     attentionParameters(config, `${prefix}.self_attn`, weight, norm);
+    if (usesIndexer(config)) {
+      specs.push(...indexerParameters(config, `${prefix}.self_attn.indexer`));
+    }
     norm(`${prefix}.post_attention_layernorm.weight`, d);
     weight(`${prefix}.mlp.gate_proj.weight`, ff, d);
     weight(`${prefix}.mlp.up_proj.weight`, ff, d);
@@ -56,6 +60,7 @@ function attentionParameters(
     weight(`${prefix}.q_proj.weight`, heads * c.headDim, c.hiddenSize);
     weight(`${prefix}.k_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
     weight(`${prefix}.v_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
+    if (c.attention === "mosa") weight(`${prefix}.mosa_router.weight`, heads, c.hiddenSize);
     weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.headDim);
     return;
   }
@@ -75,6 +80,30 @@ function attentionParameters(
   }
   weight(`${prefix}.kv_b_proj.weight`, heads * (c.qkNopeHeadDim + c.vHeadDim), c.kvLoraRank);
   weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.vHeadDim);
+}
+
+/** Names and shapes of `DeepseekV32Indexer`. */
+function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
+  const { indexNHeads, indexHeadDim } = c;
+  const kvInput = c.indexInput === "kvLatent" ? c.kvLoraRank : c.hiddenSize;
+  const input = c.indexInput === "qLatent" ? c.qLoraRank ?? c.hiddenSize : kvInput;
+  const spec = (name: string, shape: number[]): ParameterSpec => ({
+    name: `${prefix}.${name}`,
+    shape,
+    rows: shape.length === 1 ? 1 : shape[0],
+    cols: shape[shape.length - 1],
+    group: "indexer",
+    decay: shape.length > 1,
+  });
+  const norm = c.indexKeyNorm === "none"
+    ? []
+    : [spec("k_norm.weight", [indexHeadDim]), spec("k_norm.bias", [indexHeadDim])];
+  return [
+    spec("wq_b.weight", [indexNHeads * indexHeadDim, input]),
+    spec("wk.weight", [indexHeadDim, c.hiddenSize]),
+    spec("weights_proj.weight", [indexNHeads, c.hiddenSize]),
+    ...norm,
+  ];
 }
 
 /**
@@ -101,7 +130,7 @@ export function initialParameters(config: RunConfig): Map<string, Float32Array> 
     if (decay) {
       const scale = /\.(o_proj|down_proj)\.weight$/.test(name) ? residualScale : 1;
       new Rng(config.seed, `init ${name}`).fillNormal(data, config.initializerRange * scale);
-    } else {
+    } else if (!name.endsWith(".bias")) {
       data.fill(1);
     }
     values.set(name, data);

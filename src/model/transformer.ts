@@ -7,51 +7,91 @@ import type { RunConfig } from "../config.ts";
 import type { LossFunction, LossResult, StepInputs } from "../engine.ts";
 import { crossEntropy } from "../ops/cross_entropy.ts";
 import { embedding } from "../ops/embedding.ts";
+import { maskOverlap } from "../ops/indexer_metrics.ts";
 import { linear } from "../ops/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rmsNorm } from "../ops/rms_norm.ts";
 import { swiglu } from "../ops/swiglu.ts";
-import { groupedQueryAttention, latentAttention } from "./attention.ts";
+import type { Stage } from "../stages.ts";
+import { groupedQueryAttention, latentAttention, type LayerContext } from "./attention.ts";
+import { mixtureOfSparseAttention } from "./mosa.ts";
+import { denseView, type StageView } from "./stage_view.ts";
 
 /** A parameter by its full name. */
 export type Parameters = (name: string) => Tensor;
 
-/**
- * Logits of every position.
- *
- * @returns `[N, vocabSize]`, N = batch · seqLen
- */
+/** What the layers make besides the logits. */
+export interface TransformerOutput {
+  /** `[N, vocabSize]`, N = batch · seqLen. */
+  readonly logits: Tensor;
+  /** The layers' own losses with their weights: the indexers' KL. */
+  readonly losses: { tensor: Tensor; weight: number }[];
+  /** What the layers report, by metric name. */
+  readonly metrics: Record<string, Tensor>;
+}
+
+/** The attention layer of each kind. */
+const attentionLayers = {
+  mha: groupedQueryAttention,
+  gqa: groupedQueryAttention,
+  mla: latentAttention,
+  mosa: mixtureOfSparseAttention,
+};
+
+/** Logits of every position, under a stage's attention. */
 export function transformer(
   config: RunConfig,
   parameters: Parameters,
-  inputs: Pick<StepInputs, "tokens" | "batch" | "seqLen">,
-): Tensor {
+  { tokens, batch, seqLen, stage }: Pick<StepInputs, "tokens" | "batch" | "seqLen"> & {
+    stage: StageView;
+  },
+): TransformerOutput {
   const eps = config.rmsNormEps;
+  const losses: TransformerOutput["losses"] = [];
+  const metrics: TransformerOutput["metrics"] = {};
+  const selections: Tensor[] = [];
   const embeddings = parameters("model.embed_tokens.weight");
-  let x = embedding(inputs.tokens, embeddings);
-  for (let layer = 0; layer < config.numHiddenLayers; layer++) {
-    const weight = (name: string) => parameters(`model.layers.${layer}.${name}.weight`);
-    const context = {
-      config,
-      batch: inputs.batch,
-      seqLen: inputs.seqLen,
-      weight: (name: string) => weight(`self_attn.${name}`),
+  let x = embedding(tokens, embeddings);
+  for (let index = 0; index < config.numHiddenLayers; index++) {
+    const weight = (name: string, kind = "weight") =>
+      parameters(`model.layers.${index}.${name}.${kind}`);
+    const layer: LayerContext = {
+      ...{ config, stage, index, batch, seqLen, losses, metrics, selections },
+      weight: (name, kind) => weight(`self_attn.${name}`, kind),
     };
-    const attend = config.attention === "mla" ? latentAttention : groupedQueryAttention;
-    x = attend(rmsNorm(x, weight("input_layernorm"), eps), x, context);
+    const attend = attentionLayers[config.attention];
+    x = attend(rmsNorm(x, weight("input_layernorm"), eps), x, layer);
     const hidden = rmsNorm(x, weight("post_attention_layernorm"), eps);
     const gateUp = linear(hidden, [weight("mlp.gate_proj"), weight("mlp.up_proj")]);
     x = linear(swiglu(gateUp), weight("mlp.down_proj"), x);
   }
   const head = config.tieWordEmbeddings ? embeddings : parameters("lm_head.weight");
-  return linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
+  const logits = linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
+  const topk = stage.indexTopk;
+  for (let i = 1; i < selections.length; i++) {
+    const overlap = maskOverlap(selections[i - 1], selections[i], { batch, seqLen, topk });
+    metrics[`index/${i}/neighbour_overlap`] = overlap;
+  }
+  return { logits, losses, metrics };
 }
 
-/** The language-model loss: mean next-token cross-entropy in nats. */
-export function languageModel(config: RunConfig): LossFunction {
+/**
+ * The objective of a stage: mean next-token cross-entropy in nats, unless only the indexer is
+ * trained, and the indexers' KL.
+ */
+export function languageModel(
+  config: RunConfig,
+  options: { stage?: StageView; trains?: Stage["trains"] } = {},
+): LossFunction {
+  const { stage = denseView, trains = "backbone" } = options;
   return (parameters, inputs): LossResult => {
-    const logits = transformer(config, parameters, inputs);
-    const { loss } = crossEntropy(logits, inputs.targets, inputs.inverseCount);
-    return { losses: [{ tensor: loss, weight: 1 }], metrics: { loss }, logits };
+    const { logits, losses, metrics } = transformer(config, parameters, { ...inputs, stage });
+    const { loss, nll } = crossEntropy(logits, inputs.targets, inputs.inverseCount);
+    return {
+      losses: trains === "indexer" ? losses : [{ tensor: loss, weight: 1 }, ...losses],
+      metrics: { loss, ...metrics },
+      logits,
+      nll,
+    };
   };
 }

@@ -6,7 +6,7 @@ import {
   ROW_METRICS,
 } from "../kernels/indexer_metrics.ts";
 import { topK } from "../kernels/top_k.ts";
-import { columnsOf } from "../webgpu/matrix.ts";
+import { columnsOf } from "./matrix.ts";
 import {
   type IndexerDims,
   recordScores,
@@ -14,7 +14,7 @@ import {
   type Teacher,
   twinScores,
 } from "./indexer_loss.ts";
-import { matrixType, type Op, requireShapes, type Tensor, type Tf, type TfMatrix } from "./op.ts";
+import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "./op.ts";
 import { byQueryChunks } from "./query_chunks.ts";
 
 export { distanceBins } from "../kernels/indexer_metrics.ts";
@@ -59,6 +59,7 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
     const { batch, seqLen, topk } = attributes;
     const [allScores, allTargets] = [scores, target].map((x) => x.dataSync());
     const from = firstMeasured(seqLen, topk);
+    const selections = twinSelections(inputs[7]);
     const cols = INDEXER_METRICS.length + distanceBins(seqLen);
     const means = new Float64Array(cols);
     for (let row = 0; row < batch * seqLen; row++) {
@@ -66,7 +67,7 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
       if (t < from) continue;
       const seen = (x: ArrayLike<number>) =>
         Array.from({ length: t + 1 }, (_, s) => x[row * seqLen + s]);
-      const selection = twinSelection(inputs[7], row).filter((s) => s <= t);
+      const selection = selections[row].filter((s) => s <= t);
       const values = twinRow(seen(allScores), seen(allTargets), selection, attributes);
       values.forEach((x, c) => means[c] += x / measuredRows(batch, seqLen, topk));
     }
@@ -118,12 +119,13 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
   },
 };
 
-/** Positions that are set in a row of a mask. */
-function twinSelection(mask: TfMatrix, row: number): number[] {
-  const words = mask.shape[1];
+/** The positions that are set in each row of a mask. */
+function twinSelections(mask: TfMatrix): number[][] {
+  const [rows, words] = mask.shape;
   const bits = mask.dataSync();
-  return Array.from({ length: 32 * words }, (_, s) => s)
-    .filter((s) => bits[row * words + (s >> 5)] >> (s & 31) & 1);
+  return Array.from({ length: rows }, (_, row) =>
+    Array.from({ length: 32 * words }, (_, s) => s)
+      .filter((s) => bits[row * words + (s >> 5)] >> (s & 31) & 1));
 }
 
 /** All measurements of one row, then its histogram. */
@@ -238,13 +240,15 @@ export const maskOverlapOp: Op<MaskOverlapAttributes> = {
     return [matrixType(1, 1)];
   },
   twin(tf, [a, b], { batch, seqLen, topk }) {
+    const [own, others] = [twinSelections(a), twinSelections(b)];
     let common = 0;
     for (let row = 0; row < batch * seqLen; row++) {
       if (row % seqLen < firstMeasured(seqLen, topk)) continue;
-      const other = new Set(twinSelection(b, row));
-      common += twinSelection(a, row).filter((s) => other.has(s)).length;
+      const other = new Set(others[row]);
+      common += own[row].filter((s) => other.has(s)).length;
     }
-    return [scalar(tf, common / Math.min(topk, seqLen) / measuredRows(batch, seqLen, topk))];
+    const mean = common / Math.min(topk, seqLen) / measuredRows(batch, seqLen, topk);
+    return [tf.tensor2d([mean], [1, 1])];
   },
   forward(r, [a, b], [mean], { seqLen, topk }) {
     const k = Math.min(topk, seqLen);
@@ -272,10 +276,6 @@ export const maskOverlapOp: Op<MaskOverlapAttributes> = {
  */
 export function maskOverlap(a: Tensor, b: Tensor, attributes: MaskOverlapAttributes): Tensor {
   return a.backend.apply(maskOverlapOp, [a, b], attributes)[0];
-}
-
-function scalar(tf: Tf, value: number): TfMatrix {
-  return tf.tensor2d([value], [1, 1]);
 }
 
 function requireCount(op: string, name: string, count: number): void {

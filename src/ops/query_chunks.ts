@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { rowsOf } from "../webgpu/matrix.ts";
+import { rowsOf } from "./matrix.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
 /** Most bytes of a matrix [queries, keys] of a chunk. */

@@ -9,10 +9,12 @@ import type {
   Engine,
   EngineOptions,
   EngineState,
+  LossFunction,
   LossResult,
   Metrics,
   ParameterSpec,
   StepHyper,
+  Variant,
 } from "../engine.ts";
 import type { Tensor } from "../ops/op.ts";
 import { adamw, type AdamwState } from "./adamw.ts";
@@ -54,8 +56,8 @@ interface Slot {
  *   seqLen: 2,
  * });
  * const batch = { tokens: Int32Array.of(0, 1), targets: Int32Array.of(1, 0), count: 2 };
- * const groups = { backbone: { lr: 0.1, weightDecay: 0, clip: 0 } };
- * engine.step([batch], { update: 1, beta1: 0.9, beta2: 0.95, eps: 1e-8, groups });
+ * const groups = { backbone: { lr: 0.1, weightDecay: 0, clip: 0, update: 1 } };
+ * engine.step([batch], { beta1: 0.9, beta2: 0.95, eps: 1e-8, groups });
  * const [{ loss }] = await engine.metrics();
  * assert(Math.abs(loss - Math.LN2) < 1e-6);
  * assert((await engine.evaluate(batch)).loss < loss);
@@ -95,12 +97,13 @@ export class TfjsEngine implements Engine {
       metrics[`grad/norm/${group}`] = norm;
       const numbers = hyper.groups[group];
       if (!numbers) continue;
-      const { lr, weightDecay, clip } = numbers;
+      const { lr, weightDecay, clip, update } = numbers;
       const scale = clip > 0 ? Math.min(1, clip / (norm + CLIP_EPSILON)) : 1;
       for (const slot of members) {
         adamw(slot.state, gradients.get(slot)!, {
           ...hyper,
           lr,
+          update,
           weightDecay: slot.spec.decay ? weightDecay : 0,
           scale,
         });
@@ -116,12 +119,20 @@ export class TfjsEngine implements Engine {
     return Promise.resolve(rows);
   }
 
-  evaluate(batch: Batch): Promise<Metrics> {
+  evaluate(batch: Batch, variant?: Variant): Promise<Metrics> {
     const metrics: Metrics = {};
-    this.#tidy(() => {
-      this.#report(this.#forward(batch.tokens, batch.targets, batch.count), metrics);
-    });
+    this.#tidy(() => this.#report(this.#forwardBatch(batch, variant), metrics));
     return Promise.resolve(metrics);
+  }
+
+  tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array> {
+    let values = new Float32Array();
+    this.#tidy(() => {
+      const { nll } = this.#forwardBatch(batch, variant);
+      if (!nll) throw new TypeError("The model does not tell the loss of each token");
+      values = Float32Array.from(this.#backend.read(nll));
+    });
+    return Promise.resolve(values);
   }
 
   logits(tokens: Int32Array, row?: number): Promise<Float32Array> {
@@ -200,8 +211,17 @@ export class TfjsEngine implements Engine {
     this.#backend.tf.tidy(body);
   }
 
-  #forward(tokens: Int32Array, targets: Int32Array, scored: number): LossResult {
-    const { seqLen, loss } = this.#options;
+  #forwardBatch({ tokens, targets, count }: Batch, variant?: Variant): LossResult {
+    return this.#forward(tokens, targets, count, variant?.loss);
+  }
+
+  #forward(
+    tokens: Int32Array,
+    targets: Int32Array,
+    scored: number,
+    loss: LossFunction = this.#options.loss,
+  ): LossResult {
+    const { seqLen } = this.#options;
     const count = tokens.length;
     if (count === 0 || count % seqLen !== 0 || targets.length !== count) {
       throw new RangeError(

@@ -13,7 +13,9 @@ import type { EngineState } from "../engine.ts";
 import { UserError } from "../errors.ts";
 import { toHuggingFace } from "../hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
+import { type StageView, viewOf } from "../model/stage_view.ts";
 import { readSafetensors, type TensorData, writeSafetensors } from "../safetensors.ts";
+import { type Stage, stageSpans } from "../stages.ts";
 import { type LogMark, markLogs, pretty } from "./run_folder.ts";
 
 /** What a run needs to go on. */
@@ -82,7 +84,7 @@ const version = 1;
  */
 export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<string> {
   const folder = join(run, "checkpoints");
-  const path = join(folder, `step_${String(snapshot.step).padStart(6, "0")}`);
+  const path = checkpointAt(run, snapshot.step);
   const partial = `${path}.partial`;
   try {
     await Deno.mkdir(folder, { recursive: true });
@@ -93,7 +95,7 @@ export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<s
       await Deno.rename(partial, path);
       await syncFolder(folder);
     }
-    await prune(folder, snapshot.config.keepCheckpoints);
+    await prune(folder, snapshot.config);
   } catch (error) {
     await Deno.remove(partial, { recursive: true }).catch(() => {});
     const reason = error instanceof Error ? error.message : String(error);
@@ -103,6 +105,11 @@ export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<s
     );
   }
   return path;
+}
+
+/** The folder of the checkpoint after `step` steps. */
+export function checkpointAt(run: string, step: number): string {
+  return join(run, "checkpoints", `step_${String(step).padStart(6, "0")}`);
 }
 
 /**
@@ -149,6 +156,12 @@ export async function loadCheckpoint(
   return { path, step, config, state, logs, tokenizer };
 }
 
+/** The attention that the model of a checkpoint has: that of the stage it was saved in. */
+export function checkpointView({ config, step }: Pick<Checkpoint, "config" | "step">): StageView {
+  const { stage } = stageSpans(config.stages).find(({ end }) => step <= end)!;
+  return { ...viewOf(stage, config), kl: "none", trainsIndexer: false };
+}
+
 /**
  * The configuration of a run that goes on: that of its checkpoint with what was typed, which may
  * only change {@linkcode changeableOnResume}.
@@ -173,6 +186,14 @@ export function resumeConfig(saved: RunConfig, overrides: readonly string[]): Ru
     throw new UserError(
       `Cannot resume with ${key}=${config[key] ?? "none"}: the run was started with ` +
         `${key}=${saved[key] ?? "none"}; leave it out, or start a new run`,
+    );
+  }
+  const fixed = (stages: readonly Stage[]) =>
+    JSON.stringify(stages.map((s, i) => i === stages.length - 1 ? { ...s, steps: 0 } : s));
+  if (fixed(config.stages) !== fixed(saved.stages)) {
+    throw new UserError(
+      "Cannot resume with other stages: only the steps of the last one may be changed " +
+        `(${saved.stages[saved.stages.length - 1].name}.steps=…); start a new run`,
     );
   }
   return config;
@@ -277,8 +298,14 @@ function stepOf(name: string): number {
   return Number(name.slice("step_".length));
 }
 
-async function prune(folder: string, keep: number): Promise<void> {
-  for (const name of (await list(folder)).slice(0, -keep)) {
+async function prune(folder: string, config: RunConfig): Promise<void> {
+  const spans = stageSpans(config.stages);
+  // A later stage starts from here.
+  const needed = spans
+    .filter(({ stage }) => config.stages.some(({ from }) => from === stage.name))
+    .map(({ end }) => end);
+  for (const name of (await list(folder)).slice(0, -config.keepCheckpoints)) {
+    if (needed.includes(stepOf(name))) continue;
     // Renamed first: a folder that is half removed must not look whole.
     const removed = join(folder, `${name}.removed`);
     await Deno.rename(join(folder, name), removed);

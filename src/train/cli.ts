@@ -9,9 +9,8 @@ import { describeCosts } from "../costs.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
-import { initialParameters, modelParameters } from "../model/parameters.ts";
-import { languageModel } from "../model/transformer.ts";
-import { openEngine } from "../open_engine.ts";
+import { openDevice } from "../open_device.ts";
+import { stageSpans } from "../stages.ts";
 import { type Checkpoint, latestCheckpoint, loadCheckpoint, resumeConfig } from "./checkpoint.ts";
 import { describeEnvironment } from "./environment.ts";
 import { Diverged, train } from "./loop.ts";
@@ -48,30 +47,22 @@ async function main(args: string[]): Promise<number> {
     ...(checkpoint?.tokenizer ? { tokenizerJson: checkpoint.tokenizer as object } : {}),
   });
   const config = withVocabulary(asked, dataset);
-  const progress = new Progress(config.steps);
+  const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
   const note = (line: string) => progress.note(line);
-  using opened = await openEngine(config, {
-    parameters: modelParameters(config),
-    initial: checkpoint?.state.parameters ?? initialParameters(config),
-    loss: languageModel(config),
-    batchSize: config.batchSize,
-    seqLen: config.seqLen,
-    note,
-  });
-  const { engine, gpu } = opened;
-  if (checkpoint) engine.importState(checkpoint.state);
+  using device = await openDevice(config.device, { note });
+  const { gpu } = device;
   const run = checkpoint
     ? RunFolder.resume(config.resume!, { config, logs: checkpoint.logs })
     : RunFolder.create(config, { experiment });
   run.writeEnvironment(describeEnvironment({
     backend: gpu ? "webgpu" : "cpu",
-    adapter: engine.description,
+    adapter: gpu?.name ?? "tfjs wasm",
     features: gpu?.features ?? [],
     limits: gpu?.limits ?? {},
     seed: config.seed,
     argv: args,
   }));
-  introduce(config, dataset, engine.description, note);
+  introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
 
   let interrupted = false;
   const interrupt = () => {
@@ -82,7 +73,7 @@ async function main(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGINT", interrupt);
   try {
     const shouldStop = () => interrupted;
-    const summary = await train({ config, dataset, engine, run, progress, checkpoint, shouldStop });
+    const summary = await train({ config, dataset, device, run, progress, checkpoint, shouldStop });
     progress.done();
     if (summary.status === "interrupted") {
       progress.note(`stopped after step ${summary.step}; go on with resume=${run.path}`);

@@ -1,35 +1,36 @@
 /**
- * The training loop: a page of straight code. Nothing in it waits for the GPU but the reading of
- * metrics, and that only when they are due.
+ * The training loop: stage by stage, each a page of straight code. Nothing in it waits for the GPU
+ * but the reading of metrics, and that only when they are due.
  *
  * @module
  */
 import type { RunConfig } from "../config.ts";
-import type { Dataset } from "../data/dataset.ts";
-import type { Engine, Metrics, StepHyper } from "../engine.ts";
+import type { Batch, Dataset } from "../data/dataset.ts";
+import type { Engine, EngineState, Metrics } from "../engine.ts";
 import { sample } from "../infer/sample.ts";
+import { initialParameters, modelParameters } from "../model/parameters.ts";
+import { viewOf } from "../model/stage_view.ts";
+import { languageModel } from "../model/transformer.ts";
+import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import type { WebGpuEngine } from "../webgpu/engine.ts";
+import { type Stage, type StageSpan, stageSpans } from "../stages.ts";
+import { WebGpuEngine } from "../webgpu/engine.ts";
 import { formatProfile } from "../webgpu/profile.ts";
-import { type Checkpoint, saveCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, checkpointAt, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { evaluate } from "./evaluate.ts";
+import { predecessor, stepHyper, trainedGroups } from "./hyper.ts";
+import { measureIndexer, swapTest } from "./measure.ts";
 import type { Progress } from "./progress.ts";
 import type { RunFolder, Summary } from "./run_folder.ts";
-import { learningRate } from "./schedule.ts";
 
 /** Everything a run consists of. */
 export interface Job {
-  /** What to do, complete. */
   readonly config: RunConfig;
-  /** Where batches come from. */
   readonly dataset: Dataset;
-  /** The model; its weights are those to start from. */
-  readonly engine: Engine;
-  /** Where logs, samples and checkpoints go. */
+  readonly device: Device;
   readonly run: RunFolder;
-  /** Where people look on. */
   readonly progress: Progress;
-  /** Where to go on; its weights are in the engine already. */
+  /** Where to go on; null starts with new weights. */
   readonly checkpoint: Checkpoint | null;
   /** Asked between steps; true saves and stops. */
   readonly shouldStop: () => boolean;
@@ -37,7 +38,6 @@ export interface Job {
 
 /** A run that cannot go on: its loss is not a number any more. */
 export class Diverged extends Error {
-  /** The name of the class, for printed errors. */
   override readonly name = "Diverged";
 }
 
@@ -45,81 +45,171 @@ export class Diverged extends Error {
 const MAX_STEPS_AHEAD = 64;
 /** Milliseconds between turns of the event loop, for signals. */
 const BREATH_MS = 200;
-/** The step that `profile=true` measures: pipelines are warm by then. */
+/** The step of a stage that `profile=true` measures: pipelines are warm by then. */
 const PROFILED_STEP = 3;
 
 /**
- * Trains to `config.steps` or until asked to stop, logging, evaluating, sampling and saving on
- * the way.
+ * Trains through all stages, or until asked to stop, logging, evaluating, measuring, sampling and
+ * saving on the way.
  *
  * @throws {Diverged} if a loss is not finite
  */
 export async function train(job: Job): Promise<Summary> {
-  const { config, dataset, engine, run, progress } = job;
+  const { config, device, run, progress } = job;
+  const spans = stageSpans(config.stages);
+  const first = job.checkpoint?.step ?? 0;
+  let state = job.checkpoint?.state ?? null;
+  for (const span of spans) {
+    const { stage, start, end } = span;
+    if (first >= end) continue;
+    if (spans.length > 1) progress.note(`stage ${stage.name}: ${describeStage(stage)}`);
+    using engine = await device.open(engineOptions(config, stage, state));
+    if (first > start) {
+      engine.importState(state!);
+    } else {
+      state = await startingState(job, { spans, span, state });
+      if (state) engine.importState(state);
+    }
+    const { step, stopped } = await trainStage(job, {
+      ...{ spans, span, engine },
+      first: Math.max(first, start),
+    });
+    if (stopped) return run.finish("interrupted", { step });
+    state = await engine.exportState();
+  }
+  return run.finish("done", { step: spans[spans.length - 1].end });
+}
+
+/** The engine of a stage. */
+function engineOptions(config: RunConfig, stage: Stage, state: EngineState | null) {
+  return {
+    parameters: modelParameters(config),
+    initial: state?.parameters ?? initialParameters(config),
+    loss: languageModel(config, { stage: viewOf(stage, config), trains: stage.trains }),
+    batchSize: config.batchSize,
+    seqLen: config.seqLen,
+    trained: trainedGroups(stage),
+  };
+}
+
+function describeStage(stage: Stage): string {
+  const attention = stage.attention === "sparse"
+    ? `sparse attention to ${stage.indexTopk} latents`
+    : "dense attention";
+  const trained = stage.trains === "both" ? "backbone and indexer" : stage.trains;
+  const loss = stage.kl === "none"
+    ? ""
+    : `, KL over ${stage.kl === "dense" ? "all" : "selected"} keys`;
+  return `${stage.steps} steps, ${attention}, trains ${trained}${loss}`;
+}
+
+/** What a stage starts with: where its predecessor ended, moments as the stage wants them. */
+async function startingState(
+  { run }: Job,
+  { spans, span, state }: {
+    spans: readonly StageSpan[];
+    span: StageSpan;
+    state: EngineState | null;
+  },
+): Promise<EngineState | null> {
+  const before = predecessor(spans, span);
+  if (!before) return null;
+  const isLinear = before.index === span.index - 1;
+  const found = isLinear
+    ? state!
+    : (await loadCheckpoint(checkpointAt(run.path, before.end))).state;
+  if (span.stage.optimizer === "keep") return found;
+  const groups: readonly string[] = trainedGroups(span.stage);
+  for (const { name, group } of modelParameters(run.config)) {
+    if (!groups.includes(group)) continue;
+    found.m.get(name)!.fill(0);
+    found.v.get(name)!.fill(0);
+  }
+  return found;
+}
+
+/** Trains one stage from step `first` of the run on, to its end or until asked to stop. */
+async function trainStage(
+  job: Job,
+  { spans, span, engine, first }: {
+    spans: readonly StageSpan[];
+    span: StageSpan;
+    engine: Engine;
+    first: number;
+  },
+): Promise<{ step: number; stopped: boolean }> {
+  const { config, dataset, run, progress } = job;
+  const { stage, start, end } = span;
   const tokensPerStep = config.batchSize * config.seqLen * config.accumulate;
-  let step = job.checkpoint?.step ?? 0;
+  const isLastStage = span.index === spans.length - 1;
+  let step = first;
   let read = step;
   let breath = performance.now();
   let clock = { start: performance.now(), step };
 
-  while (step < config.steps) {
-    const lr = learningRate(config, step);
-    const batches = Array.from(
-      { length: config.accumulate },
-      (_, i) => dataset.batch("train", step * config.accumulate + i),
-    );
-    const hyper = hyperOf(config, { lr, update: step + 1 });
-    if (config.profile && step === PROFILED_STEP && "profile" in engine && batches.length === 1) {
-      const rows = await (engine as WebGpuEngine).profile(batches[0], hyper);
-      progress.note(formatProfile(rows));
+  while (step < end) {
+    const batches = trainingBatches(job, span, step);
+    const hyper = stepHyper(config, spans, { span, step: step - start });
+    if (config.profile && step - start === PROFILED_STEP && canProfile(engine, batches)) {
+      progress.note(formatProfile(await engine.profile(batches[0], hyper)));
     } else {
       engine.step(batches, hyper);
     }
     step++;
 
-    const isLast = step === config.steps;
+    const isLast = step === end;
     const stopping = job.shouldStop();
     const due = (every: number) => isLast || every > 0 && step % every === 0;
-    const values: Record<string, number> = {};
     const saves = due(config.saveEvery) || stopping;
+    const values: Metrics = {};
     if (due(config.logEvery) || saves || step - read >= MAX_STEPS_AHEAD) {
       const rows = await engine.metrics();
       requireFinite(rows, read);
       read = step;
-      const latest = rows[rows.length - 1];
       if (due(config.logEvery)) {
         const stepMs = (performance.now() - clock.start) / (step - clock.step);
         clock = { start: performance.now(), step };
         const tokensPerSecond = tokensPerStep / stepMs * 1000;
-        for (const [name, value] of Object.entries(latest)) {
-          values[name.includes("/") ? name : `train/${name}`] = value;
-        }
-        Object.assign(values, {
-          "train/lr": lr,
+        const latest = trainingValues(rows[rows.length - 1]);
+        const rates = Object.entries(hyper.groups).map(([group, { lr }]) => [`lr/${group}`, lr]);
+        Object.assign(values, latest, Object.fromEntries(rates), {
+          "stage": span.index,
           "train/tokens": step * tokensPerStep,
           "time/step_ms": stepMs,
           "time/tokens_per_s": tokensPerSecond,
         });
-        progress.update({ step, loss: latest.loss, lr, stepMs, tokensPerSecond });
+        const isIndexer = stage.trains === "indexer";
+        const loss = isIndexer ? latest["train/kl"] : latest["train/loss"];
+        const { lr } = hyper.groups[isIndexer ? "indexer" : "backbone"];
+        progress.update({ step, loss, lr, stepMs, tokensPerSecond });
       }
     }
     const pause = performance.now();
     if (due(config.evalEvery)) {
       Object.assign(values, await evaluate(engine, { dataset, batches: config.evalBatches }));
-      const bits = "val/bpb" in values ? `, ${values["val/bpb"].toFixed(3)} bits a byte` : "";
-      const right = "val/accuracy" in values
-        ? `, ${(100 * values["val/accuracy"]).toFixed(1)} % right`
-        : "";
-      progress.note(
-        `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`,
-      );
+      progress.note(describeEvaluation(step, values));
     }
-    if (Object.keys(values).length) run.log(step, values);
-    if (due(config.sampleEvery) && dataset.tokenizer && config.sampleTokens > 0) {
-      run.sample(step, await sampleText(job, step));
+    const isIndexed = stage.kl !== "none" || stage.attention === "sparse";
+    if (isIndexed && (due(config.measureEvery) || step === start + 1)) {
+      const batch = dataset.batch("validation", 0);
+      Object.assign(values, await measureIndexer(engine, { config, stage, batch }));
+      progress.note(describeMeasurement(step, values));
     }
-    if (saves) await save(job, step);
-    if (stopping && !isLast) return run.finish("interrupted", { step });
+    if (isIndexed && isLast && (isLastStage || stage.attention === "sparse")) {
+      const count = Math.min(config.evalBatches, dataset.validationBatches);
+      const held = Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
+      const swapped = await swapTest(engine, { config, stage, batches: held });
+      Object.assign(values, swapped);
+      progress.note(describeSwap(swapped));
+    }
+    if (Object.keys(values).length) run.log(step, { stage: span.index, ...values });
+    const samples = config.sampleEvery > 0 && step % config.sampleEvery === 0 ||
+      isLast && isLastStage;
+    if (samples && dataset.tokenizer && config.sampleTokens > 0) {
+      run.sample(step, await sampleText(job, engine, step));
+    }
+    if (saves) await save(job, engine, step);
+    if (stopping && !(isLast && isLastStage)) return { step, stopped: true };
     clock.start += performance.now() - pause;
 
     if (performance.now() - breath > BREATH_MS) {
@@ -127,13 +217,28 @@ export async function train(job: Job): Promise<Summary> {
       breath = performance.now();
     }
   }
-  return run.finish("done", { step });
+  return { step, stopped: false };
 }
 
-function hyperOf(config: RunConfig, { lr, update }: { lr: number; update: number }): StepHyper {
-  const { beta1, beta2, adamEps: eps, weightDecay } = config;
-  const backbone = { lr, weightDecay, clip: config.clip ?? 0 };
-  return { update, beta1, beta2, eps, groups: { backbone } };
+function trainingBatches({ config, dataset }: Job, span: StageSpan, step: number): Batch[] {
+  const first = (span.firstBatch + step - span.start) * config.accumulate;
+  return Array.from({ length: config.accumulate }, (_, i) => dataset.batch("train", first + i));
+}
+
+function canProfile(engine: Engine, batches: readonly Batch[]): engine is WebGpuEngine {
+  return engine instanceof WebGpuEngine && batches.length === 1;
+}
+
+/** The engine's metrics under the names of the log; `train/kl` is the mean over layers. */
+function trainingValues(row: Metrics): Metrics {
+  const values: Metrics = {};
+  const kls: number[] = [];
+  for (const [name, value] of Object.entries(row)) {
+    values[name.includes("/") ? name : `train/${name}`] = value;
+    if (/^index\/\d+\/kl$/.test(name)) kls.push(value);
+  }
+  if (kls.length) values["train/kl"] = kls.reduce((a, b) => a + b) / kls.length;
+  return values;
 }
 
 function requireFinite(rows: readonly Metrics[], firstStep: number): void {
@@ -147,8 +252,29 @@ function requireFinite(rows: readonly Metrics[], firstStep: number): void {
   });
 }
 
-async function sampleText(job: Job, step: number): Promise<string> {
-  const { config, dataset, engine } = job;
+function describeEvaluation(step: number, values: Metrics): string {
+  const bits = "val/bpb" in values ? `, ${values["val/bpb"].toFixed(3)} bits a byte` : "";
+  const right = "val/accuracy" in values
+    ? `, ${(100 * values["val/accuracy"]).toFixed(1)} % right`
+    : "";
+  return `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`;
+}
+
+function describeMeasurement(step: number, values: Metrics): string {
+  const percent = (name: string) => `${(100 * values[`index/${name}`]).toFixed(1)} %`;
+  return `step ${step}: the indexer captures ${percent("captured_mass")} of the attention ` +
+    `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")}), ` +
+    `KL ${values["index/dense_kl"].toFixed(3)}`;
+}
+
+function describeSwap(values: Metrics): string {
+  const losses = Object.entries(values)
+    .map(([name, loss]) => `${name.replace("swap/", "")} ${loss.toFixed(4)}`);
+  return `swap test, validation loss by selector: ${losses.join(" | ")}`;
+}
+
+async function sampleText(job: Job, engine: Engine, step: number): Promise<string> {
+  const { config, dataset } = job;
   const tokenizer = dataset.tokenizer!;
   const prompt = tokenizer.encode(config.samplePrompt);
   const tokens = await sample(engine, {
@@ -161,8 +287,7 @@ async function sampleText(job: Job, step: number): Promise<string> {
   return config.samplePrompt + tokenizer.decode(tokens);
 }
 
-async function save(job: Job, step: number): Promise<void> {
-  const { dataset, engine, run } = job;
+async function save({ dataset, run }: Job, engine: Engine, step: number): Promise<void> {
   await saveCheckpoint(run.path, {
     step,
     config: run.config,

@@ -5,7 +5,7 @@
  */
 import type { ParameterSpec } from "../engine.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
-import { matrixAt } from "./matrix.ts";
+import { matrixAt } from "../ops/matrix.ts";
 
 /** A run of the arena that the optimizer treats alike. */
 export interface ArenaRange {

@@ -8,45 +8,44 @@ import type {
   Engine,
   EngineOptions,
   EngineState,
-  LossResult,
+  LossFunction,
   Metrics,
   StepHyper,
+  Variant,
 } from "../engine.ts";
 import { recordMetrics } from "../kernels/record_metrics.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import { ArenaLayout } from "./arena.ts";
 import type { Gpu } from "./device.ts";
-import { Graph, GraphTensor } from "./graph.ts";
+import type { GraphTensor } from "./graph.ts";
 import { type InputLayout, inputLayout } from "./inputs.ts";
 import { lower, PlanRecorder } from "./lower.ts";
-import { columnsOf, matrixAt } from "./matrix.ts";
+import { columnsOf, matrixAt } from "../ops/matrix.ts";
 import { recordUpdate } from "./optimizer.ts";
-import { createStorageBuffer, Plan, SlotPool } from "./plan.ts";
+import { createStorageBuffer, Plan, type PlanSource, SlotPool } from "./plan.ts";
 import { profilePlan, type ProfileRow } from "./profile.ts";
 import { ReadBack } from "./read_back.ts";
+import { metricNames, metricPlaces, type ModelMemory, traceModel } from "./trace.ts";
 
 /** Steps whose metrics the device keeps until they are read. */
 const RING_ROWS = 1024;
 
-/** A plan with the inputs it reads. */
+/** A plan with the inputs it reads and the results it leaves. */
 interface Compiled {
   readonly plan: Plan;
   readonly inputs: InputLayout;
-  readonly logits: Matrix | null;
 }
 
-/** What a plan computes. */
-type Purpose =
-  /** A whole step: forward, backward, update. */
-  | "step"
-  /** The first micro-batch of several, and the others, which add to the gradients. */
-  | "first"
-  | "next"
-  /** The update after the last micro-batch. */
-  | "update"
-  /** Forward only: metrics, or logits. */
-  | "evaluate"
-  | "logits";
+/** A plan that only computes: metrics, logits, token losses. */
+interface Evaluation extends Compiled {
+  readonly names: readonly string[];
+  readonly metrics: Storage;
+  readonly logits: Matrix;
+  readonly nll: Matrix | null;
+}
+
+/** The parts of a step: all of it, or, with several micro-batches, the first, the others, the update. */
+type Part = "step" | "first" | "next" | "update";
 
 /** The engine behind `device=webgpu`. */
 export class WebGpuEngine implements Engine {
@@ -57,7 +56,8 @@ export class WebGpuEngine implements Engine {
   readonly #trained: readonly string[];
   readonly #fixed = new Map<Storage, GPUBuffer>();
   readonly #pool: SlotPool;
-  readonly #plans = new Map<string, Compiled>();
+  readonly #parts = new Map<Part, Compiled>();
+  readonly #evaluations = new Map<string, Evaluation>();
   readonly #weights: Storage;
   readonly #gradients: Storage;
   readonly #m: Storage;
@@ -85,10 +85,9 @@ export class WebGpuEngine implements Engine {
     this.#v = this.#allocate("second moments", trainedSize);
     this.#write(this.#weights, layout.pack(options.initial));
 
-    const { result } = this.#trace(inputLayout({ batch: 1, seqLen: options.seqLen, ranges: 0 }));
-    for (const [name, { cols }] of Object.entries(result.metrics)) {
-      for (let i = 0; i < cols; i++) this.#metricNames.push(cols === 1 ? name : `${name}/${i}`);
-    }
+    const inputs = inputLayout({ batch: 1, seqLen: options.seqLen, ranges: 0 });
+    const { result } = traceModel(options.loss, inputs, this.#memory(true));
+    this.#metricNames.push(...metricNames(result.metrics));
     this.#lossColumns = this.#metricNames.length;
     for (const group of this.#trained) this.#metricNames.push(`grad/norm/${group}`);
     const width = this.#metricNames.length;
@@ -100,7 +99,7 @@ export class WebGpuEngine implements Engine {
   /** Makes the engine, and reports what the device says of its memory. */
   static async open(gpu: Gpu, options: EngineOptions): Promise<WebGpuEngine> {
     const engine = new WebGpuEngine(gpu, options);
-    if (engine.#trained.length) engine.#compiled("step", options.batchSize);
+    if (engine.#trained.length) engine.#part("step");
     await gpu.settle();
     return engine;
   }
@@ -116,16 +115,15 @@ export class WebGpuEngine implements Engine {
     if (this.#written - this.#read >= RING_ROWS) {
       throw new Error(`Cannot keep more than ${RING_ROWS} steps of metrics: read them in between`);
     }
-    const size = this.#options.batchSize;
     const count = batches.reduce((sum, b) => sum + b.count, 0);
-    const step = { slot: this.#written % RING_ROWS, inverseCount: 1 / Math.max(count, 1) };
+    const step = { slot: this.#written % RING_ROWS, inverseCount: inverseCount(count) };
     if (batches.length === 1) {
-      this.#run(this.#compiled("step", size), { ...step, batch: batches[0], hyper });
+      this.#run(this.#part("step"), { ...step, batch: batches[0], hyper });
     } else {
       batches.forEach((batch, i) => {
-        this.#run(this.#compiled(i === 0 ? "first" : "next", size), { ...step, batch });
+        this.#run(this.#part(i === 0 ? "first" : "next"), { ...step, batch });
       });
-      this.#run(this.#compiled("update", size), { ...step, hyper });
+      this.#run(this.#part("update"), { ...step, hyper });
     }
     this.#written++;
   }
@@ -140,32 +138,34 @@ export class WebGpuEngine implements Engine {
       const bytes = count * width * 4;
       const data = new Float32Array(await this.#ringReader.read(ring, first * width * 4, bytes));
       for (let i = 0; i < count; i++) {
-        rows.push(this.#named(data.subarray(i * width, (i + 1) * width), width));
+        rows.push(named(this.#metricNames, data.subarray(i * width, (i + 1) * width)));
       }
       this.#read += count;
     }
     return rows;
   }
 
-  async evaluate(batch: Batch): Promise<Metrics> {
-    const compiled = this.#compiled("evaluate", this.#options.batchSize);
-    this.#run(compiled, { batch, slot: 0, inverseCount: 1 / Math.max(batch.count, 1) });
-    return this.#named(await this.#readAll(this.#metricsRow), this.#lossColumns);
+  async evaluate(batch: Batch, variant?: Variant): Promise<Metrics> {
+    const { metrics, names } = this.#evaluated(batch, variant);
+    return named(names, await this.#readAll(metrics));
+  }
+
+  async tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array> {
+    const { plan, nll } = this.#evaluated(batch, variant);
+    if (!nll) throw new TypeError("The model does not tell the loss of each token");
+    return await this.#readBuffer(plan.buffer(nll.storage), 0, nll.rows);
   }
 
   async logits(tokens: Int32Array, row?: number): Promise<Float32Array> {
-    const compiled = this.#compiled("logits", tokens.length / this.#options.seqLen);
     const targets = new Int32Array(tokens.length).fill(-1);
-    this.#run(compiled, { batch: { tokens, targets, count: 0 }, slot: 0, inverseCount: 1 });
-    const { storage, rows, cols } = compiled.logits!;
-    const buffer = compiled.plan.buffer(storage);
-    if (row === undefined) return await this.#readBuffer(buffer, 0, rows * cols);
-    return await this.#readBuffer(buffer, row * cols, cols);
+    const { plan, logits } = this.#evaluated({ tokens, targets, count: 0 });
+    const { storage, rows, cols } = logits;
+    if (row === undefined) return await this.#readBuffer(plan.buffer(storage), 0, rows * cols);
+    return await this.#readBuffer(plan.buffer(storage), row * cols, cols);
   }
 
   async gradients(batch: Batch): Promise<Map<string, Float32Array>> {
-    const compiled = this.#compiled("first", this.#options.batchSize);
-    this.#run(compiled, { batch, slot: 0, inverseCount: 1 / Math.max(batch.count, 1) });
+    this.#run(this.#part("first"), { batch, slot: 0, inverseCount: inverseCount(batch.count) });
     return this.#layout.unpack(await this.#readAll(this.#gradients));
   }
 
@@ -186,16 +186,17 @@ export class WebGpuEngine implements Engine {
 
   /** Like {@linkcode step} with one batch, with a timestamp around every kernel. */
   profile(batch: Batch, hyper: StepHyper): Promise<ProfileRow[]> {
-    const { plan, inputs } = this.#compiled("step", this.#options.batchSize);
+    const { plan, inputs } = this.#part("step");
     const slot = this.#written++ % RING_ROWS;
-    const inverseCount = 1 / Math.max(batch.count, 1);
-    const values = { batch, hyper: this.#hyperRows(hyper), slot, inverseCount };
+    const step = { batch, slot, inverseCount: inverseCount(batch.count) };
+    const values = { ...step, hyper: this.#hyperRows(hyper) };
     this.#write(inputs.storage, inputs.pack(values));
     return profilePlan(this.#gpu, plan);
   }
 
   [Symbol.dispose](): void {
-    for (const { plan } of this.#plans.values()) plan.destroy();
+    for (const { plan } of this.#parts.values()) plan.destroy();
+    for (const { plan } of this.#evaluations.values()) plan.destroy();
     for (const buffer of this.#fixed.values()) buffer.destroy();
     this.#ringReader.destroy();
     this.#pool.destroy();
@@ -222,87 +223,91 @@ export class WebGpuEngine implements Engine {
     return data;
   }
 
-  #named(row: Float32Array, width: number): Metrics {
-    return Object.fromEntries(this.#metricNames.slice(0, width).map((name, i) => [name, row[i]]));
-  }
-
-  #trace(inputs: InputLayout): { graph: Graph; result: LossResult } {
-    const graph = new Graph();
-    const specs = new Map(this.#options.parameters.map((p) => [p.name, p]));
-    const leaves = new Map<string, GraphTensor>();
-    const parameter = (name: string) => {
-      const known = leaves.get(name);
-      if (known) return known;
-      const spec = specs.get(name);
-      if (!spec) throw new TypeError(`The model has no parameter ${name}`);
-      const leaf = graph.leaf(this.#layout.matrix(this.#weights, spec), {
-        trained: this.#trained.includes(spec.group),
-        gradient: this.#layout.matrix(this.#gradients, spec),
-      });
-      leaves.set(name, leaf);
-      return leaf;
+  /** The memory of the model; with `trained: false` for plans without a backward pass. */
+  #memory(trained: boolean): ModelMemory {
+    return {
+      layout: this.#layout,
+      weights: this.#weights,
+      gradients: this.#gradients,
+      trained: trained ? this.#trained : [],
     };
-    const { batch, seqLen } = inputs;
-    const result = this.#options.loss(parameter, {
-      batch,
-      seqLen,
-      tokens: graph.leaf(inputs.tokens),
-      positions: graph.leaf(inputs.positions),
-      targets: graph.leaf(inputs.targets),
-      inverseCount: graph.leaf(inputs.inverseCount),
-    });
-    return { graph, result };
   }
 
-  #compiled(purpose: Purpose, batch: number): Compiled {
-    const key = `${purpose} ${batch}`;
-    let compiled = this.#plans.get(key);
-    if (!compiled) this.#plans.set(key, compiled = this.#compile(purpose, batch));
-    return compiled;
-  }
-
-  #compile(purpose: Purpose, batch: number): Compiled {
+  #inputs(batch: number): InputLayout {
     const { seqLen } = this.#options;
     const inputs = inputLayout({ batch, seqLen, ranges: this.#trainedRanges().length });
-    const { capabilities } = this.#gpu;
-    const own = new Map(this.#fixed);
     const buffer = createStorageBuffer(this.#gpu, "inputs", inputs.storage.size);
-    own.set(inputs.storage, buffer);
     this.#fixed.set(inputs.storage, buffer);
-    if (purpose === "update") {
-      const recorder = new PlanRecorder(capabilities);
-      this.#recordUpdate(recorder, inputs);
-      const norms = this.#metricNames.length - this.#lossColumns;
-      this.#recordMetrics(recorder, inputs, this.#lossColumns, norms, false);
-      return { plan: new Plan(this.#gpu, recorder, own, this.#pool), inputs, logits: null };
-    }
-    const { graph, result } = this.#trace(inputs);
-    const isTraining = purpose === "step" || purpose === "first" || purpose === "next";
-    const places = new Map<GraphTensor, Matrix>();
-    const row = this.#metricsMatrix(this.#metricsRow, 1);
-    let column = 0;
-    for (const tensor of Object.values(result.metrics)) {
-      places.set(tensor as GraphTensor, columnsOf(row, column, tensor.cols));
-      column += tensor.cols;
-    }
-    const program = lower(graph, {
-      capabilities,
-      losses: isTraining
-        ? result.losses.map(({ tensor, weight }) => ({ tensor: tensor as GraphTensor, weight }))
-        : [],
-      places,
-      keep: purpose === "logits" ? [result.logits as GraphTensor] : [],
-      accumulate: purpose === "next",
+    return inputs;
+  }
+
+  #part(part: Part): Compiled {
+    return cached(this.#parts, part, () => {
+      const inputs = this.#inputs(this.#options.batchSize);
+      const source = part === "update" ? this.#recordedUpdate(inputs) : this.#lowered(part, inputs);
+      return { plan: new Plan(this.#gpu, source, this.#fixed, this.#pool), inputs };
     });
-    if (purpose === "step") this.#recordUpdate(program.recorder, inputs);
-    if (isTraining) {
-      // The update of a whole step has put the norms beside the losses: one copy takes both.
-      const cols = purpose === "step" ? row.cols : this.#lossColumns;
-      this.#recordMetrics(program.recorder, inputs, 0, cols, purpose === "next");
-    }
-    const plan = new Plan(this.#gpu, program, own, this.#pool);
-    const logits = purpose === "logits" ? program.locate(result.logits as GraphTensor) : null;
-    return { plan, inputs, logits };
+  }
+
+  #recordedUpdate(inputs: InputLayout): PlanRecorder {
+    const recorder = new PlanRecorder(this.#gpu.capabilities);
+    this.#recordUpdate(recorder, inputs);
+    const norms = this.#metricNames.length - this.#lossColumns;
+    this.#recordMetrics(recorder, inputs, this.#lossColumns, norms, false);
+    return recorder;
+  }
+
+  #lowered(part: Exclude<Part, "update">, inputs: InputLayout): PlanSource {
+    const { graph, result } = traceModel(this.#options.loss, inputs, this.#memory(true));
+    const row = this.#metricsMatrix(this.#metricsRow, 1);
+    const program = lower(graph, {
+      capabilities: this.#gpu.capabilities,
+      losses: result.losses.map(({ tensor, weight }) => ({
+        tensor: tensor as GraphTensor,
+        weight,
+      })),
+      places: metricPlaces(result.metrics, row),
+      accumulate: part === "next",
+    });
+    if (part === "step") this.#recordUpdate(program.recorder, inputs);
+    // The update of a whole step has put the norms beside the losses: one copy takes both.
+    const cols = part === "step" ? row.cols : this.#lossColumns;
+    this.#recordMetrics(program.recorder, inputs, 0, cols, part === "next");
+    return program;
+  }
+
+  /** Runs a forward pass. */
+  #evaluated(batch: Batch, variant?: Variant): Evaluation {
+    const size = batch.tokens.length / this.#options.seqLen;
+    const evaluation = cached(
+      this.#evaluations,
+      `${size} ${variant?.name ?? ""}`,
+      () => this.#evaluation(size, variant?.loss ?? this.#options.loss),
+    );
+    this.#run(evaluation, { batch, slot: 0, inverseCount: inverseCount(batch.count) });
+    return evaluation;
+  }
+
+  #evaluation(size: number, loss: LossFunction): Evaluation {
+    const inputs = this.#inputs(size);
+    const { graph, result } = traceModel(loss, inputs, this.#memory(false));
+    const names = metricNames(result.metrics);
+    const metrics = this.#allocate("metrics of an evaluation", names.length);
+    const logits = result.logits as GraphTensor;
+    const nll = result.nll as GraphTensor | undefined;
+    const program = lower(graph, {
+      capabilities: this.#gpu.capabilities,
+      places: metricPlaces(result.metrics, matrixAt(metrics, 0, { rows: 1, cols: names.length })),
+      keep: nll ? [logits, nll] : [logits],
+    });
+    return {
+      plan: new Plan(this.#gpu, program, this.#fixed, this.#pool),
+      inputs,
+      names,
+      metrics,
+      logits: program.locate(logits),
+      nll: nll ? program.locate(nll) : null,
+    };
   }
 
   #metricsMatrix(storage: Storage, rows: number): Matrix {
@@ -344,7 +349,9 @@ export class WebGpuEngine implements Engine {
 
   #hyperRows(hyper: StepHyper): Float32Array[] {
     return this.#trainedRanges().map(({ group, decay }) => {
-      const { lr, weightDecay, clip } = hyper.groups[group] ?? { lr: 0, weightDecay: 0, clip: 0 };
+      const own = hyper.groups[group];
+      if (!own) throw new TypeError(`The trained group ${group} has no hyper-parameters`);
+      const { lr, weightDecay, clip, update } = own;
       return Float32Array.of(
         lr,
         decay ? weightDecay : 0,
@@ -352,8 +359,8 @@ export class WebGpuEngine implements Engine {
         hyper.beta1,
         hyper.beta2,
         hyper.eps,
-        1 / (1 - hyper.beta1 ** hyper.update),
-        1 / (1 - hyper.beta2 ** hyper.update),
+        1 / (1 - hyper.beta1 ** update),
+        1 / (1 - hyper.beta2 ** update),
       );
     });
   }
@@ -366,4 +373,20 @@ export class WebGpuEngine implements Engine {
     this.#write(inputs.storage, inputs.pack({ ...step, hyper }));
     plan.submit();
   }
+}
+
+function named(names: readonly string[], row: Float32Array): Metrics {
+  return Object.fromEntries(names.map((name, i) => [name, row[i]]));
+}
+
+function inverseCount(count: number): number {
+  return 1 / Math.max(count, 1);
+}
+
+function cached<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
 }

@@ -5,7 +5,7 @@
  */
 import type { Batch } from "../data/dataset.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
-import { matrixAt } from "./matrix.ts";
+import { matrixAt } from "../ops/matrix.ts";
 
 /** Per-range numbers of the optimizer: see `kernels/adamw.ts`. */
 export const HYPER_SIZE = 8;

@@ -16,7 +16,7 @@ import type {
   Storage,
 } from "../ops/op.ts";
 import { type Columns, type Graph, GraphTensor, type Node, resolveView } from "./graph.ts";
-import { columnsOf, matrixAt, rowParts, rowsOf } from "./matrix.ts";
+import { columnsOf, matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
 
 /** One kernel on its operands. */
 export interface Dispatch {

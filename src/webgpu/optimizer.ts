@@ -8,7 +8,7 @@ import { normOfPartials, sumOfSquares, sumOfSquaresBlocks } from "../kernels/sum
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { ArenaLayout, ArenaRange } from "./arena.ts";
 import type { PlanRecorder } from "./lower.ts";
-import { columnsOf, matrixAt } from "./matrix.ts";
+import { columnsOf, matrixAt } from "../ops/matrix.ts";
 
 /** What the update works on. */
 export interface UpdateOptions {

@@ -6,7 +6,7 @@
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch } from "./lower.ts";
-import { windowSize } from "./matrix.ts";
+import { windowSize } from "../ops/matrix.ts";
 import { type Lifetime, planMemory } from "./memory.ts";
 
 const STORAGE_USAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;

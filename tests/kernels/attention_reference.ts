@@ -1,4 +1,4 @@
-/** Causal attention and its gradients as plain loops in float64: the truth of the kernel tests. */
+/** Causal attention, perhaps in a window, and its gradients as plain loops in float64: the truth of the kernel tests. */
 import type { AttentionSpec } from "../../src/kernels/attention.ts";
 
 /** Results, row-major and packed; `grads` in the order of the inputs. */
@@ -10,7 +10,7 @@ export interface Reference {
 
 /** Inputs as `src/kernels/attention.ts` takes them, packed. */
 export function referenceAttention(
-  { dims, extent: { batch, seqLen }, scale }: AttentionSpec,
+  { dims, extent: { batch, seqLen }, scale, window = seqLen }: AttentionSpec,
   inputs: readonly ArrayLike<number>[],
   gradO: ArrayLike<number>,
 ): Reference {
@@ -32,6 +32,7 @@ export function referenceAttention(
         const row = b * seqLen + t;
         const q = (row * heads + h) * wide;
         const scores = Array.from({ length: t + 1 }, (_, s) => {
+          if (t - s >= window) return -Infinity;
           let sum = 0;
           for (let d = 0; d < wide; d++) {
             const [i, at] = key(b * seqLen + s, g, d);

@@ -3,7 +3,7 @@ import type { Matrix, Tensor } from "../../src/ops/op.ts";
 import { linear } from "../../src/ops/linear.ts";
 import { Graph } from "../../src/webgpu/graph.ts";
 import { lower } from "../../src/webgpu/lower.ts";
-import { matrixAt } from "../../src/webgpu/matrix.ts";
+import { matrixAt } from "../../src/ops/matrix.ts";
 import { checkOp, testGpu } from "../check_op.ts";
 
 const apply = ([x, ...weights]: Tensor[]) => [linear(x, weights)];

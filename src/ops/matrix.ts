@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Dtype, Matrix, Storage } from "../ops/op.ts";
+import type { Dtype, Matrix, Storage } from "./op.ts";
 
 /** Elements between possible starts of a bound window: 256 bytes, WebGPU's alignment. */
 const WINDOW_ALIGNMENT = 64;

@@ -1,5 +1,5 @@
 /**
- * From a configuration to a model on a device.
+ * From a configuration to the device that it asks for.
  *
  * @module
  */
@@ -10,12 +10,16 @@ import { Gpu } from "./webgpu/device.ts";
 import { WebGpuEngine } from "./webgpu/engine.ts";
 import { formatBytes, MemoryError } from "./webgpu/plan.ts";
 
-/** An engine with what it runs on. */
-export interface OpenedEngine extends Disposable {
-  /** The model on its device. */
-  readonly engine: Engine;
+/** A device on which engines can be opened, one after the other. */
+export interface Device extends Disposable {
   /** Null on the CPU. */
   readonly gpu: Gpu | null;
+  /**
+   * Puts a model on the device.
+   *
+   * @throws {UserError} if it does not fit: the bytes, the limit and what to lower
+   */
+  open(options: EngineOptions): Promise<Engine>;
 }
 
 /** How to get an adapter, for those who have none. */
@@ -23,38 +27,37 @@ const WITHOUT_ADAPTER = "no WebGPU adapter (a Vulkan driver gives one; in softwa
   "apt-get install mesa-vulkan-drivers)";
 
 /**
- * Opens the device that `config.device` asks for and puts a model on it. `auto` takes WebGPU where
- * there is an adapter, and else says how to get one and goes on on the CPU.
+ * Opens the device that `device` asks for. `auto` takes WebGPU where there is an adapter, and else
+ * says how to get one and goes on on the CPU.
  *
- * @throws {UserError} if there is no adapter for `webgpu`, or the model does not fit the adapter
+ * @throws {UserError} if there is no adapter for `webgpu`
  */
-export async function openEngine(
-  config: RunConfig,
-  options: EngineOptions & { note?: (line: string) => void },
-): Promise<OpenedEngine> {
-  const gpu = config.device === "cpu" ? null : await Gpu.open();
+export async function openDevice(
+  device: RunConfig["device"],
+  options: { note?: (line: string) => void } = {},
+): Promise<Device> {
+  const gpu = device === "cpu" ? null : await Gpu.open();
   if (gpu) {
-    try {
-      const engine = await WebGpuEngine.open(gpu, options);
-      return {
-        engine,
-        gpu,
-        [Symbol.dispose]() {
-          engine[Symbol.dispose]();
-          gpu.destroy();
-        },
-      };
-    } catch (error) {
-      throw asUserError(error, config, gpu);
-    }
+    return {
+      gpu,
+      open: (engine) =>
+        WebGpuEngine.open(gpu, engine).catch((error) => {
+          throw asUserError(error, engine, gpu);
+        }),
+      [Symbol.dispose]: () => gpu.destroy(),
+    };
   }
-  if (config.device === "webgpu") {
+  if (device === "webgpu") {
     throw new UserError(`Cannot use device=webgpu: ${WITHOUT_ADAPTER}; or use device=cpu`);
   }
-  if (config.device === "auto") options.note?.(`${WITHOUT_ADAPTER}: going on on the CPU`);
+  if (device === "auto") options.note?.(`${WITHOUT_ADAPTER}: going on on the CPU`);
   const { TfjsBackend, TfjsEngine } = await importTfjs();
-  const engine = new TfjsEngine(await TfjsBackend.open("wasm"), options);
-  return { engine, gpu: null, [Symbol.dispose]: () => engine[Symbol.dispose]() };
+  const backend = await TfjsBackend.open("wasm");
+  return {
+    gpu: null,
+    open: (engine) => Promise.resolve(new TfjsEngine(backend, engine)),
+    [Symbol.dispose]: () => {},
+  };
 }
 
 /**
@@ -70,7 +73,7 @@ async function importTfjs(): Promise<
   return { ...backend, ...engine };
 }
 
-function asUserError(error: unknown, config: RunConfig, gpu: Gpu): unknown {
+function asUserError(error: unknown, { batchSize, seqLen }: EngineOptions, gpu: Gpu): unknown {
   const message = error instanceof Error ? error.message : String(error);
   const isMemory = error instanceof MemoryError || /out of memory|not enough memory/i.test(message);
   if (!isMemory) return error;
@@ -78,6 +81,6 @@ function asUserError(error: unknown, config: RunConfig, gpu: Gpu): unknown {
     `bindings up to ${formatBytes(gpu.capabilities.maxBindingBytes)}`;
   return new UserError(
     `Cannot fit this model on the adapter: ${message.replace(/^GPU error: /, "").trim()} ` +
-      `(${limits}); lower batchSize (${config.batchSize}) or seqLen (${config.seqLen})`,
+      `(${limits}); lower batchSize (${batchSize}) or seqLen (${seqLen})`,
   );
 }

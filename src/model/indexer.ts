@@ -1,0 +1,159 @@
+/**
+ * The lightning indexer and what it is for: choosing the latents that attention looks at.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import { columns } from "../ops/columns.ts";
+import { detach } from "../ops/detach.ts";
+import { indexerLoss, type Teacher } from "../ops/indexer_loss.ts";
+import { indexerMetrics } from "../ops/indexer_metrics.ts";
+import { layerNorm } from "../ops/layer_norm.ts";
+import { linear } from "../ops/linear.ts";
+import { mlaAttention } from "../ops/mla_attention.ts";
+import type { Tensor } from "../ops/op.ts";
+import { rope } from "../ops/rope.ts";
+import { selectionMask } from "../ops/selection_mask.ts";
+import type { IndexerTensors } from "../ops/selectors/selector.ts";
+import { selectors } from "../ops/selectors/selectors.ts";
+import { sparseMlaAttention } from "../ops/sparse_mla_attention.ts";
+import type { LayerContext } from "./attention.ts";
+
+/** Epsilon of the key norm, as in DeepSeek-V3.2. */
+const KEY_NORM_EPS = 1e-6;
+
+/** What the indexer may read, `[N, …]` each. */
+export interface IndexerInputs {
+  /** Normed query latent; null where queries are not compressed. */
+  readonly qLatent: Tensor | null;
+  /** Normed block input. */
+  readonly hidden: Tensor;
+  /** Normed key-value latent. */
+  readonly kvLatent: Tensor;
+}
+
+/**
+ * Queries, keys and head weights of the lightning indexer (DeepSeek-V3.2 report, eq. 1): one key for
+ * all heads, normed with mean and bias; rotary embedding on the *first* dims of a head, half-split,
+ * the opposite of MLA in both; head weights signed. Its inputs are detached.
+ */
+export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): IndexerTensors {
+  const { config: c, seqLen, weight } = layer;
+  const { indexNHeads: heads, indexHeadDim: headDim, qkRopeHeadDim: dims, ropeTheta: theta } = c;
+  const source = inputs[c.indexInput];
+  if (!source) throw new TypeError("The model has no query latent for its indexer");
+  const hidden = detach(inputs.hidden);
+  const own = (name: string) => weight(`indexer.${name}`);
+  const rotate = (x: Tensor, heads: number) =>
+    c.indexRope === "none"
+      ? x
+      : rope(x, { seqLen, heads, headDim, start: 0, dims, layout: c.indexRope, theta });
+
+  const qI = rotate(linear(detach(source), own("wq_b")), heads);
+  // One product makes the keys and the head weights.
+  const keyAndWeights = linear(hidden, [own("wk"), own("weights_proj")]);
+  const key = columns(keyAndWeights, 0, headDim);
+  const kI = rotate(
+    c.indexKeyNorm === "none"
+      ? key
+      : layerNorm(key, own("k_norm"), weight("indexer.k_norm", "bias"), KEY_NORM_EPS),
+    1,
+  );
+  const w = columns(keyAndWeights, headDim, heads);
+  const scale = (heads * headDim) ** -0.5;
+  return { qI, kI, w, heads, activation: c.indexActivation, scale };
+}
+
+/** Dims of MLA's attention, as its ops take them. */
+export type AttentionDims = Parameters<typeof mlaAttention>[3] & { readonly scale: number };
+
+/**
+ * MLA's attention under the stage's selector, with the indexer's loss and measurements where the
+ * stage asks for them.
+ *
+ * @returns attention output `[N, heads · vHeadDim]`
+ */
+export function selectedAttention(
+  teacher: Omit<Teacher, "lse">,
+  inputs: IndexerInputs,
+  { layer, dims }: { layer: LayerContext; dims: AttentionDims },
+): Tensor {
+  const { config, stage, batch, seqLen } = layer;
+  const { q, kv, kPe } = teacher;
+  const once = <T>(make: () => T): () => T => {
+    let made: { value: T } | null = null;
+    return () => (made ??= { value: make() }).value;
+  };
+  const indexer = once(() => lightningIndexer(inputs, layer));
+  const dense = once(() => mlaAttention(q, kv, kPe, dims));
+  const topk = stage.indexTopk;
+  const context = {
+    batch,
+    seqLen,
+    topk,
+    like: q,
+    indexer,
+    attention: () => ({ q, kv, kPe, lse: dense().lse, ...dims }),
+    seed: config.seed * 1000 + layer.index,
+    sinks: config.sinks,
+    block: { size: config.blockSize, pool: config.blockPool },
+  };
+  const indices = selectors[stage.selector].select(context);
+  const mask = indices && selectionMask(indices, { seqLen });
+  const form = config.sparseForm;
+  const { o, lse } = indices && mask
+    ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form })
+    : dense();
+  if (stage.kl !== "none") {
+    const isRestricted = mask && config.klTarget === "restricted";
+    const kl = indexerKl(indexer(), { q, kv, kPe, lse: isRestricted ? lse : dense().lse }, {
+      mask: stage.kl === "selected" ? mask : null,
+      layer,
+      dims,
+    });
+    layer.losses.push({ tensor: kl, weight: config.indexerLossWeight });
+    layer.metrics[`index/${layer.index}/kl`] = kl;
+  }
+  if (stage.measures) {
+    const learned = stage.selector === "learned" && mask
+      ? mask
+      : selectionMask(selectors.learned.select(context)!, { seqLen });
+    const { qI, kI, w } = indexer();
+    const { means, histogram } = indexerMetrics(
+      qI,
+      kI,
+      w,
+      { q, kv, kPe, lse: dense().lse },
+      learned,
+      {
+        ...dims,
+        ...indexerDims(indexer(), config),
+        topk,
+      },
+    );
+    layer.metrics[`index/${layer.index}`] = means;
+    layer.metrics[`index/${layer.index}/distance`] = histogram;
+    layer.selections.push(learned);
+  }
+  return o;
+}
+
+function indexerDims(indexer: IndexerTensors, config: RunConfig) {
+  const { heads: indexHeads, activation, scale: indexScale } = indexer;
+  return { indexHeads, indexHeadDim: config.indexHeadDim, activation, indexScale };
+}
+
+function indexerKl(
+  indexer: IndexerTensors,
+  teacher: Teacher,
+  { mask, layer, dims }: { mask: Tensor | null; layer: LayerContext; dims: AttentionDims },
+): Tensor {
+  const { config, stage } = layer;
+  return indexerLoss(indexer.qI, indexer.kI, indexer.w, teacher, mask, {
+    ...dims,
+    ...indexerDims(indexer, config),
+    direction: config.klDirection,
+    weight: config.indexerLossWeight,
+    gradient: stage.trainsIndexer,
+  });
+}

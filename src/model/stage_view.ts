@@ -1,0 +1,42 @@
+/**
+ * What the model must know of the stage that it is traced for.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import type { SelectorName } from "../ops/selectors/selectors.ts";
+import type { Stage } from "../stages.ts";
+
+/** How attention and indexer are to be computed. */
+export interface StageView {
+  /** Who picks keys; `dense` is dense attention. */
+  readonly selector: SelectorName;
+  /** Keys of a query. */
+  readonly indexTopk: number;
+  /** Keys that the indexer's loss is over; `none`: no loss. */
+  readonly kl: Stage["kl"];
+  /** Whether the indexer is trained: its loss then comes with gradients. */
+  readonly trainsIndexer: boolean;
+  /** Whether the indexer is compared with dense attention (see `indexerMetrics`). */
+  readonly measures: boolean;
+}
+
+/** Plain dense attention, without indexer. */
+export const denseView: StageView = {
+  selector: "dense",
+  indexTopk: 1,
+  kl: "none",
+  trainsIndexer: false,
+  measures: false,
+};
+
+/** The view of a stage, for training it. */
+export function viewOf(stage: Stage, config: RunConfig): StageView {
+  return {
+    selector: stage.attention === "dense" ? "dense" : config.selector,
+    indexTopk: Math.min(stage.indexTopk, config.seqLen),
+    kl: stage.kl,
+    trainsIndexer: stage.trains !== "backbone",
+    measures: false,
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * Stages: a run is a list of them, as data. The published recipe of DeepSeek Sparse Attention
+ * (DeepSeek-V3.2 report, §2.1) is `dense → warmup → sparse`: a dense model, then an indexer that
+ * learns dense attention's choices while all else is frozen, then both with top-k attention.
+ *
+ * @module
+ */
+import type { RunConfig } from "./config.ts";
+import { UserError } from "./errors.ts";
+import { checkValue, choice, type Field, integer, number, orNone, text } from "./fields.ts";
+import type { ValuesOf } from "./fields.ts";
+import { suggest } from "./suggest.ts";
+
+/** The keys of a stage, written `warmup.steps=200`. */
+export const stageFields = {
+  steps: integer("stage", 1, "updates of the weights", { derived: "a part of steps" }),
+  attention: choice("stage", ["dense", "sparse"], "dense", "attention in the forward pass"),
+  trains: choice("stage", ["backbone", "indexer", "both"], "backbone", "what is updated"),
+  kl: choice(
+    "stage",
+    ["none", "dense", "selected"],
+    "none",
+    "keys that the indexer's loss is over: all, or those selected",
+  ),
+  from: orNone(text("stage", "", "stage at whose end it starts; none: the one before"), null),
+  optimizer: choice("stage", ["keep", "reset"], "reset", "AdamW's moments at the stage's start"),
+  lr: number("stage", 0, "learning rate of the backbone", { derived: "of the recipe" }),
+  indexerLr: number("stage", 0, "learning rate of the indexer", { derived: "indexerLr" }),
+  schedule: choice("stage", ["constant", "cosine", "wsd"], "constant", "of both learning rates"),
+  warmupSteps: integer("stage", 0, "steps of linear warm-up", { min: 0 }),
+  decaySteps: integer("stage", 0, "last steps, over which wsd decays", { min: 0 }),
+  minLr: number("stage", 1, "last learning rate as a fraction", { max: 1 }),
+  indexTopk: integer("stage", 1, "latents that a query attends to", { derived: "indexTopk" }),
+};
+
+/** A stage with all its keys. */
+export type Stage = { name: string } & ValuesOf<typeof stageFields>;
+
+/** A stage as an experiment or the command line gives it: the rest follows from its name. */
+export type StageInput = { name: string } & Partial<Stage>;
+
+/** Named lists of stages; `dsa_twin` goes on densely beside the sparse stage, on the same tokens. */
+export const recipes = {
+  dense: ["dense"],
+  dsa: ["dense", "warmup", "sparse"],
+  dsa_twin: ["dense", "warmup", "sparse", "twin"],
+  sparse: ["sparse"],
+} as const;
+
+/** Values of a stage that follow from its name and the run's own keys. */
+function template(name: string, config: RunConfig): Partial<Stage> {
+  const { steps, lr, minLr, indexerLr, indexTopk, schedule, warmupSteps, decaySteps } = config;
+  const peak = { lr, minLr, schedule, warmupSteps, decaySteps, indexerLr, indexTopk };
+  // What comes after the dense stage goes on at the learning rate that it ended with.
+  const low = { ...peak, lr: schedule === "constant" ? lr : lr * minLr, minLr: 1 };
+  const continued = { ...low, schedule: "constant", warmupSteps: 0, decaySteps: 0 } as const;
+  switch (name) {
+    case "warmup":
+      return {
+        ...continued,
+        steps: Math.max(1, Math.round(steps / 5)),
+        trains: "indexer",
+        kl: "dense",
+        schedule: "cosine",
+        minLr: 0.1,
+      };
+    case "sparse":
+      return {
+        ...(config.recipe === "sparse" ? peak : continued),
+        steps: config.recipe === "sparse" ? steps : Math.max(1, Math.round(steps / 5)),
+        attention: "sparse",
+        trains: "both",
+        kl: "selected",
+        optimizer: "keep",
+      };
+    case "twin":
+      return {
+        ...continued,
+        steps: Math.max(1, Math.round(steps / 5)),
+        from: "dense",
+        optimizer: "keep",
+      };
+    default:
+      return { ...peak, steps };
+  }
+}
+
+/**
+ * The complete stages of a run.
+ *
+ * @param given stages of an experiment or a saved run; null takes those of `config.recipe`
+ * @param typed single keys, which win
+ * @throws {UserError} naming the key of the first value that cannot be
+ */
+export function resolveStages(
+  config: RunConfig,
+  given: readonly StageInput[] | null,
+  typed: readonly StageInput[],
+): Stage[] {
+  const inputs: readonly StageInput[] = given ?? recipes[config.recipe].map((name) => ({ name }));
+  const names = inputs.map(({ name }) => name);
+  for (const { name, ...keys } of typed) {
+    if (names.includes(name)) continue;
+    const near = suggest(name, names);
+    throw new UserError(
+      `Cannot set ${name}.${Object.keys(keys)[0]}: there is no stage "${name}"` +
+        (near ? `, did you mean ${near}?` : `; this run has ${names.join(", ")}`),
+    );
+  }
+  const defaults = Object.fromEntries(
+    Object.entries(stageFields).map(([key, field]) => [key, field.default]),
+  );
+  const stages = inputs.map((input) => {
+    const own = typed.filter(({ name }) => name === input.name);
+    const stage = Object.assign({}, defaults, template(input.name, config), input, ...own) as Stage;
+    for (const [key, value] of Object.entries(stage)) {
+      if (key !== "name") checkValue(`${stage.name}.${key}`, stageField(stage.name, key), value);
+    }
+    return stage;
+  });
+  stages.forEach((stage, i) => checkStage(stage, names.slice(0, i), config));
+  return stages;
+}
+
+/** The field of `name.key`. */
+export function stageField(name: string, key: string): Field<unknown> {
+  if (Object.hasOwn(stageFields, key)) return stageFields[key as keyof typeof stageFields];
+  const near = suggest(key, Object.keys(stageFields));
+  throw new UserError(
+    `Cannot set ${name}.${key}: ` +
+      (near
+        ? `did you mean ${name}.${near}?`
+        : `a stage has ${Object.keys(stageFields).join(", ")}`),
+  );
+}
+
+function checkStage(stage: Stage, before: readonly string[], config: RunConfig): void {
+  const { name, attention, trains, kl, from, steps, warmupSteps } = stage;
+  const fail = (key: keyof Stage, reason: string): never => {
+    throw new UserError(`Cannot set ${name}.${key}=${stage[key]}: ${reason}`);
+  };
+  if (before.includes(name)) fail("name", "two stages have this name; rename one");
+  if (from !== null && !before.includes(from)) {
+    fail(
+      "from",
+      before.length ? `earlier stages are ${before.join(", ")}` : "it is the first stage",
+    );
+  }
+  if (warmupSteps > steps) fail("warmupSteps", `more than ${name}.steps=${steps}; lower it`);
+  const indexed = attention === "sparse" || kl !== "none";
+  if (indexed && config.attention !== "mla") {
+    fail(attention === "sparse" ? "attention" : "kl", `only attention=mla has an indexer`);
+  }
+  if (trains !== "backbone" && kl === "none") {
+    fail("trains", `the indexer learns from ${name}.kl only; set it to dense or selected`);
+  }
+  if (kl === "selected" && attention === "dense") {
+    fail("kl", `nothing is selected with ${name}.attention=dense; use dense`);
+  }
+}
+
+/** Whether any stage needs the indexer's weights. */
+export function usesIndexer(config: Pick<RunConfig, "stages">): boolean {
+  return config.stages.some(({ attention, kl }) => attention === "sparse" || kl !== "none");
+}
+
+/** Where a stage lies in the run. */
+export interface StageSpan {
+  readonly stage: Stage;
+  readonly index: number;
+  /** Steps of the run before its first. */
+  readonly start: number;
+  readonly end: number;
+  /**
+   * Index of its first batch of training data: that of its first step, or, for a twin, that of the
+   * stage it is compared with (the one after `from` that trains the backbone too).
+   */
+  readonly firstBatch: number;
+}
+
+/** All stages with their places. */
+export function stageSpans(stages: readonly Stage[]): StageSpan[] {
+  const spans: StageSpan[] = [];
+  let start = 0;
+  stages.forEach((stage, index) => {
+    const since = stages.findIndex(({ name }) => name === stage.from);
+    const rival = spans.find(({ index: i, stage: other }) =>
+      stage.from !== null && i > since && other.trains !== "indexer"
+    );
+    const end = start + stage.steps;
+    spans.push({ stage, index, start, end, firstBatch: rival?.firstBatch ?? start });
+    start = end;
+  });
+  return spans;
+}

@@ -1,0 +1,68 @@
+/**
+ * Measurements of the indexer, and the swap test.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import type { Batch } from "../data/dataset.ts";
+import type { Engine, Metrics } from "../engine.ts";
+import { type StageView, viewOf } from "../model/stage_view.ts";
+import { languageModel } from "../model/transformer.ts";
+import { INDEXER_METRICS } from "../ops/indexer_metrics.ts";
+import type { SelectorName } from "../ops/selectors/selectors.ts";
+import type { Stage } from "../stages.ts";
+
+/** Selectors that the swap test compares. */
+export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "random", "recency"];
+
+/**
+ * Compares the indexer with dense attention on a batch. Per layer `index/3/captured_mass` and the
+ * others of `INDEXER_METRICS` (`dense_kl` is KL over all keys), `index/3/distance/0` … (shares of the selected keys by
+ * distance, in powers of two), `index/3/neighbour_overlap`; and the means over layers,
+ * `index/captured_mass` ….
+ */
+export async function measureIndexer(
+  engine: Engine,
+  { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
+): Promise<Metrics> {
+  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true };
+  const loss = languageModel(config, { stage: view });
+  const row = await engine.evaluate(batch, { name: `measure ${stage.name}`, loss });
+  const values: Metrics = {};
+  const sums: Metrics = {};
+  for (const [name, value] of Object.entries(row)) {
+    const [, layer, rest] = name.match(/^index\/(\d+)\/(.+)$/) ?? [];
+    if (layer === undefined) continue;
+    const metric = INDEXER_METRICS[Number(rest)] ?? rest;
+    const key = metric === "kl" ? "dense_kl" : metric;
+    values[`index/${layer}/${key}`] = value;
+    if (!key.startsWith("distance/")) (sums[key] ??= 0), sums[key] += value;
+  }
+  const layers = config.numHiddenLayers;
+  for (const [key, sum] of Object.entries(sums)) {
+    values[`index/${key}`] = sum / (key === "neighbour_overlap" ? Math.max(layers - 1, 1) : layers);
+  }
+  return values;
+}
+
+/**
+ * The same weights under other selectors: mean loss in nats on the batches, as `swap/dense`,
+ * `swap/learned` ….
+ */
+export async function swapTest(
+  engine: Engine,
+  { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
+): Promise<Metrics> {
+  const values: Metrics = {};
+  for (const selector of SWAPPED) {
+    const view: StageView = { ...viewOf(stage, config), selector, kl: "none", measures: false };
+    const variant = { name: `swap ${selector}`, loss: languageModel(config, { stage: view }) };
+    let nats = 0, scored = 0;
+    for (const batch of batches) {
+      nats += (await engine.evaluate(batch, variant)).loss * batch.count;
+      scored += batch.count;
+    }
+    values[`swap/${selector}`] = nats / scored;
+  }
+  return values;
+}
