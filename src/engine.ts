@@ -72,6 +72,8 @@ export interface LossResult {
   readonly logits: Tensor;
   /** `[N, 1]`: the loss of each token, in nats, where the model tells it. */
   readonly nll?: Tensor;
+  /** Further matrices to be looked at, by name. */
+  readonly maps?: Readonly<Record<string, Tensor>>;
 }
 
 /** A model as a function of its parameters and one micro-batch. */
@@ -130,6 +132,8 @@ export interface Engine extends Disposable {
   metrics(): Promise<Metrics[]>;
   /** The metrics of a forward pass, of the model or of a variant with the same parameters. */
   evaluate(batch: Batch, variant?: Variant): Promise<Metrics>;
+  /** The maps of a variant that keeps some, by name. */
+  maps(batch: Batch, variant: Variant): Promise<Map<string, Float32Array | Int32Array>>;
   /** Each token's loss in nats, `[batch.tokens.length]`; 0 where nothing is to be predicted. */
   tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array>;
   /**

@@ -2,7 +2,9 @@
  * Compares this implementation with golden vectors made by Hugging Face transformers.
  *
  * A case is a folder with `config.json`, `weights.safetensors` and `golden.safetensors`; the
- * latter holds `input_ids [B, T]`, `dense.logits`, `dense.loss` and `dense.grad.<parameter>`.
+ * latter holds `input_ids [B, T]`, and for `dense` and `sparse` attention: `logits`, `loss`,
+ * `grad.<parameter>`; and, where the weights have an indexer, per layer `index_scores`, `target`
+ * (head-summed attention), `kl`, `kl_grad.<parameter>` and (sparse) the selection `topk`.
  *
  * @module
  */
@@ -12,8 +14,9 @@ import type { Batch } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { fromHuggingFace } from "../hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
+import type { StageView } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
-import { openDevice } from "../open_device.ts";
+import { type Device, openDevice } from "../open_device.ts";
 import { readSafetensors, type StoredTensor } from "../safetensors.ts";
 
 /** Relative errors allowed: ‖ours − golden‖ / ‖golden‖ of each tensor. */
@@ -46,21 +49,23 @@ export function passes({ tensors }: ParityCase): boolean {
 
 /** The tensor that comes nearest to its tolerance, or is furthest beyond. */
 export function worst({ tensors }: ParityCase): ParityTensor {
-  return tensors.reduce((a, b) => a.relative / a.tolerance >= b.relative / b.tolerance ? a : b);
+  const badness = ({ relative, tolerance }: ParityTensor) =>
+    tolerance > 0 ? relative / tolerance : relative > 0 ? Infinity : 0;
+  return tensors.reduce((a, b) => badness(a) >= badness(b) ? a : b);
 }
 
 /**
- * Compares one case: logits, loss and the gradient of every parameter.
+ * Compares one case: every tensor of its `golden.safetensors`.
  *
  * @throws {UserError} if the folder lacks a file or a tensor
  *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { compareWithGolden, passes, worst } from "./parity.ts";
+ * import { compareWithGolden, passes } from "./parity.ts";
  *
- * const outcome = await compareWithGolden("tests/golden/even", { device: "cpu" });
- * assert(passes(outcome), worst(outcome).name);
+ * const folder = new URL("../../tests/golden/even", import.meta.url).pathname;
+ * assert(passes(await compareWithGolden(folder, { device: "cpu" })));
  * ```
  */
 export async function compareWithGolden(
@@ -70,42 +75,117 @@ export async function compareWithGolden(
   const json = await readJson(join(folder, "config.json"));
   const weights = (await readSafetensors(join(folder, "weights.safetensors"))).tensors;
   const golden = (await readSafetensors(join(folder, "golden.safetensors"))).tensors;
-  const want = (name: string): StoredTensor => {
-    const tensor = golden.get(name);
-    if (!tensor) throw new UserError(`Cannot compare ${folder}: golden.safetensors has no ${name}`);
-    return tensor;
-  };
-  const ids = want("input_ids");
+  const ids = golden.get("input_ids");
+  if (!ids) throw new UserError(`Cannot compare ${folder}: golden.safetensors has no input_ids`);
   const [batchSize, seqLen] = ids.shape;
+  const hasIndexer = [...weights.keys()].some((name) => name.includes(".indexer."));
   const config = resolveConfig({
     ...fromHuggingFace(json),
-    recipe: "dense",
+    recipe: hasIndexer ? "dsa" : "dense",
     device: options.device ?? "auto",
     batchSize,
     seqLen,
   });
-  const parameters = modelParameters(config);
   using device = await openDevice(config.device, { note: options.note });
-  using engine = await device.open({
-    parameters,
-    initial: new Map([...weights].map(([name, { data }]) => [name, data as Float32Array])),
-    loss: languageModel(config),
-    batchSize,
-    seqLen,
-  });
   const batch = nextTokenBatch(ids.data as Int32Array, seqLen);
+  const initial = new Map(
+    [...weights].map(([name, { data }]) => [name, data as Float32Array]),
+  );
   const tensors: ParityTensor[] = [];
-  const compare = (name: string, got: ArrayLike<number>, tolerance: number) => {
-    const relative = relativeError(got, want(name).data);
-    tensors.push({ name, relative, tolerance });
-  };
-  compare("dense.logits", await engine.logits(batch.tokens), tolerances.forward);
-  compare("dense.loss", [(await engine.evaluate(batch)).loss], tolerances.forward);
-  const gradients = await engine.gradients(batch);
-  for (const { name } of parameters) {
-    compare(`dense.grad.${name}`, gradients.get(name)!, tolerances.gradient);
+  for (const mode of ["dense", "sparse"] as const) {
+    const wanted = new Map(
+      [...golden].filter(([name]) => name.startsWith(`${mode}.`))
+        .map(([name, tensor]) => [name.slice(mode.length + 1), tensor]),
+    );
+    if (!wanted.size) continue;
+    const got = await compute(device, { config, mode, batch, initial, hasIndexer });
+    for (const [name, tensor] of wanted) {
+      const values = got.get(name);
+      if (!values) throw new UserError(`Cannot compare ${folder}: nothing here computes ${name}`);
+      tensors.push(compare(`${mode}.${name}`, values, { tensor, seqLen }));
+    }
   }
-  return { case: basename(folder), device: engine.description, tensors };
+  return { case: basename(folder), device: device.gpu?.name ?? "cpu", tensors };
+}
+
+/** Everything that a golden file may hold of one mode, by its names there. */
+async function compute(
+  device: Device,
+  { config, mode, batch, initial, hasIndexer }: {
+    config: RunConfig;
+    mode: "dense" | "sparse";
+    batch: Batch;
+    initial: ReadonlyMap<string, Float32Array>;
+    hasIndexer: boolean;
+  },
+): Promise<Map<string, ArrayLike<number>>> {
+  const selects = mode === "sparse";
+  const stage: StageView = {
+    selector: selects ? "learned" : "dense",
+    indexTopk: Math.min(config.indexTopk, config.seqLen),
+    kl: !hasIndexer ? "none" : selects ? "selected" : "dense",
+    trainsIndexer: hasIndexer,
+    measures: false,
+    maps: hasIndexer,
+  };
+  const loss = languageModel(config, { stage, trains: "both" });
+  const { batchSize, seqLen } = config;
+  const parameters = modelParameters(config);
+  using engine = await device.open({ parameters, initial, loss, batchSize, seqLen });
+  const found = new Map<string, ArrayLike<number>>();
+  found.set("logits", await engine.logits(batch.tokens));
+  for (const [name, value] of Object.entries(await engine.evaluate(batch))) {
+    found.set(name.replace(/^index\/(\d+)\/kl$/, "kl.$1"), [value]);
+  }
+  // The objective is loss + KL: the backbone's gradients are the loss's, the indexer's the KL's.
+  for (const [name, gradient] of await engine.gradients(batch)) {
+    found.set(`${name.includes(".indexer.") ? "kl_grad" : "grad"}.${name}`, gradient);
+  }
+  for (const [name, map] of await engine.maps(batch, { name: "maps", loss })) found.set(name, map);
+  for (const [name, map] of found) {
+    if (!/^(target|index_scores)\./.test(name)) continue;
+    const indices = selects && name.startsWith("target.")
+      ? found.get(name.replace("target", "topk"))!
+      : null;
+    found.set(name, onSupport(map, indices, seqLen));
+  }
+  return found;
+}
+
+/** A map with zeros above the diagonal and, if there is a selection, beside it. */
+function onSupport(
+  map: ArrayLike<number>,
+  indices: ArrayLike<number> | null,
+  seqLen: number,
+): Float32Array {
+  const out = new Float32Array(map.length);
+  const rows = map.length / seqLen;
+  const topk = indices ? indices.length / rows : 0;
+  for (let row = 0; row < rows; row++) {
+    const t = row % seqLen;
+    const keys = indices
+      ? Array.from({ length: topk }, (_, i) => indices[row * topk + i]).filter((s) => s >= 0)
+      : Array.from({ length: t + 1 }, (_, s) => s);
+    for (const s of keys) out[row * seqLen + s] = map[row * seqLen + s];
+  }
+  return out;
+}
+
+/** Selections must be equal; of anything else the relative error is taken. */
+function compare(
+  name: string,
+  got: ArrayLike<number>,
+  { tensor, seqLen }: { tensor: StoredTensor; seqLen: number },
+): ParityTensor {
+  if (name.includes(".topk.")) {
+    let different = got.length === tensor.data.length ? 0 : Infinity;
+    for (let i = 0; i < got.length; i++) different += Number(got[i] !== tensor.data[i]);
+    return { name, relative: different, tolerance: 0 };
+  }
+  const isGradient = /\.(kl_)?grad\./.test(name);
+  const want = name.includes(".index_scores.") ? onSupport(tensor.data, null, seqLen) : tensor.data;
+  const tolerance = isGradient ? tolerances.gradient : tolerances.forward;
+  return { name, relative: relativeError(got, want), tolerance };
 }
 
 /** Every position but a sequence's last predicts the next token. */

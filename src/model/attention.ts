@@ -31,6 +31,8 @@ export interface LayerContext {
   readonly losses: { tensor: Tensor; weight: number }[];
   /** Where it puts what is to be reported. */
   readonly metrics: Record<string, Tensor>;
+  /** Where it puts what is to be looked at, if the stage keeps maps. */
+  readonly maps: Record<string, Tensor>;
   /** Where it puts the mask of its learned selection, if it is measured. */
   readonly selections: Tensor[];
 }

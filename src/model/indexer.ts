@@ -4,6 +4,7 @@
  * @module
  */
 import type { RunConfig } from "../config.ts";
+import { attentionMaps } from "../ops/attention_maps.ts";
 import { columns } from "../ops/columns.ts";
 import { detach } from "../ops/detach.ts";
 import { indexerLoss, type Teacher } from "../ops/indexer_loss.ts";
@@ -113,6 +114,13 @@ export function selectedAttention(
     });
     layer.losses.push({ tensor: kl, weight: config.indexerLossWeight });
     layer.metrics[`index/${layer.index}/kl`] = kl;
+  }
+  if (stage.maps) {
+    const shown = { ...dims, ...indexerDims(indexer(), config) };
+    const { scores, attention } = attentionMaps(indexer(), { q, kv, kPe, lse }, shown);
+    layer.maps[`index_scores.${layer.index}`] = scores;
+    layer.maps[`target.${layer.index}`] = attention;
+    if (indices) layer.maps[`topk.${layer.index}`] = indices;
   }
   if (stage.measures) {
     const learned = stage.selector === "learned" && mask

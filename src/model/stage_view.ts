@@ -19,6 +19,8 @@ export interface StageView {
   readonly trainsIndexer: boolean;
   /** Whether the indexer is compared with dense attention (see `indexerMetrics`). */
   readonly measures: boolean;
+  /** Whether whole maps of scores, attention and selection are kept, to be looked at. */
+  readonly maps?: boolean;
 }
 
 /** Plain dense attention, without indexer. */

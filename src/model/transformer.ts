@@ -28,6 +28,8 @@ export interface TransformerOutput {
   readonly losses: { tensor: Tensor; weight: number }[];
   /** What the layers report, by metric name. */
   readonly metrics: Record<string, Tensor>;
+  /** What is to be looked at, by name. */
+  readonly maps: Record<string, Tensor>;
 }
 
 /** The attention layer of each kind. */
@@ -49,6 +51,7 @@ export function transformer(
   const eps = config.rmsNormEps;
   const losses: TransformerOutput["losses"] = [];
   const metrics: TransformerOutput["metrics"] = {};
+  const maps: TransformerOutput["maps"] = {};
   const selections: Tensor[] = [];
   const embeddings = parameters("model.embed_tokens.weight");
   let x = embedding(tokens, embeddings);
@@ -56,7 +59,7 @@ export function transformer(
     const weight = (name: string, kind = "weight") =>
       parameters(`model.layers.${index}.${name}.${kind}`);
     const layer: LayerContext = {
-      ...{ config, stage, index, batch, seqLen, losses, metrics, selections },
+      ...{ config, stage, index, batch, seqLen, losses, metrics, maps, selections },
       weight: (name, kind) => weight(`self_attn.${name}`, kind),
     };
     const attend = attentionLayers[config.attention];
@@ -72,7 +75,7 @@ export function transformer(
     const overlap = maskOverlap(selections[i - 1], selections[i], { batch, seqLen, topk });
     metrics[`index/${i}/neighbour_overlap`] = overlap;
   }
-  return { logits, losses, metrics };
+  return { logits, losses, metrics, maps };
 }
 
 /**
@@ -85,13 +88,14 @@ export function languageModel(
 ): LossFunction {
   const { stage = denseView, trains = "backbone" } = options;
   return (parameters, inputs): LossResult => {
-    const { logits, losses, metrics } = transformer(config, parameters, { ...inputs, stage });
+    const { logits, losses, metrics, maps } = transformer(config, parameters, { ...inputs, stage });
     const { loss, nll } = crossEntropy(logits, inputs.targets, inputs.inverseCount);
     return {
       losses: trains === "indexer" ? losses : [{ tensor: loss, weight: 1 }, ...losses],
       metrics: { loss, ...metrics },
       logits,
       nll,
+      maps,
     };
   };
 }

@@ -125,6 +125,17 @@ export class TfjsEngine implements Engine {
     return Promise.resolve(metrics);
   }
 
+  maps(batch: Batch, variant: Variant): Promise<Map<string, Float32Array | Int32Array>> {
+    const out = new Map<string, Float32Array | Int32Array>();
+    this.#tidy(() => {
+      for (const [name, tensor] of Object.entries(this.#forwardBatch(batch, variant).maps ?? {})) {
+        const values = this.#backend.read(tensor);
+        out.set(name, tensor.dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values));
+      }
+    });
+    return Promise.resolve(out);
+  }
+
   tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array> {
     let values = new Float32Array();
     this.#tidy(() => {

@@ -42,6 +42,7 @@ interface Evaluation extends Compiled {
   readonly metrics: Storage;
   readonly logits: Matrix;
   readonly nll: Matrix | null;
+  readonly maps: ReadonlyMap<string, Matrix>;
 }
 
 /** The parts of a step: all of it, or, with several micro-batches, the first, the others, the update. */
@@ -148,6 +149,19 @@ export class WebGpuEngine implements Engine {
   async evaluate(batch: Batch, variant?: Variant): Promise<Metrics> {
     const { metrics, names } = this.#evaluated(batch, variant);
     return named(names, await this.#readAll(metrics));
+  }
+
+  async maps(
+    batch: Batch,
+    variant: Variant,
+  ): Promise<Map<string, Float32Array | Int32Array>> {
+    const { plan, maps } = this.#evaluated(batch, variant);
+    const out = new Map<string, Float32Array | Int32Array>();
+    for (const [name, { storage, rows, cols, dtype }] of maps) {
+      const values = await this.#readBuffer(plan.buffer(storage), 0, rows * cols);
+      out.set(name, dtype === "i32" ? new Int32Array(values.buffer) : values);
+    }
+    return out;
   }
 
   async tokenLosses(batch: Batch, variant?: Variant): Promise<Float32Array> {
@@ -295,10 +309,11 @@ export class WebGpuEngine implements Engine {
     const metrics = this.#allocate("metrics of an evaluation", names.length);
     const logits = result.logits as GraphTensor;
     const nll = result.nll as GraphTensor | undefined;
+    const maps = Object.entries(result.maps ?? {}) as [string, GraphTensor][];
     const program = lower(graph, {
       capabilities: this.#gpu.capabilities,
       places: metricPlaces(result.metrics, matrixAt(metrics, 0, { rows: 1, cols: names.length })),
-      keep: nll ? [logits, nll] : [logits],
+      keep: [logits, ...nll ? [nll] : [], ...maps.map(([, tensor]) => tensor)],
     });
     return {
       plan: new Plan(this.#gpu, program, this.#fixed, this.#pool),
@@ -307,6 +322,7 @@ export class WebGpuEngine implements Engine {
       metrics,
       logits: program.locate(logits),
       nll: nll ? program.locate(nll) : null,
+      maps: new Map(maps.map(([name, tensor]) => [name, program.locate(tensor)])),
     };
   }
 
