@@ -79,6 +79,7 @@ export const fields = {
   adamEps: number("training", 1e-8, "of AdamW", { min: Number.MIN_VALUE }),
   clip: orNone(number("training", 0, "largest global gradient norm; none: not clipped"), 1),
   accumulate: integer("training", 1, "micro-batches of a step"),
+  recompute: flag("training", false, "compute activations again in the backward pass: less memory"),
 
   logEvery: integer("log", 10, "steps between rows of metrics.jsonl"),
   evalEvery: integer("log", 100, "steps between evaluations; 0: only at the end", { min: 0 }),

@@ -33,8 +33,15 @@ export function checkTogether(config: RunConfig): void {
           `shared by all ${config.numAttentionHeads} heads; leave the key out or use attention=gqa`,
       );
     }
+    checkIndexer(config, fail);
   } else {
     checkHeads(config, fail);
+    if (config.recipe !== "dense") {
+      fail(
+        `Cannot set recipe=${config.recipe} with attention=${config.attention}: only attention=mla ` +
+          "has an indexer; use recipe=dense",
+      );
+    }
   }
   if (config.data === "") fail("Cannot set data to nothing: name a text file, or data=moby_dick");
   if (config.tokenizer === "bpe" && !isTask(config.data) && config.vocabSize < BYTES) {
@@ -66,6 +73,23 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
   }
 }
 
+function checkIndexer(config: RunConfig, fail: Fail): void {
+  const { recipe, indexInput, indexRope, indexHeadDim, qkRopeHeadDim: rope } = config;
+  if (recipe === "dense") return;
+  if (indexInput === "qLatent" && config.qLoraRank === null) {
+    fail(
+      "Cannot set indexInput=qLatent with qLoraRank=none: queries have no latent; " +
+        "use indexInput=hidden or set qLoraRank",
+    );
+  }
+  if (indexRope !== "none" && indexHeadDim < rope) {
+    fail(
+      `Cannot set indexHeadDim=${indexHeadDim}: rotary embedding turns its first ` +
+        `qkRopeHeadDim=${rope} dims; use indexHeadDim=${rope} or indexRope=none`,
+    );
+  }
+}
+
 function checkHeads(config: RunConfig, fail: Fail): void {
   const { attention, headDim, hiddenSize, numAttentionHeads: heads, numKeyValueHeads: kv } = config;
   if (!Number.isInteger(headDim)) {
@@ -79,9 +103,9 @@ function checkHeads(config: RunConfig, fail: Fail): void {
       `Cannot set headDim=${headDim}: rotary embedding turns pairs, use headDim=${headDim + 1}`,
     );
   }
-  if (attention === "mha" && kv !== heads) {
+  if (attention !== "gqa" && kv !== heads) {
     fail(
-      `Cannot set numKeyValueHeads=${kv} with attention=mha: it has one for each of the ` +
+      `Cannot set numKeyValueHeads=${kv} with attention=${attention}: it has one for each of the ` +
         `${heads} heads; leave the key out or use attention=gqa`,
     );
   }

@@ -5,6 +5,7 @@
  */
 import type { ConfigInput, RunConfig } from "./config.ts";
 import { UserError } from "./errors.ts";
+import { type Stage, usesIndexer } from "./stages.ts";
 
 /** Model keys whose Hugging Face name is the same word in snake_case. */
 const sameWords = [
@@ -20,12 +21,34 @@ const sameWords = [
 ] as const;
 const mlaWords = ["qLoraRank", "kvLoraRank", "qkNopeHeadDim", "qkRopeHeadDim", "vHeadDim"] as const;
 const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
+const ownIndexerWords = [
+  "indexInput",
+  "indexActivation",
+  "indexKeyNorm",
+  "indexRope",
+  "selector",
+] as const;
+
+/** What a `config.json` of model type `latentk` says of its attention. */
+function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
+  const widths = attention === "mla" ? mlaWords : ["headDim"] as const;
+  return [
+    "attention",
+    "window",
+    ...widths,
+    ...(attention === "mosa" ? ["indexTopk"] as const : []),
+  ];
+}
 
 /**
  * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
- * for mha and gqa, `DeepseekV32ForCausalLM` for mla, or `DeepseekV3ForCausalLM` where V3.2 has no
- * such option (queries that are not compressed, half-split rotary layout). A model that no class
- * of transformers computes gets the model type `latentk`, so that loading it there fails.
+ * for mha and gqa, `DeepseekV32ForCausalLM` for mla with an indexer, `DeepseekV3ForCausalLM` for
+ * mla without. A model that no class of transformers computes gets the model type `latentk`, so
+ * that loading it there fails: mosa, a window, an indexer with other conventions than
+ * DeepSeek-V3.2's.
+ *
+ * @param stage whose attention the model has; default: the last. `index_topk` is its selection
+ * where attention is sparse, else no less than `seqLen`, so that every query takes all keys
  *
  * @example
  * ```ts
@@ -35,10 +58,20 @@ const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
  *
  * const json = toHuggingFace(resolveConfig({ attention: "gqa" }));
  * assert.deepEqual(json.architectures, ["LlamaForCausalLM"]);
+ * const config = resolveConfig({ seqLen: 128, indexTopk: 32 });
+ * const indexTopk = config.stages.map((stage) => toHuggingFace(config, stage).index_topk);
+ * assert.deepEqual(indexTopk, [128, 128, 32]);
  * ```
  */
-export function toHuggingFace(config: RunConfig): Record<string, unknown> {
+export function toHuggingFace(
+  config: RunConfig,
+  stage: Pick<Stage, "attention" | "indexTopk"> = config.stages[config.stages.length - 1],
+): Record<string, unknown> {
+  const type = modelType(config, stage);
+  const hasIndexer = usesIndexer(config);
   const common = {
+    ...(architectures[type] ? { architectures: [architectures[type]] } : {}),
+    model_type: type,
     ...snake(config, sameWords),
     hidden_act: "silu",
     max_position_embeddings: config.seqLen,
@@ -53,26 +86,48 @@ export function toHuggingFace(config: RunConfig): Record<string, unknown> {
     use_cache: true,
     dtype: "float32",
   };
-  if (config.attention !== "mla") {
-    return config.ropeInterleave
-      ? { model_type: "latentk", ...common, head_dim: config.headDim }
-      : { ...named("llama", "LlamaForCausalLM"), ...common, head_dim: config.headDim };
+  if (type === "llama") return { ...common, head_dim: config.headDim };
+  const index_topk = stage.attention === "sparse"
+    ? stage.indexTopk
+    : Math.max(config.indexTopk, config.seqLen);
+  const indexer = hasIndexer ? { ...snake(config, indexerWords), index_topk } : {};
+  if (type === "latentk") {
+    return {
+      ...common,
+      ...snake(config, ownWords(config.attention)),
+      ...indexer,
+      ...(hasIndexer ? snake(config, ownIndexerWords) : {}),
+    };
   }
-  const isV32 = config.qLoraRank !== null && config.ropeInterleave;
   return {
-    ...(isV32
-      ? named("deepseek_v32", "DeepseekV32ForCausalLM")
-      : named("deepseek_v3", "DeepseekV3ForCausalLM")),
     ...common,
     ...snake(config, mlaWords),
     qk_head_dim: config.qkNopeHeadDim + config.qkRopeHeadDim,
     head_dim: config.qkRopeHeadDim,
     first_k_dense_replace: config.numHiddenLayers,
     mlp_layer_types: Array(config.numHiddenLayers).fill("dense"),
-    ...(isV32 ? snake(config, indexerWords) : {}),
-    // Attention is dense: every query takes all the keys there are.
-    ...(isV32 ? { index_topk: Math.max(config.indexTopk, config.seqLen) } : {}),
+    ...indexer,
   };
+}
+
+const architectures: Record<string, string | undefined> = {
+  llama: "LlamaForCausalLM",
+  deepseek_v3: "DeepseekV3ForCausalLM",
+  deepseek_v32: "DeepseekV32ForCausalLM",
+};
+
+/** The class of transformers that computes a model, or `latentk`. */
+function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
+  if (config.window !== null && stage.attention === "dense") return "latentk";
+  if (config.attention !== "mla") {
+    return config.attention === "mosa" || config.ropeInterleave ? "latentk" : "llama";
+  }
+  if (!usesIndexer(config)) return "deepseek_v3";
+  const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
+    config.indexInput === "qLatent" && config.indexActivation === "relu" &&
+    config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
+    (stage.attention === "dense" || config.selector === "learned");
+  return isV32 ? "deepseek_v32" : "latentk";
 }
 
 /**
@@ -106,7 +161,14 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
     ropeTheta: ropeTheta(json),
     ropeInterleave: type === "llama" ? false : json.rope_interleave ?? true,
   };
-  if (isMla) {
+  // Whether there are weights of an indexer follows from the stages.
+  if (type === "deepseek_v3" || type === "latentk" && json.index_input === undefined) {
+    config.recipe = "dense";
+  }
+  if (type === "latentk") {
+    const indexer = json.index_input === undefined ? [] : [...indexerWords, ...ownIndexerWords];
+    Object.assign(config, camel(json, [...ownWords(json.attention), ...indexer]));
+  } else if (isMla) {
     refuseExperts(json);
     Object.assign(config, { attention: "mla" }, camel({ q_lora_rank: null, ...json }, mlaWords));
     if (type === "deepseek_v32") Object.assign(config, camel(json, indexerWords));
@@ -158,10 +220,6 @@ function refuse(key: string, json: Record<string, unknown>, expected: string): n
 function ropeTheta(json: Record<string, unknown>): unknown {
   const rope = json.rope_parameters as Record<string, unknown> | undefined;
   return rope?.rope_theta ?? json.rope_theta ?? 10_000;
-}
-
-function named(modelType: string, architecture: string): Record<string, unknown> {
-  return { architectures: [architecture], model_type: modelType };
 }
 
 function snakeCase(key: string): string {

@@ -7,6 +7,8 @@ import { modelParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";
 import { readSafetensors } from "../src/safetensors.ts";
 import {
+  checkpointAt,
+  checkpointView,
   latestCheckpoint,
   loadCheckpoint,
   resumeConfig,
@@ -16,7 +18,16 @@ import {
 import { readMetrics, RunFolder } from "../src/train/run_folder.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
-const config = resolveConfig({ vocabSize: 40, hiddenSize: 16, intermediateSize: 24 });
+const config = resolveConfig({
+  vocabSize: 40,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  numHiddenLayers: 2,
+  recipe: "dsa_twin",
+  steps: 100,
+  seqLen: 64,
+  indexTopk: 9,
+});
 
 function snapshotOf(step: number, changes: Partial<RunConfig> = {}): Snapshot {
   const state: EngineState = { parameters: new Map(), m: new Map(), v: new Map() };
@@ -71,6 +82,38 @@ Deno.test("a checkpoint gives back what was saved, bit for bit", () =>
     assert.equal(metadata.format, "pt");
     assert.deepEqual(tensors.get("model.norm.weight")!.shape, [16]);
     assert.deepEqual(tensors.get("lm_head.weight")!.shape, [40, 16]);
+    const router = tensors.get("model.layers.1.self_attn.indexer.weights_proj.weight")!;
+    assert.deepEqual(router.shape, [config.indexNHeads, 16]);
+  }));
+
+Deno.test("a checkpoint has the attention of the stage it was saved in", () =>
+  withRun(async (run) => {
+    // dense ends at 100, warmup at 120, sparse at 140, its dense twin at 160.
+    const cases: [number, string, number][] = [
+      [0, "dense", 64],
+      [100, "dense", 64],
+      [120, "dense", 64],
+      [121, "learned", 9],
+      [140, "learned", 9],
+      [160, "dense", 64],
+      [9999, "dense", 64],
+    ];
+    for (const [step, selector, indexTopk] of cases) {
+      const path = await saveCheckpoint(run, snapshotOf(step));
+      const hf = JSON.parse(Deno.readTextFileSync(join(path, "config.json")));
+      assert.equal(hf.index_topk, indexTopk, `step ${step}`);
+      const { kl, trainsIndexer, ...view } = checkpointView(await loadCheckpoint(path));
+      assert.deepEqual([view.selector, kl, trainsIndexer], [selector, "none", false]);
+    }
+  }));
+
+Deno.test("a checkpoint that a later stage starts from is kept", () =>
+  withRun(async (run) => {
+    for (const step of [50, 100, 110, 120, 140]) {
+      await saveCheckpoint(run, snapshotOf(step, { keepCheckpoints: 1 }));
+    }
+    assert.deepEqual(names(join(run, "checkpoints")), ["step_000100", "step_000140"]);
+    assert.equal((await loadCheckpoint(checkpointAt(run, 100))).step, 100);
   }));
 
 Deno.test("the newest checkpoints are kept, the others removed", () =>
@@ -163,25 +206,39 @@ Deno.test("damaged and foreign checkpoints are refused by name", () =>
   }));
 
 Deno.test("a resumed run may be longer, but not another model", () => {
-  const saved = { ...config, name: "x_001" };
-  const typed = ["resume=runs/x_001", "steps=900", "logEvery=1", "device=cpu", "hiddenSize=16"];
-  const again = resumeConfig(saved, typed);
-  assert.deepEqual(again, {
+  const saved = resolveConfig({ ...config, name: "x_001" });
+  const typed = [
+    "resume=runs/x_001",
+    "twin.steps=900",
+    "logEvery=1",
+    "device=cpu",
+    "hiddenSize=16",
+  ];
+  const [dense, warmup, sparse, twin] = saved.stages;
+  assert.deepEqual(resumeConfig(saved, typed), {
     ...saved,
     resume: "runs/x_001",
-    steps: 900,
+    stages: [dense, warmup, sparse, { ...twin, steps: 900 }],
     logEvery: 1,
     device: "cpu",
   });
+  const alone = resolveConfig({ recipe: "dense", steps: 100 });
+  assert.equal(resumeConfig(alone, ["steps=900"]).stages[0].steps, 900);
   const cases: [string, RegExp][] = [
     ["hiddenSize=32", /hiddenSize=32.*hiddenSize=16; leave it out, or start a new run/],
+    ["clip=none", /clip=none.*clip=1/],
     ["qLoraRank=none", /qLoraRank=none.*qLoraRank=48/],
+    ["attention=gqa", /attention=gqa.*attention=mla/],
+    ["recipe=dense", /recipe=dense.*recipe=dsa_twin/],
     ["data=sotu", /data=sotu.*data=moby_dick/],
-    ["lr=1", /lr=1:.*lr=0\.003/],
+    ["lr=1", /lr=1:.*lr=0\.004/],
     ["seed=1", /seed=1/],
     ["preset=small", /preset=small/],
     ["name=y", /name=y.*name=x_001/],
     ["needleDepths=0.5", /needleDepths=0\.5.*none/],
+    ["steps=900", /other stages: .*\(twin\.steps=…\)/],
+    ["warmup.steps=900", /other stages/],
+    ["twin.lr=1", /other stages/],
   ];
   for (const [word, expected] of cases) {
     assert.throws(() => resumeConfig(saved, [word]), (error) => {

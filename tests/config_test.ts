@@ -9,7 +9,9 @@ import {
 import { type Field, groups } from "../src/fields.ts";
 import { UserError } from "../src/errors.ts";
 import { fromHuggingFace, toHuggingFace } from "../src/hugging_face.ts";
+import { modelParameters } from "../src/model/parameters.ts";
 import { presets } from "../src/presets.ts";
+import { stageFields } from "../src/stages.ts";
 import { suggest } from "../src/suggest.ts";
 
 /** The message of the UserError that `body` throws; it must be one plain line. */
@@ -38,10 +40,10 @@ Deno.test("preset, then experiment, then typed keys", () => {
 
 Deno.test("every preset resolves, and a resolved configuration resolves to itself", () => {
   for (const preset of Object.keys(presets)) {
-    for (const attention of ["mha", "gqa", "mla"]) {
+    for (const attention of ["mha", "gqa", "mla", "mosa"]) {
       const config = resolveConfig({}, [`preset=${preset}`, `attention=${attention}`]);
       assert.deepEqual(resolveConfig(JSON.parse(JSON.stringify(config))), config);
-      assert.deepEqual(Object.keys(config).sort(), [...configKeys].sort());
+      assert.deepEqual(Object.keys(config).sort(), [...configKeys, "stages"].sort());
     }
   }
 });
@@ -79,6 +81,10 @@ Deno.test("numbers, lists, texts and none are read as written", () => {
     needleDepths: [0, 0.5, 1],
     name: "7",
   });
+  assert.deepEqual(parseOverrides(["lr=1", "warmup.steps=20", "sparse.from=none"]), {
+    lr: 1,
+    stages: [{ name: "warmup", steps: 20 }, { name: "sparse", from: null }],
+  });
 });
 
 Deno.test("a mistyped key gets the nearest one", () => {
@@ -115,7 +121,10 @@ Deno.test("a wrong value says what was expected", () => {
     ["lr", /key=value/],
     ["=3", /key=value/],
     ["--steps=3", /write steps=3, without dashes/],
-    ["warmup.steps=200", /no stage "warmup".*steps=/],
+    ["warmpu.steps=200", /no stage "warmpu", did you mean warmup\?/],
+    ["warmup.lr=fast", /warmup\.lr=fast: expected a number from 0/],
+    ["warmup.step=2", /warmup\.step: did you mean warmup\.steps\?/],
+    [".steps=2", /did you mean steps\?/],
   ];
   for (const [word, expected] of cases) {
     assert.match(userError(() => resolveConfig({}, [word])), expected);
@@ -128,8 +137,16 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["numKeyValueHeads=2", /numKeyValueHeads=2 with attention=mla/],
     ["attention=mha numKeyValueHeads=2", /attention=gqa/],
     ["attention=gqa numKeyValueHeads=3", /divide numAttentionHeads=4; use one of 1, 2, 4/],
-    ["attention=mha numAttentionHeads=3 hiddenSize=95", /hiddenSize=95 with numAttentionHeads=3.*96/],
+    [
+      "attention=mha numAttentionHeads=3 hiddenSize=95",
+      /hiddenSize=95 with numAttentionHeads=3.*96/,
+    ],
     ["attention=mha headDim=9", /headDim=9.*headDim=10/],
+    ["attention=mosa headDim=9", /headDim=9.*headDim=10/],
+    ["attention=mosa numKeyValueHeads=2", /numKeyValueHeads=2 with attention=mosa.*attention=gqa/],
+    ["attention=gqa recipe=dsa", /recipe=dsa with attention=gqa.*recipe=dense/],
+    ["qLoraRank=none indexInput=qLatent", /indexInput=qLatent with qLoraRank=none.*=hidden/],
+    ["indexHeadDim=4", /indexHeadDim=4: .*qkRopeHeadDim=8.*indexHeadDim=8 or indexRope=none/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],
     ["schedule=wsd steps=10 warmupSteps=5 decaySteps=6", /decaySteps=6/],
     ["tokenizer=bpe vocabSize=100", /vocabSize=100/],
@@ -139,16 +156,30 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
   for (const [words, expected] of cases) {
     assert.match(userError(() => resolveConfig({}, words.split(" "))), expected);
   }
-  resolveConfig({}, "schedule=cosine steps=10 warmupSteps=5 decaySteps=6".split(" "));
+  const allowed = [
+    "schedule=cosine steps=10 warmupSteps=5 decaySteps=6",
+    "qLoraRank=none",
+    "indexHeadDim=4 indexRope=none",
+    "indexHeadDim=4 recipe=dense",
+    "indexTopk=9999",
+  ];
+  for (const words of allowed) resolveConfig({}, words.split(" "));
 });
 
 Deno.test("the help text has every key once, with a line of meaning", () => {
   const help = describeFields();
-  for (const key of configKeys) {
-    const field: Field<unknown> = fields[key];
-    assert(groups.includes(field.group));
-    assert.equal(help.match(new RegExp(`^  ${key} .*${"\\["}`, "gm"))?.length, 1, key);
-    assert(field.describe.length > 4 && !field.describe.includes("\n"), key);
+  const [keys, stageKeys] = help.split(/^stage .*\n/m);
+  const tables: [string, Record<string, Field<unknown>>][] = [
+    [keys, fields],
+    [stageKeys, stageFields],
+  ];
+  for (const [text, table] of tables) {
+    for (const [key, field] of Object.entries(table)) {
+      assert(groups.includes(field.group));
+      assert.equal(text.match(new RegExp(`^  ${key} .*${"\\["}`, "gm"))?.length, 1, key);
+      assert(field.describe.length > 4 && !field.describe.includes("\n"), key);
+    }
+    assert.equal(text.match(/^ {2}\w/gm)?.length, Object.keys(table).length);
   }
 });
 
@@ -226,25 +257,53 @@ Deno.test("what would change the maths is refused by name", () => {
 });
 
 Deno.test("a model's config.json gives the model back", () => {
-  const model = configKeys.filter((key) => fields[key].group === "model");
+  const model = configKeys.filter((key) => ["model", "indexer"].includes(fields[key].group));
   const cases = [
     ["deepseek_v32", ""],
-    ["deepseek_v3", "qLoraRank=none"],
-    ["deepseek_v3", "ropeInterleave=false"],
+    ["deepseek_v32", "recipe=sparse"],
+    ["deepseek_v32", "recipe=dsa_twin selector=random indexTopk=200"],
+    ["latentk", "selector=random"],
+    ["latentk", "qLoraRank=none"],
+    ["latentk", "ropeInterleave=false"],
+    ["latentk", "indexActivation=none"],
+    ["latentk", "indexKeyNorm=none"],
+    ["latentk", "indexRope=interleaved"],
+    ["latentk", "indexInput=kvLatent"],
+    ["deepseek_v32", "window=20"],
+    ["latentk", "window=20 recipe=dense"],
+    ["deepseek_v3", "recipe=dense indexRope=none"],
+    ["deepseek_v3", "recipe=dense qLoraRank=none"],
+    ["deepseek_v3", "recipe=dense ropeInterleave=false"],
     ["llama", "attention=mha"],
     ["llama", "attention=gqa numKeyValueHeads=1 headDim=10 ropeTheta=500"],
-    ["latentk", "attention=gqa ropeInterleave=true tieWordEmbeddings=true"],
+    ["latentk", "attention=gqa ropeInterleave=true tieWordEmbeddings=true headDim=10"],
+    ["latentk", "attention=mha window=9"],
+    ["latentk", "attention=mosa indexTopk=7"],
   ];
   for (const [type, words] of cases) {
     const config = resolveConfig({ vocabSize: 99 }, words.split(" ").filter(Boolean));
     const json = JSON.parse(JSON.stringify(toHuggingFace(config)));
-    assert.equal(json.model_type, type);
-    const back = resolveConfig(fromHuggingFace(json));
-    const used = model.filter((key) => key in fromHuggingFace(json));
+    assert.equal(json.model_type, type, words);
+    assert.equal("architectures" in json, type !== "latentk", words);
+    const given = fromHuggingFace(json);
+    const back = resolveConfig(given);
+    const used = model.filter((key) => key in given);
     assert(used.length >= 12);
-    for (const key of used) assert.equal(back[key], config[key], `${type}: ${key}`);
+    for (const key of used) assert.equal(back[key], config[key], `${words}: ${key}`);
+    assert.deepEqual(modelParameters(back), modelParameters(config), words);
   }
-  // A dense model must not become a sparse one in transformers.
-  const { index_topk } = toHuggingFace(resolveConfig({ seqLen: 300, indexTopk: 7 }));
-  assert.equal(index_topk, 300);
+});
+
+Deno.test("transformers selects as many keys as the stage of the checkpoint", () => {
+  const config = resolveConfig({ seqLen: 300, indexTopk: 7 }, ["sparse.indexTopk=9"]);
+  const topk = config.stages.map((stage) => toHuggingFace(config, stage).index_topk);
+  // A dense model must not become a sparse one there.
+  assert.deepEqual(topk, [300, 300, 9]);
+  assert.equal(toHuggingFace(config).index_topk, 9);
+  assert.equal("index_topk" in toHuggingFace(resolveConfig({ recipe: "dense" })), false);
+  const other = resolveConfig({}, ["selector=recency"]);
+  assert.deepEqual(
+    other.stages.map((stage) => toHuggingFace(other, stage).model_type),
+    ["deepseek_v32", "deepseek_v32", "latentk"],
+  );
 });

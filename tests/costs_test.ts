@@ -8,56 +8,171 @@ import {
   trainingFlopsPerToken,
 } from "../src/costs.ts";
 
+const seed = Math.floor(Math.random() * 2 ** 32);
+/** A fresh even number from 2 to 20. */
+function fresh(salt: number): number {
+  return 2 + 2 * (Math.floor(seed / 5 ** salt) % 10);
+}
+
+/** Keys that the queries of a sequence see together, by counting. */
+function pairs(seqLen: number, most = Infinity): number {
+  let sum = 0;
+  for (let t = 0; t < seqLen; t++) sum += Math.min(t + 1, most);
+  return sum;
+}
+
+function nearly(got: number, want: number, message: string): void {
+  assert(Math.abs(got - want) <= 1e-9 * Math.abs(want), `${message}: ${got}, not ${want}`);
+}
+
 Deno.test("presets have as many parameters as the PyTorch baseline", () => {
-  const expected = { tiny: 952_064, small: 13_179_648, base: 92_530_944, long: 28_717_056 };
-  for (const [preset, total] of Object.entries(expected)) {
-    const config = resolveConfig({ preset: preset as RunConfig["preset"] });
-    assert.equal(countParameters(config).total, total, preset);
+  const expected = {
+    dense: { tiny: 952_064, small: 13_179_648, base: 92_530_944, long: 28_717_056 },
+    dsa: { tiny: 1_019_904, small: 13_936_128, base: 97_988_352, long: 30_061_568 },
+  };
+  for (const [recipe, totals] of Object.entries(expected)) {
+    for (const [preset, total] of Object.entries(totals)) {
+      const config = resolveConfig({}, [`preset=${preset}`, `recipe=${recipe}`]);
+      assert.equal(countParameters(config).total, total, `${preset} ${recipe}`);
+    }
   }
 });
 
 Deno.test("the parts add up", () => {
   for (const tieWordEmbeddings of [true, false]) {
-    const config = resolveConfig({ tieWordEmbeddings, vocabSize: 77 });
-    const { total, ...parts } = countParameters(config);
-    assert.equal(Object.values(parts).reduce((a, b) => a + b), total);
-    assert.equal(parts.head, tieWordEmbeddings ? 0 : 77 * config.hiddenSize);
-    const { total: all, ...flops } = forwardFlopsPerToken(config);
-    assert.equal(Object.values(flops).reduce((a, b) => a + b), all);
-    assert.equal(flops.head, 2 * 77 * config.hiddenSize);
-    assert.equal(trainingFlopsPerToken(config), 3 * all);
+    for (const recipe of ["dense", "dsa_twin"] as const) {
+      const config = resolveConfig({ tieWordEmbeddings, vocabSize: 77, recipe });
+      const { total, ...parts } = countParameters(config);
+      assert.equal(Object.values(parts).reduce((a, b) => a + b), total);
+      assert.equal(parts.head, tieWordEmbeddings ? 0 : 77 * config.hiddenSize);
+      assert.equal(parts.indexer > 0, recipe !== "dense");
+      for (const stage of config.stages) {
+        const { total: all, ...flops } = forwardFlopsPerToken(config, stage);
+        assert.equal(Object.values(flops).reduce((a, b) => a + b), all);
+        assert.equal(flops.head, 2 * 77 * config.hiddenSize);
+      }
+      const last = config.stages[config.stages.length - 1];
+      assert.deepEqual(forwardFlopsPerToken(config), forwardFlopsPerToken(config, last));
+      assert.equal(trainingFlopsPerToken(config), 3 * forwardFlopsPerToken(config).total);
+    }
   }
 });
 
 Deno.test("core attention is 2 ctx H (n + r + v) a layer", () => {
-  const mla = resolveConfig({ seqLen: 9, numHiddenLayers: 3, numAttentionHeads: 5 }, [
-    "qkNopeHeadDim=6",
-    "qkRopeHeadDim=4",
-    "vHeadDim=7",
-  ]);
-  // Summed over the positions of a sequence, one query sees 1, 2 … 9 keys.
-  let pairs = 0;
-  for (let t = 0; t < 9; t++) pairs += t + 1;
-  assert.equal(forwardFlopsPerToken(mla).core * 9, 3 * pairs * 2 * 5 * (6 + 4 + 7));
+  const sizes = { seqLen: 9, numHiddenLayers: 3, numAttentionHeads: 5, recipe: "dense" } as const;
+  const mla = resolveConfig(sizes, ["qkNopeHeadDim=6", "qkRopeHeadDim=4", "vHeadDim=7"]);
+  assert.equal(forwardFlopsPerToken(mla).core * 9, 3 * pairs(9) * 2 * 5 * (6 + 4 + 7));
   const gqa = resolveConfig({ seqLen: 9, attention: "gqa", headDim: 10, numHiddenLayers: 2 });
   assert.equal(forwardFlopsPerToken(gqa).core, 2 * 2 * 5 * 4 * 20);
+  const window = resolveConfig({ ...gqa, window: 4 });
+  nearly(forwardFlopsPerToken(window).core * 9, 2 * 2 * pairs(9, 4) * 4 * 20, "window");
+  assert.equal(
+    forwardFlopsPerToken(resolveConfig({ ...gqa, window: 50 })).core,
+    2 * 2 * 5 * 4 * 20,
+  );
+  // Each of 4 heads has its own 5 tokens of a sequence.
+  const mosa = resolveConfig({ seqLen: 9, attention: "mosa", headDim: 10, indexTopk: 5 });
+  nearly(forwardFlopsPerToken(mosa).core * 9, 3 * 2 * pairs(5) * 4 * 20, "mosa");
 });
 
-Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r", () => {
+Deno.test("an indexer's work, stage by stage", () => {
+  const [seqLen, topk, heads, width, rope] = [40, fresh(0), fresh(1), fresh(2) + 20, fresh(3)];
+  const config = resolveConfig({ seqLen, recipe: "dsa_twin", hiddenSize: 64, numHiddenLayers: 3 }, [
+    `indexTopk=${topk}`,
+    `indexNHeads=${heads}`,
+    `indexHeadDim=${width}`,
+    `qkRopeHeadDim=${rope}`,
+    "qLoraRank=24",
+    "numAttentionHeads=5",
+    "qkNopeHeadDim=6",
+    "vHeadDim=7",
+  ]);
+  const label = `seed ${seed}`;
+  const products = 3 * (24 * heads * width + 64 * width + 64 * heads);
+  assert.equal(countParameters(config).indexer, products + 3 * 2 * width, label);
+  const [dense, warmup, sparse, twin] = config.stages.map((stage) =>
+    forwardFlopsPerToken(config, stage)
+  );
+  assert.deepEqual(twin, dense);
+  assert.deepEqual([dense.indexerProjections, dense.indexScores], [0, 0]);
+  const scores = 3 * 2 * pairs(seqLen) * heads * (width + 1) / seqLen;
+  for (const { indexerProjections, indexScores } of [warmup, sparse]) {
+    assert.equal(indexerProjections, 2 * products, label);
+    nearly(indexScores, scores, label);
+  }
+  assert.equal(warmup.core, dense.core);
+  const core = (most: number) => 3 * 2 * pairs(seqLen, most) * 5 / seqLen;
+  nearly(sparse.core, core(topk) * (6 + rope + 7), label);
+
+  const training = config.stages.map((stage) => trainingFlopsPerToken(config, stage));
+  // Frozen backbone forward only; no gradient for the indexer's inputs; the teacher's scores.
+  const whole = dense.total + 4 * products + 3 * scores + core(Infinity) * (6 + rope);
+  nearly(training[1], whole, label);
+  const backbone = dense.total - dense.core + sparse.core;
+  const selected = 2 * 3 * 2 * pairs(seqLen, topk) * heads * (width + 1) / seqLen;
+  const sum = 3 * backbone + 4 * products + scores + selected + core(topk) * (6 + rope);
+  nearly(training[2], sum, label);
+  assert.equal(training[3], training[0]);
+
+  // The dense teacher and the oracle need dense attention besides.
+  const denseCore = core(Infinity) * (6 + rope + 7);
+  const last = { ...config.stages[2] };
+  nearly(
+    trainingFlopsPerToken({ ...config, klTarget: "renormalized" }, last),
+    sum + denseCore,
+    label,
+  );
+  const oracle = trainingFlopsPerToken({ ...config, selector: "oracle" }, last);
+  nearly(oracle, sum + denseCore - scores + selected / 2, label);
+});
+
+Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more", () => {
   const cache = (...typed: string[]) => cachePerToken(resolveConfig({}, typed));
   assert.equal(cache("attention=mha", "headDim=6").elementsPerLayer, 2 * 4 * 6);
   assert.equal(cache("attention=gqa", "headDim=6", "numKeyValueHeads=2").elementsPerLayer, 24);
-  const mla = cache("kvLoraRank=20", "qkRopeHeadDim=6", "numHiddenLayers=5");
-  assert.deepEqual(mla, { elementsPerLayer: 26, elements: 130, bytes: 520 });
+  const sizes = ["kvLoraRank=20", "qkRopeHeadDim=6", "numHiddenLayers=5", "seqLen=50"];
+  const mla = { elementsPerLayer: 26, elements: 130, bytes: 520, readPerLayer: 50 * 26 };
+  assert.deepEqual(cache(...sizes, "recipe=dense"), mla);
+  assert.deepEqual(cache(...sizes, "recipe=dsa_twin"), mla);
+  const dsa = [...sizes, "recipe=dsa", "indexHeadDim=10", "indexTopk=7"];
+  const elements = { elementsPerLayer: 36, elements: 180, bytes: 720 };
+  assert.deepEqual(cache(...dsa), { ...elements, readPerLayer: 50 * 10 + 7 * 26 });
+  assert.equal(cache(...dsa, "indexTopk=70").readPerLayer, 50 * 36);
+  assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, readPerLayer: 7 * 26 });
+  assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
+  assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);
+  assert.equal(cache("attention=mosa", "headDim=6", "indexTopk=9").readPerLayer, 9 * 48);
   // DeepSeek-V2, table 1: 34.6 thousand elements a token.
-  assert.equal(cache("kvLoraRank=512", "qkRopeHeadDim=64", "numHiddenLayers=60").elements, 34_560);
+  const v2 = cache("kvLoraRank=512", "qkRopeHeadDim=64", "numHiddenLayers=60", "recipe=dense");
+  assert.equal(v2.elements, 34_560);
 });
 
 Deno.test("costs are described in a few lines", () => {
-  const text = describeCosts(resolveConfig({ preset: "tiny" }));
-  assert.equal(text.split("\n").length, 4);
-  assert.match(text, /952 k/);
-  assert.match(text, /80 elements a layer.*320, 4\.0 times/);
-  assert.doesNotMatch(describeCosts(resolveConfig({ attention: "mha" })), /times as many/);
-  assert.throws(() => describeCosts(resolveConfig({ tokenizer: "char" })), RangeError);
+  const describe = (base: Partial<RunConfig>) => describeCosts(resolveConfig(base));
+  const dense = describe({ preset: "tiny", recipe: "dense" });
+  assert.equal(dense.split("\n").length, 5);
+  assert.match(dense, /952 k/);
+  assert.match(dense, /80 elements a layer.*320, 4\.0 times/);
+  assert.doesNotMatch(dense, /index/);
+  assert.doesNotMatch(describe({ attention: "mha" }), /times as many/);
+  assert.throws(() => describe({ tokenizer: "char" }), RangeError);
+
+  // Of the sparse stage, though the twin comes last.
+  for (const recipe of ["dsa", "dsa_twin"] as const) {
+    const dsa = describe({ preset: "tiny", recipe });
+    assert.equal(dsa.split("\n").length, 7);
+    assert.match(dsa, /dense \S+ GFLOP, warmup \S+ GFLOP, sparse \S+ GFLOP/);
+    assert.match(dsa, /112 elements a layer \(latent and rope key 80, index key 32\)/);
+    assert.match(dsa, /reads 13,312 elements.*dense attention 20,480/);
+    assert.match(dsa, /not shrink the stored cache.*quadratic.*264 FLOP a pair of tokens, not 640/);
+  }
+  assert.doesNotMatch(describe({ selector: "recency" }), /quadratic|oversized/);
+});
+
+Deno.test("an oversized indexer is warned of from a fifth of dense attention on", () => {
+  const warns = (indexNHeads: number) =>
+    /oversized indexer/.test(describeCosts(resolveConfig({ indexNHeads, indexHeadDim: 15 })));
+  // H (n + r + v) = 4 (16 + 8 + 16) = 160: a fifth is 32, two heads of 15 + 1.
+  assert.equal(warns(2), false);
+  assert.equal(warns(3), true);
 });

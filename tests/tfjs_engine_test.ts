@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import type { Tensor as TfTensor } from "@tensorflow/tfjs-core";
-import type { EngineOptions, GroupHyper, LossFunction, ParameterSpec, StepHyper } from "../src/engine.ts";
+import type {
+  EngineOptions,
+  GroupHyper,
+  LossFunction,
+  ParameterSpec,
+  StepHyper,
+} from "../src/engine.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../src/ops/op.ts";
 import { TfjsBackend, type TfjsKind } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";

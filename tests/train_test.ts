@@ -7,7 +7,7 @@ const CLI = new URL("../src/train/cli.ts", import.meta.url).pathname;
 const SAMPLE = new URL("../src/infer/cli.ts", import.meta.url).pathname;
 const TEXT = new URL("fixtures/moby_excerpt.txt", import.meta.url).pathname;
 /** A model small enough to train for a few steps in a moment. */
-const SMALL = [
+const MODEL = [
   `data=${TEXT}`,
   "hiddenSize=32",
   "numHiddenLayers=1",
@@ -15,13 +15,23 @@ const SMALL = [
   "intermediateSize=48",
   "batchSize=2",
   "seqLen=32",
-  "steps=90",
+  "indexTopk=8",
   "logEvery=4",
   "evalEvery=30",
   "evalBatches=1",
   "saveEvery=9",
   "sampleEvery=45",
   "sampleTokens=5",
+];
+/** All stages, some steps of each. */
+const SMALL = [
+  ...MODEL,
+  "recipe=dsa_twin",
+  "steps=36",
+  "warmup.steps=18",
+  "sparse.steps=18",
+  "twin.steps=18",
+  "measureEvery=30",
 ];
 
 const decoder = new TextDecoder();
@@ -66,19 +76,25 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
   const want = await outcome(whole);
   assert.equal(want.step, 90);
   assert.equal(readSummary(whole)!.status, "done");
-  const due = Array.from({ length: 90 }, (_, i) => i + 1)
-    .filter((step) => step % 4 === 0 || step % 30 === 0);
+  // Besides the cadences: the ends of the stages, and the indexer's first step in each.
+  const due = Array.from({ length: 90 }, (_, i) => i + 1).filter((step) =>
+    step % 4 === 0 || step % 30 === 0 || [36, 54, 72, 37, 55].includes(step)
+  );
   assert.deepEqual(want.metrics.map((row) => row.step), due);
 
   await t.step("again", async () => {
     assert.deepEqual(await outcome(await trainIn(cwd, ...SMALL, "name=again")), want);
   });
 
-  for (const signal of ["SIGKILL", "SIGINT"] as const) {
-    await t.step(signal, async () => {
-      const folder = join(cwd, "runs", signal);
-      const child = command(CLI, [...SMALL, `name=${signal}`], cwd).spawn();
-      const isSaved = () => latestCheckpoint(folder).then(() => true, () => false);
+  // Stopped in the dense stage, in the sparse stage, and in the twin, which started elsewhere.
+  const stops = [["SIGKILL", 9], ["SIGINT", 63], ["SIGKILL", 81]] as const;
+  for (const [signal, after] of stops) {
+    await t.step(`${signal} after step ${after}`, async () => {
+      const name = `${signal}_${after}`;
+      const folder = join(cwd, "runs", name);
+      const child = command(CLI, [...SMALL, `name=${name}`], cwd).spawn();
+      const isSaved = () =>
+        latestCheckpoint(folder).then((path) => Number(path.slice(-6)) >= after, () => false);
       while (!await isSaved()) await new Promise((resolve) => setTimeout(resolve, 5));
       child.kill(signal);
       const { code, stderr } = await child.output();
@@ -86,12 +102,45 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
       assert.equal(readSummary(folder)!.status, signal === "SIGINT" ? "interrupted" : "running");
       const { step } = await loadCheckpoint(await latestCheckpoint(folder));
       assert(step < 90, "stopped before its end");
-      const resumed = await trainIn(cwd, `resume=${join("runs", signal)}`);
+      const resumed = await trainIn(cwd, `resume=${join("runs", name)}`);
       assert.equal(resumed, folder);
       assert.deepEqual(await outcome(resumed), want);
       assert.equal(readSummary(folder)!.status, "done");
     });
   }
+
+  await t.step("killed before anything was saved", async () => {
+    const folder = join(cwd, "runs/early");
+    const child = command(CLI, [...SMALL, "name=early"], cwd).spawn();
+    const isStarted = () => Deno.stat(join(folder, "env.json")).then(() => true, () => false);
+    while (!await isStarted()) await new Promise((resolve) => setTimeout(resolve, 1));
+    child.kill("SIGKILL");
+    await child.output();
+    await Deno.remove(join(folder, "checkpoints"), { recursive: true }).catch(() => {});
+    await trainIn(cwd, "resume=runs/early");
+    assert.deepEqual(await outcome(folder), want);
+  });
+
+  await t.step("the twin saw the tokens of the sparse stage", () => {
+    const at = (step: number) => want.metrics.find((row) => row.step === step)!;
+    assert.equal(at(56).stage, 2);
+    assert.equal(at(76).stage, 3);
+    // Both start from the same weights: dense attention, but for the keys left out.
+    const [sparse, dense] = [at(56), at(76)] as Record<string, number>[];
+    assert(Math.abs(sparse["train/loss"] - dense["train/loss"]) < 0.2);
+  });
+
+  await t.step("the indexer is measured and its selection swapped", () => {
+    const last = Object.assign({}, ...want.metrics) as Record<string, number>;
+    for (const name of ["captured_mass", "oracle_mass", "random_mass", "set_overlap", "dense_kl"]) {
+      assert(Number.isFinite(last[`index/${name}`]), name);
+      assert(Number.isFinite(last[`index/0/${name}`]), name);
+    }
+    assert(last["index/captured_mass"] <= last["index/oracle_mass"] + 1e-6);
+    for (const selector of ["dense", "learned", "oracle", "random", "recency"]) {
+      assert(Number.isFinite(last[`swap/${selector}`]), selector);
+    }
+  });
 
   await t.step("sample", async () => {
     const args = ["runs/whole", "prompt=Whale", "sampleTokens=7", "temperature=0"];
@@ -114,7 +163,7 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
 
 Deno.test("a run that diverges is marked failed with its step", async () => {
   const cwd = await Deno.makeTempDir();
-  const args = [...SMALL, "name=wild", "lr=1e30", "clip=none", "warmupSteps=0"];
+  const args = [...MODEL, "recipe=dense", "name=wild", "lr=1e30", "clip=none", "warmupSteps=0"];
   const { code, stderr, stdout } = await run(CLI, args, cwd);
   assert.equal(code, 1, stderr);
   assert.match(stderr, /error: Training diverged at step \d+: \S+ is NaN; lower lr/);
@@ -125,10 +174,10 @@ Deno.test("a run that diverges is marked failed with its step", async () => {
   await Deno.remove(cwd, { recursive: true });
 });
 
-for (const attention of ["mha", "gqa"]) {
+for (const attention of ["mha", "gqa", "mla"]) {
   Deno.test(`attention=${attention} trains on the CPU as on WebGPU`, async () => {
     const cwd = await Deno.makeTempDir();
-    const args = [...SMALL, "steps=6", "logEvery=1", `attention=${attention}`];
+    const args = [...MODEL, "recipe=dense", "steps=6", "logEvery=1", `attention=${attention}`];
     const [gpu, cpu] = [
       await outcome(await trainIn(cwd, ...args, "device=webgpu", "name=gpu")),
       await outcome(await trainIn(cwd, ...args, "device=cpu", "name=cpu")),
@@ -143,12 +192,27 @@ for (const attention of ["mha", "gqa"]) {
   });
 }
 
+Deno.test("the three stages run on the CPU, and MoSA and a window on WebGPU", async () => {
+  const cwd = await Deno.makeTempDir();
+  const few = ["steps=3", "logEvery=1", "sampleTokens=0"];
+  const stages = [...MODEL, ...few, "warmup.steps=2", "sparse.steps=2", "measureEvery=2"];
+  assert.equal((await outcome(await trainIn(cwd, ...stages, "device=cpu"))).step, 7);
+  for (const baseline of ["attention=mosa", "window=6"]) {
+    const folder = await trainIn(cwd, ...MODEL, ...few, "recipe=dense", baseline);
+    assert.equal((await outcome(folder)).step, 3);
+  }
+  await Deno.remove(cwd, { recursive: true });
+});
+
 const WRONG: [args: string[], message: RegExp][] = [
   [["quikstart"], /experiment "quikstart": did you mean quickstart\?/],
   [["stepz=3"], /"stepz": did you mean steps\?/],
   [["steps=many"], /steps=many: expected a whole number/],
   [["--fast"], /"--fast": the options are --help/],
-  [["attention=mqa"], /attention=mqa: expected mha \| gqa \| mla/],
+  [["warmpu.steps=3"], /warmpu\.steps: there is no stage "warmpu", did you mean warmup\?/],
+  [["warmup.stepz=3"], /warmup\.stepz: did you mean warmup\.steps\?/],
+  [["attention=mha", "recipe=dsa"], /only attention=mla has an indexer|recipe=dsa/],
+  [["attention=mqa"], /attention=mqa: expected mha \| gqa \| mla \| mosa/],
   [["qkRopeHeadDim=7"], /qkRopeHeadDim=7/],
   [["attention=gqa", "numAttentionHeads=4", "numKeyValueHeads=3"], /numKeyValueHeads=3/],
   [["data=nowhere.txt"], /nowhere\.txt/],
@@ -167,8 +231,8 @@ Deno.test("wrong input gives one clear line and exit code 2, and overwrites noth
   const cwd = await Deno.makeTempDir();
   await Deno.writeTextFile(join(cwd, "empty.txt"), "");
   await Deno.mkdir(join(cwd, "runs/foreign"), { recursive: true });
-  await trainIn(cwd, ...SMALL, "name=good", "steps=9");
-  await trainIn(cwd, ...SMALL, "name=damaged", "steps=9");
+  await trainIn(cwd, ...MODEL, "recipe=dense", "name=good", "steps=9");
+  await trainIn(cwd, ...MODEL, "recipe=dense", "name=damaged", "steps=9");
   const damaged = join(await latestCheckpoint(join(cwd, "runs/damaged")), "model.safetensors");
   await Deno.truncate(damaged, 1000);
   const listing = () => [...walk(join(cwd, "runs"))].sort();

@@ -1,8 +1,12 @@
 /**
- * Other views of a selection of keys, made from its mask on the device: blocks, which tell the
- * masked attention kernels what to skip, and for each key the queries that selected it, which the
- * gathered kernels need for the gradients of keys and values. There are no atomics: a list is
- * filled by invocations that know their place in it, so its order is the same every time.
+ * Other views of a selection of keys, made on the device: blocks, which tell the masked attention
+ * kernels what to skip, and for each key the queries that selected it, which the gathered kernels
+ * need for the gradients of keys and values. Such lists are counted, their starts added up, and
+ * then filled. There are no atomics: the invocations that fill a list know their places in it, so
+ * its order is the same every time.
+ *
+ * Lists are made by walking down the columns of the mask, which is work for many invocations;
+ * `selection_lists_by_rows.ts` has another way for software adapters.
  *
  * @module
  */
@@ -156,6 +160,15 @@ function overColumns(
 ): Kernel {
   const words = maskWords(seqLen);
   const count = mask.rows / seqLen * words;
+  // Four words are read before the first is needed.
+  const steps = [0, 1, 2, 3];
+  const read = (n: number) =>
+    `let bits${n} = mask[first_word + min(four + ${n}u, end - 1u) * u.mask_stride];`;
+  const test = (n: number) =>
+    `{
+  let t = four + ${n}u;
+  if (((bits${n} >> (lane % 32u)) & 1u) != 0u && t < end) { ${found} }
+}`;
   return makeKernel({
     name,
     shape: `${mask.rows}x${seqLen}`,
@@ -175,9 +188,12 @@ let own = (u.seq_len + ${SEGMENTS - 1}u) / ${SEGMENTS}u;
 let at = u.starts_offset + sequence * u.starts_stride + key * ${SEGMENTS}u + segment;
 ${before}
 // No query before the word's first key can have selected one of its keys.
-for (var t = max(segment * own, word * 32u); t < min((segment + 1u) * own, u.seq_len); t++) {
-  let bits = mask[u.mask_offset + (row + t) * u.mask_stride + word];
-  if (((bits >> (lane % 32u)) & 1u) != 0u) { ${found} }
+let begin = max(segment * own, word * 32u);
+let end = min((segment + 1u) * own, u.seq_len);
+let first_word = u.mask_offset + row * u.mask_stride + word;
+for (var four = begin; four < end; four += 4u) {
+${steps.map(read).join("\n")}
+${steps.map(test).join("\n")}
 }
 ${after}`,
     flops: mask.rows * seqLen / 2,

@@ -95,7 +95,7 @@ export function selectedAttention(
     like: q,
     indexer,
     attention: () => ({ q, kv, kPe, lse: dense().lse, ...dims }),
-    seed: config.seed * 1000 + layer.index,
+    seed: (config.seed + Math.imul(layer.index, 0x9e3779b9)) >>> 0,
     sinks: config.sinks,
     block: { size: config.blockSize, pool: config.blockPool },
   };

@@ -5,6 +5,7 @@
  */
 import type { RunConfig } from "../config.ts";
 import type { LossFunction, LossResult, StepInputs } from "../engine.ts";
+import { checkpoint } from "../ops/checkpoint.ts";
 import { crossEntropy } from "../ops/cross_entropy.ts";
 import { embedding } from "../ops/embedding.ts";
 import { maskOverlap } from "../ops/indexer_metrics.ts";
@@ -56,6 +57,7 @@ export function transformer(
   const embeddings = parameters("model.embed_tokens.weight");
   let x = embedding(tokens, embeddings);
   for (let index = 0; index < config.numHiddenLayers; index++) {
+    if (config.recompute) x = checkpoint(x);
     const weight = (name: string, kind = "weight") =>
       parameters(`model.layers.${index}.${name}.${kind}`);
     const layer: LayerContext = {
@@ -68,6 +70,7 @@ export function transformer(
     const gateUp = linear(hidden, [weight("mlp.gate_proj"), weight("mlp.up_proj")]);
     x = linear(swiglu(gateUp), weight("mlp.down_proj"), x);
   }
+  if (config.recompute) x = checkpoint(x);
   const head = config.tieWordEmbeddings ? embeddings : parameters("lm_head.weight");
   const logits = linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
   const topk = stage.indexTopk;

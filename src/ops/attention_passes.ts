@@ -16,25 +16,11 @@ import {
   type Saved,
   sumHeads,
 } from "../kernels/attention.ts";
-import type { PassName } from "../kernels/attention_tuning.ts";
 import type { Kernel } from "../kernels/kernel.ts";
-import {
-  countQueries,
-  listQueries,
-  maskWords,
-  scanStarts,
-  selectionBlocks,
-  startsCols,
-} from "../kernels/selection_lists.ts";
+import { chosenMatrices, recordSelection, type SelectedKeys } from "./attention_selection.ts";
 import type { GradientRecorder, Matrix, Recorder } from "./op.ts";
 
 export { twinHeads, twinOfAttention } from "./attention_twin.ts";
-
-/** A selection of keys as the ops get it: see {@linkcode recordSelection}. */
-export interface SelectedKeys {
-  readonly indices: Matrix;
-  readonly mask: Matrix;
-}
 
 /**
  * Records the kernels of `[o, lse]`. Inputs as in `src/kernels/attention.ts`, without the matrices
@@ -126,42 +112,6 @@ export function recordAttentionGradient(
       r.dispatch(sumHeads(shares, into, shared.accumulate), shares, into);
     });
   }
-}
-
-/** The row-wise matrices of a selection that a pass reads, and scratch memory for their like. */
-function chosenMatrices(
-  r: Recorder,
-  pass: PassName,
-  { selection, extent: { batch, seqLen } }: AttentionSpec,
-  selected: SelectedKeys | undefined,
-): Matrix[] {
-  if (!selection || !selected) return [];
-  if (selection.form === "masked") return [selected.mask];
-  if (pass !== "gradKv") return [selected.indices];
-  const most = Math.min(selection.topk, seqLen);
-  return [selected.mask, r.temporary(batch * seqLen, most, "i32")];
-}
-
-/** Records the kernels that make what a pass reads of a selection, and returns it. */
-function recordSelection(
-  r: Recorder,
-  pass: PassName,
-  { selection, extent: { batch, seqLen } }: AttentionSpec,
-  [chosen, queries]: readonly Matrix[],
-): Matrix[] {
-  if (!selection) return [];
-  if (selection.form === "masked") {
-    const words = maskWords(seqLen);
-    const blocks = r.temporary(batch * words, words, "i32");
-    r.dispatch(selectionBlocks(chosen, blocks, seqLen), chosen, blocks);
-    return [chosen, blocks];
-  }
-  if (pass !== "gradKv") return [chosen];
-  const starts = r.temporary(batch, startsCols(seqLen), "i32");
-  r.dispatch(countQueries(chosen, starts, seqLen), chosen, starts);
-  r.dispatch(scanStarts(starts), starts);
-  r.dispatch(listQueries(chosen, starts, queries, seqLen), chosen, starts, queries);
-  return [starts, queries];
 }
 
 /** Where the gradient of an input goes. The kernels add in place or not at all. */

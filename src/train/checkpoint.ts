@@ -8,7 +8,14 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { type ConfigKey, configKeys, resolveConfig, type RunConfig } from "../config.ts";
+import {
+  type ConfigInput,
+  type ConfigKey,
+  configKeys,
+  parseOverrides,
+  resolveConfig,
+  type RunConfig,
+} from "../config.ts";
 import type { EngineState } from "../engine.ts";
 import { UserError } from "../errors.ts";
 import { toHuggingFace } from "../hugging_face.ts";
@@ -43,6 +50,7 @@ export const changeableOnResume: readonly ConfigKey[] = [
   "resume",
   "steps",
   "device",
+  "recompute",
   "profile",
   "logEvery",
   "evalEvery",
@@ -113,6 +121,17 @@ export function checkpointAt(run: string, step: number): string {
 }
 
 /**
+ * The configuration of a run that was stopped before its first checkpoint, or null where there is
+ * a checkpoint or no run. Such a run starts again from its beginning.
+ */
+export async function unsavedConfig(run: string): Promise<RunConfig | null> {
+  if ((await list(join(run, "checkpoints"))).length) return null;
+  const config = await readJson(join(run, "config.json"));
+  const isRun = config !== null && await exists(join(run, "summary.json"));
+  return isRun ? resolveConfig(config as ConfigInput) : null;
+}
+
+/**
  * The newest whole checkpoint of a run.
  *
  * @throws {UserError} if there is no such run, or it has no checkpoint yet
@@ -158,8 +177,13 @@ export async function loadCheckpoint(
 
 /** The attention that the model of a checkpoint has: that of the stage it was saved in. */
 export function checkpointView({ config, step }: Pick<Checkpoint, "config" | "step">): StageView {
-  const { stage } = stageSpans(config.stages).find(({ end }) => step <= end)!;
-  return { ...viewOf(stage, config), kl: "none", trainsIndexer: false };
+  return { ...viewOf(stageAt(config, step), config), kl: "none", trainsIndexer: false };
+}
+
+/** The stage in which step `step` of a run is the last one done; its last stage for later steps. */
+function stageAt({ stages }: RunConfig, step: number): Stage {
+  const span = stageSpans(stages).find(({ end }) => step <= end);
+  return span?.stage ?? stages[stages.length - 1];
 }
 
 /**
@@ -174,20 +198,23 @@ export function checkpointView({ config, step }: Pick<Checkpoint, "config" | "st
  * import { resolveConfig } from "../config.ts";
  * import { resumeConfig } from "./checkpoint.ts";
  *
- * const saved = resolveConfig({ steps: 300 });
+ * const saved = resolveConfig({ recipe: "dense", steps: 300 });
  * assert.equal(resumeConfig(saved, ["resume=runs/quickstart_001", "steps=600"]).steps, 600);
  * assert.throws(() => resumeConfig(saved, ["hiddenSize=128"]), /hiddenSize=128/);
  * ```
  */
 export function resumeConfig(saved: RunConfig, overrides: readonly string[]): RunConfig {
-  const config = resolveConfig(saved, overrides);
+  const typed = parseOverrides(overrides);
   for (const key of configKeys) {
-    if (String(config[key]) === String(saved[key]) || changeableOnResume.includes(key)) continue;
+    const value = typed[key];
+    if (value === undefined || changeableOnResume.includes(key)) continue;
+    if (String(value) === String(saved[key])) continue;
     throw new UserError(
-      `Cannot resume with ${key}=${config[key] ?? "none"}: the run was started with ` +
+      `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +
         `${key}=${saved[key] ?? "none"}; leave it out, or start a new run`,
     );
   }
+  const config = resolveConfig(saved, overrides);
   const fixed = (stages: readonly Stage[]) =>
     JSON.stringify(stages.map((s, i) => i === stages.length - 1 ? { ...s, steps: 0 } : s));
   if (fixed(config.stages) !== fixed(saved.stages)) {
@@ -220,7 +247,7 @@ async function write(folder: string, snapshot: Snapshot, logs: LogMark): Promise
   await writeSafetensors(join(folder, "model.safetensors"), model, { metadata });
   await writeSafetensors(join(folder, "optimizer.safetensors"), optimizer, { metadata });
   const saved = { format, version, step, config: { ...config, resume: null }, logs };
-  await writeJson(join(folder, "config.json"), toHuggingFace(config));
+  await writeJson(join(folder, "config.json"), toHuggingFace(config, stageAt(config, step)));
   if (tokenizer !== null) await writeJson(join(folder, "tokenizer.json"), tokenizer);
   await writeJson(join(folder, "state.json"), saved);
   await syncFolder(folder);

@@ -11,7 +11,13 @@ import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
 import { openDevice } from "../open_device.ts";
 import { stageSpans } from "../stages.ts";
-import { type Checkpoint, latestCheckpoint, loadCheckpoint, resumeConfig } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  latestCheckpoint,
+  loadCheckpoint,
+  resumeConfig,
+  unsavedConfig,
+} from "./checkpoint.ts";
 import { describeEnvironment } from "./environment.ts";
 import { Diverged, train } from "./loop.ts";
 import { Progress } from "./progress.ts";
@@ -51,17 +57,22 @@ async function main(args: string[]): Promise<number> {
   const note = (line: string) => progress.note(line);
   using device = await openDevice(config.device, { note });
   const { gpu } = device;
-  const run = checkpoint
-    ? RunFolder.resume(config.resume!, { config, logs: checkpoint.logs })
-    : RunFolder.create(config, { experiment });
-  run.writeEnvironment(describeEnvironment({
-    backend: gpu ? "webgpu" : "cpu",
-    adapter: gpu?.name ?? "tfjs wasm",
-    features: gpu?.features ?? [],
-    limits: gpu?.limits ?? {},
-    seed: config.seed,
-    argv: args,
-  }));
+  let run: RunFolder | null = null;
+  const openRun = () => {
+    const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
+    run = config.resume
+      ? RunFolder.resume(config.resume, { config, logs })
+      : RunFolder.create(config, { experiment });
+    run.writeEnvironment(describeEnvironment({
+      backend: gpu ? "webgpu" : "cpu",
+      adapter: gpu?.name ?? "tfjs wasm",
+      features: gpu?.features ?? [],
+      limits: gpu?.limits ?? {},
+      seed: config.seed,
+      argv: args,
+    }));
+    return run;
+  };
   introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
 
   let interrupted = false;
@@ -72,21 +83,23 @@ async function main(args: string[]): Promise<number> {
   };
   Deno.addSignalListener("SIGINT", interrupt);
   try {
-    const shouldStop = () => interrupted;
-    const summary = await train({ config, dataset, device, run, progress, checkpoint, shouldStop });
+    const job = { config, dataset, device, openRun, progress, checkpoint };
+    const { status, step } = await train({ ...job, shouldStop: () => interrupted });
+    const { path } = run!;
     progress.done();
-    if (summary.status === "interrupted") {
-      progress.note(`stopped after step ${summary.step}; go on with resume=${run.path}`);
+    if (status === "interrupted") {
+      progress.note(`stopped after step ${step}; go on with resume=${path}`);
     }
-    console.log(run.path);
-    return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+    console.log(path);
+    return status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    run.finish("failed", { step: run.step, error: message });
     progress.done();
+    const message = error instanceof Error ? error.message : String(error);
+    const started = run as RunFolder | null;
+    started?.finish("failed", { step: started.step, error: message });
     if (!(error instanceof Diverged)) throw error;
     console.error(`error: ${message}`);
-    console.log(run.path);
+    console.log(started!.path);
     return exitCodes.failed;
   } finally {
     Deno.removeSignalListener("SIGINT", interrupt);
@@ -101,8 +114,9 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
   const { resume } = parseOverrides(pairs);
   if (resume) {
     if (name) throw new UserError(`Cannot start experiment "${name}" with resume=: leave one out`);
-    const checkpoint = await loadCheckpoint(await latestCheckpoint(resume));
-    const config = resumeConfig(checkpoint.config, pairs);
+    const unsaved = await unsavedConfig(resume);
+    const checkpoint = unsaved ? null : await loadCheckpoint(await latestCheckpoint(resume));
+    const config = resumeConfig(unsaved ?? checkpoint!.config, pairs);
     return { config: { ...config, resume }, checkpoint, experiment: "" };
   }
   const experiment = name ?? "quickstart";

@@ -15,6 +15,7 @@ import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
 import { type Stage, type StageSpan, stageSpans } from "../stages.ts";
 import { WebGpuEngine } from "../webgpu/engine.ts";
+import { formatBytes } from "../webgpu/plan.ts";
 import { formatProfile } from "../webgpu/profile.ts";
 import { type Checkpoint, checkpointAt, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { evaluate } from "./evaluate.ts";
@@ -28,13 +29,17 @@ export interface Job {
   readonly config: RunConfig;
   readonly dataset: Dataset;
   readonly device: Device;
-  readonly run: RunFolder;
+  /** Makes or opens the run folder. Called once, when the first stage's model is on the device. */
+  readonly openRun: () => RunFolder;
   readonly progress: Progress;
   /** Where to go on; null starts with new weights. */
   readonly checkpoint: Checkpoint | null;
   /** Asked between steps; true saves and stops. */
   readonly shouldStop: () => boolean;
 }
+
+/** A job under way. */
+type Running = Job & { readonly run: RunFolder };
 
 /** A run that cannot go on: its loss is not a number any more. */
 export class Diverged extends Error {
@@ -55,28 +60,32 @@ const PROFILED_STEP = 3;
  * @throws {Diverged} if a loss is not finite
  */
 export async function train(job: Job): Promise<Summary> {
-  const { config, device, run, progress } = job;
+  const { config, device, progress } = job;
   const spans = stageSpans(config.stages);
   const first = job.checkpoint?.step ?? 0;
   let state = job.checkpoint?.state ?? null;
+  let running: Running | null = null;
   for (const span of spans) {
     const { stage, start, end } = span;
     if (first >= end) continue;
-    if (spans.length > 1) progress.note(`stage ${stage.name}: ${describeStage(stage)}`);
     using engine = await device.open(engineOptions(config, stage, state));
+    running ??= { ...job, run: job.openRun() };
+    const bytes = engine instanceof WebGpuEngine ? `; ${formatBytes(engine.bytes)} of memory` : "";
+    progress.note(`stage ${stage.name}: ${describeStage(stage)}${bytes}`);
     if (first > start) {
       engine.importState(state!);
     } else {
-      state = await startingState(job, { spans, span, state });
+      state = await startingState(running, { spans, span, state });
       if (state) engine.importState(state);
     }
-    const { step, stopped } = await trainStage(job, {
+    const { step, stopped } = await trainStage(running, {
       ...{ spans, span, engine },
       first: Math.max(first, start),
     });
-    if (stopped) return run.finish("interrupted", { step });
+    if (stopped) return running.run.finish("interrupted", { step });
     state = await engine.exportState();
   }
+  const { run } = running ?? { run: job.openRun() };
   return run.finish("done", { step: spans[spans.length - 1].end });
 }
 
@@ -105,7 +114,7 @@ function describeStage(stage: Stage): string {
 
 /** What a stage starts with: where its predecessor ended, moments as the stage wants them. */
 async function startingState(
-  { run }: Job,
+  { run }: Running,
   { spans, span, state }: {
     spans: readonly StageSpan[];
     span: StageSpan;
@@ -130,7 +139,7 @@ async function startingState(
 
 /** Trains one stage from step `first` of the run on, to its end or until asked to stop. */
 async function trainStage(
-  job: Job,
+  job: Running,
   { spans, span, engine, first }: {
     spans: readonly StageSpan[];
     span: StageSpan;
@@ -287,7 +296,7 @@ async function sampleText(job: Job, engine: Engine, step: number): Promise<strin
   return config.samplePrompt + tokenizer.decode(tokens);
 }
 
-async function save({ dataset, run }: Job, engine: Engine, step: number): Promise<void> {
+async function save({ dataset, run }: Running, engine: Engine, step: number): Promise<void> {
   await saveCheckpoint(run.path, {
     step,
     config: run.config,

@@ -6,6 +6,7 @@
 import { addInto } from "../kernels/add.ts";
 import { fill } from "../kernels/fill.ts";
 import type { Kernel } from "../kernels/kernel.ts";
+import { checkpointOp } from "../ops/checkpoint.ts";
 import type {
   Capabilities,
   Dtype,
@@ -123,36 +124,63 @@ export class PlanRecorder implements Recorder {
 /** Places every tensor and records the forward kernels. */
 class ForwardPass {
   readonly #matrices = new Map<GraphTensor, Matrix>();
+  readonly #keep: ReadonlySet<GraphTensor>;
 
-  constructor(graph: Graph, options: LowerOptions, recorder: PlanRecorder) {
-    const keep = new Set((options.keep ?? []).map((t) => resolveView(t).root));
-    for (const node of graph.nodes) {
-      recorder.scope = node.op.name;
-      const inputs = node.inputs.map((t) => this.matrix(t));
-      if (node.op.view) {
-        const { start, cols } = node.op.view(node.attributes);
-        this.#matrices.set(node.outputs[0], columnsOf(inputs[0], start, cols));
-        continue;
-      }
-      const outputs = node.outputs.map((tensor, i) => {
-        const fixed = options.places?.get(tensor);
-        const shared = i === 0 && node.op.inPlace && !fixed && canTakeOver(node.inputs[0], keep);
-        return fixed ??
-          (shared ? inputs[0] : recorder.temporary(tensor.rows, tensor.cols, tensor.dtype));
-      });
-      node.outputs.forEach((tensor, i) => {
-        this.#matrices.set(tensor, outputs[i]);
-        if (keep.has(tensor)) recorder.kept.add(outputs[i].storage);
-      });
-      if (!node.op.forward) throw new TypeError(`${node.op.name} has no kernels`);
-      node.op.forward(recorder, inputs, outputs, node.attributes);
-    }
+  constructor(
+    readonly graph: Graph,
+    readonly options: LowerOptions,
+    readonly recorder: PlanRecorder,
+  ) {
+    this.#keep = new Set((options.keep ?? []).map((t) => resolveView(t).root));
+    for (const node of graph.nodes) this.#record(node);
   }
 
   matrix(tensor: GraphTensor): Matrix {
     const matrix = tensor.leaf?.matrix ?? this.#matrices.get(tensor);
     if (!matrix) throw new TypeError("The tensor is not part of this program");
     return matrix;
+  }
+
+  /**
+   * Computes again what the backward pass of `nodes` reads, into new memory, so that the memory of
+   * the first time is free in between. What is dear to compute (attention, losses, selections)
+   * is kept from the first time.
+   */
+  recompute(nodes: readonly Node[]): void {
+    const inside = new Set(nodes);
+    for (const node of nodes) {
+      const { op, outputs } = node;
+      if (op.view) {
+        this.#record(node);
+        continue;
+      }
+      if (op.savesOutputs || op.stopsGradient) continue;
+      if (outputs.some((t) => t.consumers.some((n) => inside.has(n)))) this.#record(node);
+    }
+  }
+
+  #record(node: Node): void {
+    const { options, recorder } = this;
+    recorder.scope = node.op.name;
+    const inputs = node.inputs.map((t) => this.matrix(t));
+    if (node.op.view) {
+      const { start, cols } = node.op.view(node.attributes);
+      this.#matrices.set(node.outputs[0], columnsOf(inputs[0], start, cols));
+      return;
+    }
+    const outputs = node.outputs.map((tensor, i) => {
+      const fixed = options.places?.get(tensor);
+      const shared = i === 0 && node.op.inPlace && !fixed &&
+        canTakeOver(node.inputs[0], this.#keep);
+      if (shared) return inputs[0];
+      return fixed ?? recorder.temporary(tensor.rows, tensor.cols, tensor.dtype);
+    });
+    node.outputs.forEach((tensor, i) => {
+      this.#matrices.set(tensor, outputs[i]);
+      if (this.#keep.has(tensor)) recorder.kept.add(outputs[i].storage);
+    });
+    if (!node.op.forward) throw new TypeError(`${node.op.name} has no kernels`);
+    node.op.forward(recorder, inputs, outputs, node.attributes);
   }
 }
 
@@ -203,11 +231,17 @@ class BackwardPass {
     }
     for (const { tensor, matrix } of options.cotangents ?? []) this.#pass(tensor, matrix);
     const lossWeights = new Map((options.losses ?? []).map((l) => [l.tensor, l.weight]));
-    for (const node of graph.nodes.toReversed()) {
-      if (node.op.view || !node.outputs.some((t) => this.#wanted.has(t))) continue;
-      const reached = node.outputs.some((t) => this.#pending.has(t) || lossWeights.has(t));
-      if (reached) this.#backward(node, lossWeights);
-    }
+    const segments = segmentsOf(graph.nodes);
+    segments.toReversed().forEach((nodes, i) => {
+      // The last segment's activations are still there.
+      const isReached = nodes.some((node) => node.outputs.some((t) => this.#wanted.has(t)));
+      if (i > 0 && isReached) forward.recompute(nodes);
+      for (const node of nodes.toReversed()) {
+        if (node.op.view || !node.outputs.some((t) => this.#wanted.has(t))) continue;
+        const reached = node.outputs.some((t) => this.#pending.has(t) || lossWeights.has(t));
+        if (reached) this.#backward(node, lossWeights);
+      }
+    });
     for (const leaf of leaves) {
       recorder.scope = "gradient";
       if (!this.#pending.has(leaf)) this.#open(leaf);
@@ -323,6 +357,16 @@ class BackwardPass {
 
 function part(matrix: Matrix, { root, start, cols }: Columns): Matrix {
   return start === 0 && cols === root.cols ? matrix : columnsOf(matrix, start, cols);
+}
+
+/** Nodes from each `checkpoint` to the next; without any, all in one. */
+function segmentsOf(nodes: readonly Node[]): Node[][] {
+  const segments: Node[][] = [[]];
+  for (const node of nodes) {
+    if (node.op === checkpointOp) segments.push([]);
+    segments[segments.length - 1].push(node);
+  }
+  return segments;
 }
 
 /** Tensors that a trained leaf has an influence on. */

@@ -29,6 +29,11 @@ import {
   selectionBlocks,
   startsCols,
 } from "../../src/kernels/selection_lists.ts";
+import {
+  canListByRows,
+  countQueriesByRows,
+  listQueriesByRows,
+} from "../../src/kernels/selection_lists_by_rows.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
@@ -123,6 +128,7 @@ async function bench(gpu: Gpu, name: string, kind: Selection, tune: boolean): Pr
     mask: new Int32Array(),
     blocks: empty(blocks),
     starts: empty(starts),
+    next: empty(starts),
     queries: empty(indices),
     o: empty(o),
     newLse: empty(perHead),
@@ -154,11 +160,23 @@ async function bench(gpu: Gpu, name: string, kind: Selection, tune: boolean): Pr
   const auto = gathersByDefault(seqLen, topk, gpu.capabilities.software) ? "gathered" : "masked";
   const prepare: Record<string, [Kernel, ...Name[]][]> = {
     masked: [[selectionBlocks(mask, blocks, seqLen), "mask", "blocks"]],
-    gathered: [
-      [countQueries(mask, starts, seqLen), "mask", "starts"],
-      [scanStarts(starts), "starts"],
-      [listQueries(mask, starts, indices, seqLen), "mask", "starts", "queries"],
-    ],
+    gathered: gpu.capabilities.software && canListByRows(seqLen, topk)
+      ? [
+        [countQueriesByRows(indices, starts, seqLen), "indices", "starts"],
+        [scanStarts(starts), "starts"],
+        [
+          listQueriesByRows(indices, starts, starts, indices, seqLen),
+          "indices",
+          "starts",
+          "next",
+          "queries",
+        ],
+      ]
+      : [
+        [countQueries(mask, starts, seqLen), "mask", "starts"],
+        [scanStarts(starts), "starts"],
+        [listQueries(mask, starts, indices, seqLen), "mask", "starts", "queries"],
+      ],
   };
   const truth = new Map<PassName, Float32Array>();
   for (const form of ["dense", "masked", "gathered"] as const) {

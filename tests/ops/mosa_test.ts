@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { resolveConfig } from "../../src/config.ts";
 import { mosaSelection } from "../../src/kernels/mosa_selection.ts";
 import { groupedQueryAttention } from "../../src/model/attention.ts";
+import { denseView } from "../../src/model/stage_view.ts";
 import { mixtureOfSparseAttention } from "../../src/model/mosa.ts";
 import { attention } from "../../src/ops/attention.ts";
 import {
@@ -218,8 +219,14 @@ Deno.test("the MoSA layer with a router of zeros halves multi-head attention", a
   const output = (layer: typeof groupedQueryAttention, indexTopk: number, residual = zero) =>
     backend.read(layer(x, residual, {
       config: { ...config, indexTopk },
+      stage: denseView,
+      index: 0,
       batch: 2,
       seqLen: 7,
+      losses: [],
+      metrics: {},
+      maps: {},
+      selections: [],
       weight: (name) => weights.get(name)!,
     }));
   const half = output(groupedQueryAttention, 7).map((y) => y / 2);

@@ -1,0 +1,209 @@
+/**
+ * Everything that is measured of a trained model.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import { isTask } from "../config_checks.ts";
+import type { Batch, Dataset } from "../data/dataset.ts";
+import { openDataset } from "../data/dataset.ts";
+import type { Engine, Metrics } from "../engine.ts";
+import { UserError } from "../errors.ts";
+import { modelParameters } from "../model/parameters.ts";
+import { languageModel } from "../model/transformer.ts";
+import { openDevice } from "../open_device.ts";
+import { type Stage, stageSpans, usesIndexer } from "../stages.ts";
+import { checkpointView } from "../train/checkpoint.ts";
+import { measureIndexer, swapTest } from "../train/measure.ts";
+import { MemoryError } from "../webgpu/plan.ts";
+import type { SavedModel } from "./load_model.ts";
+import { Buckets } from "./positions.ts";
+
+/** The tokens of the byte tokenizer. */
+const BYTES = 256;
+
+/** Measurements of one indexer: shares and nats by name (see `indexerMetrics`). */
+export interface LayerReport {
+  readonly [metric: string]: number | readonly number[];
+  /** Shares of the selected keys by distance: 0, 1, 2–3, 4–7 …. */
+  readonly distance: readonly number[];
+}
+
+/** What `deno task eval --json` prints. */
+export interface EvaluationReport {
+  readonly folder: string;
+  /** Null in Hugging Face's layout. */
+  readonly step: number | null;
+  readonly device: string;
+  readonly data: string;
+  readonly batches: number;
+  /** Nats a scored token. */
+  readonly loss: number;
+  /** Null for generated tasks. */
+  readonly bitsPerByte: number | null;
+  /** Losses by position in the sequence; buckets without scored tokens are left out. */
+  readonly positions: readonly { from: number; to: number; count: number; loss: number }[];
+  /** Share of exact answers; null for texts. */
+  readonly accuracy: number | null;
+  /** The same by how far back the token stands that has to be found; empty for texts. */
+  readonly accuracyByDistance: readonly {
+    from: number;
+    to: number;
+    count: number;
+    accuracy: number;
+  }[];
+  /** Null for models without indexer. */
+  readonly index: { readonly mean: Metrics; readonly layers: readonly LayerReport[] } | null;
+  /** Nats by selector, same weights; null for models without indexer. */
+  readonly swap: Metrics | null;
+}
+
+/**
+ * Evaluates a model under the attention of the stage that it was saved in, on the first
+ * `evalBatches` validation batches.
+ *
+ * @throws {UserError} if the data does not fit the model, or the model the device
+ */
+export async function evaluateModel(
+  model: SavedModel,
+  options: { note?: (line: string) => void } = {},
+): Promise<EvaluationReport> {
+  const { config } = model;
+  const dataset = await openData(model);
+  using device = await openDevice(config.device, options);
+  using engine = await device.open({
+    parameters: modelParameters(config),
+    initial: model.parameters,
+    loss: languageModel(config, { stage: checkpointView({ config, step: model.step ?? 0 }) }),
+    batchSize: config.batchSize,
+    seqLen: config.seqLen,
+    trained: [],
+  });
+  try {
+    return await measure(engine, { model, dataset });
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    throw new UserError(
+      `Cannot fit this evaluation on the adapter: ${error.message}; ` +
+        `lower batchSize (${config.batchSize}) or seqLen (${config.seqLen})`,
+    );
+  }
+}
+
+async function measure(
+  engine: Engine,
+  { model, dataset }: { model: SavedModel; dataset: Dataset },
+): Promise<EvaluationReport> {
+  const { config, folder, step } = model;
+  const count = Math.min(config.evalBatches, dataset.validationBatches);
+  const batches = Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
+  const stage = stageOf(model);
+  const { losses, answers } = await scoreTokens(engine, config.seqLen, batches);
+  const loss = losses.total().mean;
+  const { bytesPerToken } = dataset;
+  const indexed = usesIndexer(config);
+  return {
+    folder,
+    step,
+    device: engine.description,
+    data: dataset.name,
+    batches: count,
+    loss,
+    bitsPerByte: bytesPerToken === null ? null : loss / Math.LN2 / bytesPerToken,
+    positions: losses.read(config.seqLen).map(({ mean, ...rest }) => ({ ...rest, loss: mean })),
+    accuracy: answers && answers.total().mean,
+    accuracyByDistance: (answers?.read(config.seqLen) ?? [])
+      .map(({ mean, ...rest }) => ({ ...rest, accuracy: mean })),
+    index: indexed ? await meanMeasurement(engine, { config, stage, batches }) : null,
+    swap: indexed ? withoutPrefix(await swapTest(engine, { config, stage, batches })) : null,
+  };
+}
+
+/** The stage that a model was saved in. */
+export function stageOf({ config, step }: Pick<SavedModel, "config" | "step">): Stage {
+  return stageSpans(config.stages).find(({ end }) => (step ?? 0) <= end)!.stage;
+}
+
+async function openData({ config, folder, tokenizer }: SavedModel): Promise<Dataset> {
+  const { data, vocabSize } = config;
+  if (!isTask(data) && !tokenizer && vocabSize !== BYTES) {
+    throw new UserError(
+      `Cannot evaluate ${folder} on data=${data}: it has no tokenizer.json, and its ${vocabSize} ` +
+        "tokens are not bytes; use data=copy, recall or needle, or add its tokenizer.json",
+    );
+  }
+  const dataset = await openDataset({
+    ...config,
+    tokenizer: "byte",
+    taskOptions: config,
+    ...(tokenizer ? { tokenizerJson: tokenizer } : {}),
+  });
+  if (dataset.vocabSize > vocabSize) {
+    throw new UserError(
+      `Cannot evaluate ${folder} on data=${data}: the data has ${dataset.vocabSize} tokens, ` +
+        `the model only ${vocabSize}; use other data`,
+    );
+  }
+  return dataset;
+}
+
+/** Losses by position, and of tasks whether answers are right, by distance. */
+async function scoreTokens(
+  engine: Engine,
+  seqLen: number,
+  batches: readonly Batch[],
+): Promise<{ losses: Buckets; answers: Buckets | null }> {
+  const losses = new Buckets();
+  let answers: Buckets | null = null;
+  for (const batch of batches) {
+    const nats = await engine.tokenLosses(batch);
+    batch.targets.forEach((target, i) => {
+      if (target >= 0) losses.add(i % seqLen, nats[i]);
+    });
+    if (!batch.answers) continue;
+    answers ??= new Buckets();
+    const logits = await engine.logits(batch.tokens);
+    const vocabSize = logits.length / batch.tokens.length;
+    for (const { position, distance } of batch.answers) {
+      const row = logits.subarray(position * vocabSize, (position + 1) * vocabSize);
+      const likeliest = row.indexOf(row.reduce((a, b) => Math.max(a, b)));
+      answers.add(distance, likeliest === batch.targets[position] ? 1 : 0);
+    }
+  }
+  return { losses, answers };
+}
+
+async function meanMeasurement(
+  engine: Engine,
+  { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
+): Promise<{ mean: Metrics; layers: LayerReport[] }> {
+  // The rows that fill up the last batch of a text would count like all others.
+  const full = batches.filter(({ answers, count, tokens }) => answers || count === tokens.length);
+  const measured = full.length ? full : batches.slice(0, 1);
+  const means: Metrics = {};
+  for (const batch of measured) {
+    const values = await measureIndexer(engine, { config, stage, batch });
+    for (const [name, value] of Object.entries(values)) {
+      means[name] = (means[name] ?? 0) + value / measured.length;
+    }
+  }
+  const mean: Metrics = {};
+  const layers = Array.from({ length: config.numHiddenLayers }, () => ({
+    values: {} as Metrics,
+    distance: [] as number[],
+  }));
+  for (const [name, value] of Object.entries(means)) {
+    const [, first, metric, bin] = name.split("/");
+    if (metric === undefined) mean[first] = value;
+    else if (metric === "distance") layers[Number(first)].distance[Number(bin)] = value;
+    else layers[Number(first)].values[metric] = value;
+  }
+  return { mean, layers: layers.map(({ values, distance }) => ({ ...values, distance })) };
+}
+
+/** `swap/dense` becomes `dense`. */
+function withoutPrefix(values: Metrics): Metrics {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [name.slice(name.indexOf("/") + 1), value]),
+  );
+}

@@ -1,0 +1,82 @@
+/**
+ * The report of an evaluation, for people.
+ *
+ * @module
+ */
+import type { EvaluationReport } from "./evaluate_model.ts";
+
+/** Short aligned tables: losses, answers, indexers, selectors. */
+export function reportTables(report: EvaluationReport): string {
+  const { loss, bitsPerByte, accuracy, positions, accuracyByDistance, index, swap } = report;
+  const parts = [
+    `validation loss ${loss.toFixed(4)} nats` +
+    (bitsPerByte === null ? "" : `, ${bitsPerByte.toFixed(4)} bits a byte`) +
+    (accuracy === null ? "" : `, ${percent(accuracy)} right`),
+    table([
+      ["position", "tokens", "loss"],
+      ...positions.map((row) => [range(row), String(row.count), row.loss.toFixed(4)]),
+    ]),
+  ];
+  if (accuracy !== null) {
+    parts.push(table([
+      ["distance", "answers", "right"],
+      ...accuracyByDistance.map((row) => [range(row), String(row.count), percent(row.accuracy)]),
+    ]));
+  }
+  if (index) parts.push(indexTable(index), distanceTable(index.layers));
+  if (swap) {
+    const lead = (nats: number) => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
+    parts.push(table([
+      ["selector", "loss", "to dense"],
+      ...Object.entries(swap).map(([name, nats]) => [
+        name,
+        nats.toFixed(4),
+        lead(nats - swap.dense),
+      ]),
+    ]));
+  }
+  return parts.join("\n\n");
+}
+
+type Index = NonNullable<EvaluationReport["index"]>;
+
+function indexTable({ mean, layers }: Index): string {
+  const cell = (value: unknown) => typeof value === "number" ? value.toFixed(4) : "";
+  return table([
+    ["indexer", "mean", ...layers.map((_, i) => `layer ${i}`)],
+    ...Object.entries(mean).map(([name, value]) => [
+      name,
+      cell(value),
+      ...layers.map((layer) => cell(layer[name])),
+    ]),
+  ]);
+}
+
+function distanceTable(layers: Index["layers"]): string {
+  const bins = layers[0].distance.map((_, bin) => ({
+    from: bin === 0 ? 0 : 2 ** (bin - 1),
+    to: 2 ** bin,
+  }));
+  return table([
+    ["selected at distance", ...layers.map((_, i) => `layer ${i}`)],
+    ...bins.map((bin, b) => [range(bin), ...layers.map(({ distance }) => percent(distance[b]))]),
+  ]);
+}
+
+/** Whole numbers from `from` up to, but not including, `to`. */
+function range({ from, to }: { from: number; to: number }): string {
+  return to - from === 1 ? String(from) : `${from}-${to - 1}`;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+/** First column to the left, the others to the right. */
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0].map((_, col) => Math.max(...rows.map((row) => row[col].length)));
+  return rows.map((row) =>
+    row.map((cell, col) => col === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[col]))
+      .join("  ").trimEnd()
+  ).join("\n");
+}

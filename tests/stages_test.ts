@@ -1,0 +1,172 @@
+import assert from "node:assert/strict";
+import { type ConfigInput, resolveConfig } from "../src/config.ts";
+import { UserError } from "../src/errors.ts";
+import { recipes, type StageInput, stageSpans, usesIndexer } from "../src/stages.ts";
+import { predecessor, stepHyper, trainedGroups } from "../src/train/hyper.ts";
+
+const seed = Math.floor(Math.random() * 2 ** 32);
+/** A fresh whole number in [low, low + 100). */
+function fresh(low: number, salt: number): number {
+  return low + Math.floor(seed / 7 ** salt) % 100;
+}
+
+function stagesOf(words: string, base: ConfigInput = {}) {
+  return resolveConfig(base, words.split(" ").filter(Boolean)).stages;
+}
+
+/** Spans and configuration of a run, by the name of the stage. */
+function spansOf(words: string) {
+  const config = resolveConfig({}, words.split(" "));
+  const spans = stageSpans(config.stages);
+  const byName = Object.fromEntries(spans.map((span) => [span.stage.name, span]));
+  const hyper = (name: string, step: number) =>
+    stepHyper(config, spans, { span: byName[name], step });
+  return { config, spans, byName, hyper };
+}
+
+Deno.test("each recipe has its stages, trained as the report says", () => {
+  for (const [recipe, names] of Object.entries(recipes)) {
+    const stages = stagesOf(`recipe=${recipe}`);
+    assert.deepEqual(stages.map(({ name }) => name), names);
+    assert.equal(usesIndexer({ stages }), recipe !== "dense");
+  }
+  const steps = fresh(100, 0);
+  const [dense, warmup, sparse, twin] = stagesOf(
+    `recipe=dsa_twin steps=${steps} lr=0.01 minLr=0.2`,
+  );
+  const how = [dense, warmup, sparse, twin].map(({ attention, trains, kl }) =>
+    `${attention} ${trains} ${kl}`
+  );
+  assert.deepEqual(how, [
+    "dense backbone none",
+    "dense indexer dense",
+    "sparse both selected",
+    "dense backbone none",
+  ]);
+  assert.deepEqual([dense.steps, sparse.steps], [steps, Math.round(steps / 5)], `seed ${seed}`);
+  assert.equal(twin.steps, sparse.steps);
+  // The low rate that the dense stage ended with, for the sparse stage and its rival alike.
+  assert.deepEqual([dense.lr, sparse.lr, twin.lr], [0.01, 0.002, 0.002]);
+  assert.deepEqual([sparse.schedule, twin.schedule], ["constant", "constant"]);
+
+  const [scratch] = stagesOf(`recipe=sparse steps=${steps} lr=0.01`);
+  assert.deepEqual([scratch.steps, scratch.lr, scratch.kl], [steps, 0.01, "selected"]);
+  assert.equal(resolveConfig({}, ["attention=gqa"]).recipe, "dense");
+  assert.equal(usesIndexer(resolveConfig({}, ["attention=gqa"])), false);
+});
+
+Deno.test("typed keys of a stage win over the experiment's, and those over the recipe's", () => {
+  const base = { stages: [{ name: "dense" }, { name: "sparse", steps: 30, indexTopk: 9 }] };
+  const steps = fresh(1, 1);
+  const [dense, sparse] = stagesOf(`sparse.steps=${steps} sparse.lr=1e-4 indexTopk=20`, base);
+  assert.deepEqual([sparse.steps, sparse.lr, sparse.indexTopk], [steps, 1e-4, 9], `seed ${seed}`);
+  assert.deepEqual([dense.indexTopk, dense.steps], [20, 700]);
+  assert.equal(stagesOf("steps=40 dense.steps=50", base)[0].steps, 50);
+  assert.equal(stagesOf("sparse.from=dense", base)[1].from, "dense");
+  assert.equal(stagesOf("sparse.from=none", base)[1].from, null);
+  // A name without a template of its own is dense training.
+  assert.equal(stagesOf("", { stages: [{ name: "again" }] })[0].trains, "backbone");
+});
+
+Deno.test("resolved stages resolve to themselves, through JSON", () => {
+  for (const recipe of Object.keys(recipes)) {
+    const words = [`recipe=${recipe}`, `steps=${fresh(20, 2)}`, `indexTopk=${fresh(1, 3)}`];
+    const name = recipe === "dense" ? "dense" : "sparse";
+    const config = resolveConfig({}, [...words, `${name}.lr=0.5`, `${name}.optimizer=reset`]);
+    assert.deepEqual(resolveConfig(JSON.parse(JSON.stringify(config))), config, `seed ${seed}`);
+  }
+  const saved = resolveConfig({ recipe: "dsa" }, ["warmup.steps=33"]);
+  const longer = resolveConfig(saved, ["sparse.steps=44"]);
+  assert.deepEqual(longer.stages.map(({ steps }) => steps), [700, 33, 44]);
+});
+
+Deno.test("what cannot be is refused by its key, with a way out", () => {
+  const twice: StageInput[] = [{ name: "a" }, { name: "a" }];
+  const cases: [string, RegExp, ConfigInput?][] = [
+    ["warmpu.steps=3", /warmpu\.steps: .*did you mean warmup\?/],
+    ["xyzzy.lr=3", /xyzzy\.lr: .*this run has dense, warmup, sparse/],
+    ["recipe=dense warmup.steps=3", /no stage "warmup".*this run has dense/],
+    ["warmup.stepz=3", /warmup\.stepz: did you mean warmup\.steps\?/],
+    ["warmup.qqqqqq=3", /warmup\.qqqqqq: a stage has steps, attention/],
+    ["warmup.steps=0", /warmup\.steps=0: expected a whole number from 1/],
+    ["sparse.trains=bth", /sparse\.trains=bth.*did you mean both\?/],
+    ["warmup.minLr=2", /warmup\.minLr=2.*to 1/],
+    ["sparse.from=twin", /sparse\.from=twin: earlier stages are dense, warmup/],
+    ["dense.from=dense", /dense\.from=dense: it is the first stage/],
+    ["sparse.warmupSteps=999", /sparse\.warmupSteps=999: more than sparse\.steps=140/],
+    ["dense.kl=selected", /dense\.kl=selected: .*dense\.attention=dense; use dense/],
+    ["warmup.kl=none", /warmup\.trains=indexer: .*warmup\.kl.*dense or selected/],
+    ["dense.trains=both", /dense\.trains=both: .*dense\.kl/],
+    ["attention=gqa dense.kl=dense", /dense\.kl=dense: only attention=mla/],
+    ["attention=gqa dense.attention=sparse", /dense\.attention=sparse: only attention=mla/],
+    ["", /a\.name=a: two stages.*rename/, { stages: twice }],
+    ["", /a\.stepz/, { stages: [{ name: "a", stepz: 3 } as StageInput] }],
+  ];
+  for (const [words, expected, base] of cases) {
+    assert.throws(() => stagesOf(words, base), (error: Error) => {
+      assert(error instanceof UserError, `${words}: ${error}`);
+      assert.match(error.message, /^[A-Z][^\n]*[^.\n]$/);
+      assert.match(error.message, expected);
+      return true;
+    });
+  }
+});
+
+Deno.test("stages follow each other, and the twin sees the sparse stage's tokens", () => {
+  const [dense, warmup, sparse, twin] = [fresh(10, 0), fresh(10, 1), fresh(10, 2), fresh(10, 3)];
+  const { spans, byName } = spansOf(
+    `recipe=dsa_twin dense.steps=${dense} dense.warmupSteps=1 warmup.steps=${warmup} ` +
+      `sparse.steps=${sparse} twin.steps=${twin}`,
+  );
+  assert.deepEqual(
+    spans.map(({ index, start, end }) => [index, start, end]),
+    [
+      [0, 0, dense],
+      [1, dense, dense + warmup],
+      [2, dense + warmup, dense + warmup + sparse],
+      [3, dense + warmup + sparse, dense + warmup + sparse + twin],
+    ],
+    `seed ${seed}`,
+  );
+  const first = spans.map(({ firstBatch }) => firstBatch);
+  assert.deepEqual(first, [0, dense, dense + warmup, dense + warmup], `seed ${seed}`);
+  const before = spans.map((span) => predecessor(spans, span)?.stage.name ?? null);
+  assert.deepEqual(before, [null, "dense", "warmup", "dense"]);
+  assert.equal(byName.twin.stage.from, "dense");
+});
+
+Deno.test("a stage updates the groups that it trains, each at its own rate", () => {
+  assert.deepEqual(trainedGroups({ trains: "backbone" }), ["backbone"]);
+  assert.deepEqual(trainedGroups({ trains: "indexer" }), ["indexer"]);
+  assert.deepEqual(trainedGroups({ trains: "both" }), ["backbone", "indexer"]);
+  const { hyper } = spansOf(
+    "recipe=dsa indexerLr=0.5 sparse.lr=0.25 sparse.schedule=constant weightDecay=0.3 clip=none",
+  );
+  assert.deepEqual(Object.keys(hyper("dense", 0).groups), ["backbone"]);
+  assert.deepEqual(Object.keys(hyper("warmup", 0).groups), ["indexer"]);
+  const { backbone, indexer } = hyper("sparse", 3).groups;
+  assert.deepEqual([backbone.lr, indexer.lr], [0.25, 0.5]);
+  assert.deepEqual([backbone.weightDecay, backbone.clip], [0.3, 0]);
+});
+
+Deno.test("Adam's count of updates goes on where moments are kept", () => {
+  const [dense, warmup] = [fresh(10, 4), fresh(10, 5)];
+  const words = `recipe=dsa_twin steps=${dense} warmup.steps=${warmup}`;
+  const updates = (words: string, name: string, step: number) => {
+    const { groups } = spansOf(words).hyper(name, step);
+    return Object.fromEntries(Object.entries(groups).map(([group, { update }]) => [group, update]));
+  };
+  assert.deepEqual(updates(words, "dense", 0), { backbone: 1 });
+  assert.deepEqual(updates(words, "dense", 4), { backbone: 5 });
+  assert.deepEqual(updates(words, "warmup", 2), { indexer: 3 });
+  // The warm-up left the backbone's moments alone.
+  const kept = { backbone: dense + 1, indexer: warmup + 1 };
+  assert.deepEqual(updates(words, "sparse", 0), kept, `seed ${seed}`);
+  assert.deepEqual(updates(words, "twin", 1), { backbone: dense + 2 }, `seed ${seed}`);
+  const reset = `${words} sparse.optimizer=reset`;
+  assert.deepEqual(updates(reset, "sparse", 0), { backbone: 1, indexer: 1 });
+  assert.deepEqual(updates(reset, "twin", 0), { backbone: dense + 1 }, `seed ${seed}`);
+  // A stage that goes on from another does not count what lay between.
+  const skip = updates(`${words} sparse.from=dense`, "sparse", 0);
+  assert.deepEqual(skip, { backbone: dense + 1, indexer: 1 }, `seed ${seed}`);
+});
