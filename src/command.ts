@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { UserError } from "./errors.ts";
+import { MemoryError, UserError } from "./errors.ts";
 
 /** Exit codes of all commands. */
 export const exitCodes = {
@@ -25,8 +25,12 @@ export async function runCommand(main: (args: string[]) => Promise<number>): Pro
   try {
     code = await main(Deno.args);
   } catch (error) {
-    if (error instanceof UserError) {
-      console.error(`error: ${error.message}`);
+    if (error instanceof UserError || error instanceof MemoryError) {
+      const isMemory = error instanceof MemoryError;
+      const message = isMemory
+        ? `Cannot fit this on the adapter: ${error.message}; lower batchSize or seqLen`
+        : error.message;
+      console.error(`error: ${message}`);
       code = exitCodes.usage;
     } else {
       console.error(error instanceof Error ? error.stack ?? error.message : error);

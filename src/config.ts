@@ -230,11 +230,12 @@ export function resolveConfig(
   }
   const config = derive(given);
   checkTogether(config);
+  const stages = typed.recipe ? null : givenStages;
   // The steps of a saved run are in its stages: typed ones are meant for the first.
-  const first = givenStages && typed.steps !== undefined
-    ? [{ name: givenStages[0].name, steps: typed.steps }]
+  const first = stages && typed.steps !== undefined
+    ? [{ name: stages[0].name, steps: typed.steps }]
     : [];
-  config.stages = resolveStages(config, givenStages, [...first, ...typedStages]);
+  config.stages = resolveStages(config, stages, [...first, ...typedStages]);
   return config;
 }
 

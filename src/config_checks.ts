@@ -43,6 +43,12 @@ export function checkTogether(config: RunConfig): void {
       );
     }
   }
+  if (config.window !== null && (config.attention === "mosa" || config.recipe !== "dense")) {
+    fail(
+      `Cannot set window=${config.window} with attention=${config.attention} and ` +
+        `recipe=${config.recipe}: a sliding window is a baseline of dense attention; use recipe=dense`,
+    );
+  }
   if (config.data === "") fail("Cannot set data to nothing: name a text file, or data=moby_dick");
   if (config.tokenizer === "bpe" && !isTask(config.data) && config.vocabSize < BYTES) {
     fail(

@@ -6,3 +6,9 @@ export class UserError extends Error {
   /** The name of the class, for printed errors. */
   override readonly name = "UserError";
 }
+
+/** Memory that the adapter does not have; the message says how much for what. */
+export class MemoryError extends RangeError {
+  /** Tells it from other errors where classes are not compared. */
+  override readonly name = "MemoryError";
+}

@@ -5,10 +5,10 @@
  */
 import type { RunConfig } from "./config.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
-import { UserError } from "./errors.ts";
+import { MemoryError, UserError } from "./errors.ts";
 import { Gpu } from "./webgpu/device.ts";
 import { WebGpuEngine } from "./webgpu/engine.ts";
-import { formatBytes, MemoryError } from "./webgpu/plan.ts";
+import { formatBytes } from "./webgpu/plan.ts";
 
 /** A device on which engines can be opened, one after the other. */
 export interface Device extends Disposable {

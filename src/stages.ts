@@ -147,6 +147,9 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
     );
   }
   if (warmupSteps > steps) fail("warmupSteps", `more than ${name}.steps=${steps}; lower it`);
+  if (stage.schedule === "wsd" && warmupSteps + stage.decaySteps > steps) {
+    fail("decaySteps", `with ${name}.warmupSteps=${warmupSteps} more than ${name}.steps=${steps}`);
+  }
   const indexed = attention === "sparse" || kl !== "none";
   if (indexed && config.attention !== "mla") {
     fail(attention === "sparse" ? "attention" : "kl", `only attention=mla has an indexer`);

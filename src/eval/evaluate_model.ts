@@ -8,14 +8,13 @@ import { isTask } from "../config_checks.ts";
 import type { Batch, Dataset } from "../data/dataset.ts";
 import { openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
-import { UserError } from "../errors.ts";
+import { MemoryError, UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { openDevice } from "../open_device.ts";
 import { type Stage, stageSpans, usesIndexer } from "../stages.ts";
 import { checkpointView } from "../train/checkpoint.ts";
 import { measureIndexer, swapTest } from "../train/measure.ts";
-import { MemoryError } from "../webgpu/plan.ts";
 import type { SavedModel } from "./load_model.ts";
 import { Buckets } from "./positions.ts";
 

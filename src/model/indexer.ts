@@ -106,7 +106,8 @@ export function selectedAttention(
     ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form })
     : dense();
   if (stage.kl !== "none") {
-    const isRestricted = mask && config.klTarget === "restricted";
+    // Over the selected keys their own softmax may be the target; over all keys only dense attention.
+    const isRestricted = stage.kl === "selected" && config.klTarget === "restricted";
     const kl = indexerKl(indexer(), { q, kv, kPe, lse: isRestricted ? lse : dense().lse }, {
       mask: stage.kl === "selected" ? mask : null,
       layer,

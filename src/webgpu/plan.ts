@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MemoryError } from "../errors.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch } from "./lower.ts";
@@ -21,11 +22,6 @@ export function createStorageBuffer(gpu: Gpu, label: string, elements: number): 
     );
   }
   return gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE });
-}
-
-/** Memory that the adapter does not have; the message says how much for what. */
-export class MemoryError extends RangeError {
-  override readonly name = "MemoryError";
 }
 
 /** `1.5 GiB`. */
