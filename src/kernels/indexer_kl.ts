@@ -62,7 +62,7 @@ ${inside}
   // The difference of the sums, 0 in exact numbers, takes the rounding of both logarithms out.
   const term = forward
     ? `
-    sum += (q - p) + select(0.0, p * (log(max(p, 1e-38)) - log_q), p > 0.0);`
+    sum += (q - p) + select(0.0, p * (log(max(p, 1.2e-38)) - log_q), p > 0.0);`
     : `
     let gap = log_q - log(max(p, u.floor));
     sum += q * gap;`;

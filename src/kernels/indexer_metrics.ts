@@ -146,7 +146,8 @@ var<workgroup> bins: array<atomic<u32>, ${perGroup * bins}>;`,
       visit(`    let log_q = (${score} - top) - log_z;
     let q = exp(log_q);
     let p = ${teacher} * inverse;
-    let log_p = log(max(p, 1e-38));
+    // The least normal number: GPUs may take a smaller one for 0, whose logarithm is infinite.
+    let log_p = log(max(p, 1.2e-38));
     // The difference of the sums, 0 in exact numbers, takes the rounding of both logarithms out.
     kl += (q - p) + select(0.0, p * (log_p - log_q), p > 0.0);
     pair -= vec2f(p * log_p, q * log_q);
