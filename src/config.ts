@@ -108,6 +108,12 @@ export const fields = {
   qkNopeHeadDim: integer("model", 16, "part of an mla head that is not rotated"),
   qkRopeHeadDim: integer("model", 8, "part of an mla head that is rotated; even", { min: 2 }),
   vHeadDim: integer("model", 16, "width of an mla value head"),
+  latentRope: choice(
+    "model",
+    ["decoupled", "onLatent", "none"],
+    "decoupled",
+    "what mla rotates: a key beside the latent; the latent itself (a control); nothing",
+  ),
   ropeTheta: number("model", 10_000, "base of the rotary frequencies", { min: 1 }),
   ropeInterleave: flag("model", true, "rotate neighbours; false: halves", {
     derived: "true for mla, else false",
@@ -118,8 +124,8 @@ export const fields = {
     min: Number.MIN_VALUE,
   }),
 
-  indexNHeads: integer("indexer", 4, "heads of the lightning indexer"),
-  indexHeadDim: integer("indexer", 16, "width of an indexer head"),
+  indexNHeads: integer("indexer", 2, "heads of the lightning indexer"),
+  indexHeadDim: integer("indexer", 12, "width of an indexer head"),
   indexTopk: integer("indexer", 32, "latents that a query attends to; tokens of a head of mosa"),
   indexInput: choice(
     "indexer",
@@ -135,6 +141,13 @@ export const fields = {
     ["halfSplit", "interleaved", "none"],
     "halfSplit",
     "layout of its rotary embedding, on the first qkRopeHeadDim dims",
+  ),
+  indexShare: integer("indexer", 1, "layers that use one indexer, that of the first of them"),
+  indexShareLoss: choice(
+    "indexer",
+    ["own", "served"],
+    "own",
+    "whose attention a shared indexer learns: of its own layer, or of all its layers in the mean",
   ),
   indexerLr: number("indexer", 1e-3, "learning rate of the indexer", { min: Number.MIN_VALUE }),
   indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective"),

@@ -27,6 +27,12 @@ export function checkTogether(config: RunConfig): void {
     if (rope % 2) {
       fail(`Cannot set qkRopeHeadDim=${rope}: rotary embedding turns pairs, use ${rope + 1}`);
     }
+    if (config.latentRope === "onLatent" && config.kvLoraRank % 2) {
+      fail(
+        `Cannot set kvLoraRank=${config.kvLoraRank} with latentRope=onLatent: rotary embedding ` +
+          `turns pairs, use ${config.kvLoraRank + 1}`,
+      );
+    }
     if (config.numKeyValueHeads !== config.numAttentionHeads) {
       fail(
         `Cannot set numKeyValueHeads=${config.numKeyValueHeads} with attention=mla: its latent is ` +

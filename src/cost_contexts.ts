@@ -44,6 +44,16 @@ export function scoredContext(config: RunConfig, stage: StageCosts): number {
   return lossContext(config, stage);
 }
 
+/** Layers with an indexer of their own. */
+export function indexerLayers({ numHiddenLayers, indexShare }: RunConfig): number {
+  return Math.ceil(numHiddenLayers / indexShare);
+}
+
+/** Layers whose attention teaches an indexer. */
+export function teacherLayers(config: RunConfig): number {
+  return config.indexShareLoss === "served" ? config.numHiddenLayers : indexerLayers(config);
+}
+
 /** Multiply-adds of one index score. */
 export function indexWidth({ indexNHeads, indexHeadDim }: RunConfig): number {
   return indexNHeads * (indexHeadDim + 1);

@@ -8,12 +8,14 @@ import type { RunConfig } from "./config.ts";
 import {
   coreContext,
   headWidths,
+  indexerLayers,
   indexWidth,
   keysAtMost,
   lossContext,
   scoredContext,
   selectsByIndex,
   type StageCosts,
+  teacherLayers,
 } from "./cost_contexts.ts";
 import { modelParameters } from "./model/parameters.ts";
 import type { Stage } from "./stages.ts";
@@ -134,7 +136,7 @@ export function forwardFlopsPerToken(
       config.numHiddenLayers,
     indexerProjections: isUsed ? 2 * indexerProjections(config) : 0,
     indexScores: isUsed
-      ? 2 * scoredContext(config, stage) * indexWidth(config) * config.numHiddenLayers
+      ? 2 * scoredContext(config, stage) * indexWidth(config) * indexerLayers(config)
       : 0,
     mlp: 2 * mlp,
     head: 2 * config.vocabSize * config.hiddenSize,
@@ -166,10 +168,10 @@ export function trainingFlopsPerToken(
   const backbone = forward.total - indexer;
   let flops = indexer + (stage.trains === "indexer" ? 1 : 3) * backbone;
   if (stage.kl !== "none") {
-    flops += 2 * lossContext(config, stage) * heads * qk * layers;
+    flops += 2 * lossContext(config, stage) * heads * qk * teacherLayers(config);
     if (stage.trains !== "backbone") {
       flops += forward.indexerProjections +
-        4 * lossContext(config, stage) * indexWidth(config) * layers;
+        4 * lossContext(config, stage) * indexWidth(config) * teacherLayers(config);
     }
   }
   const isDenseToo = config.selector === "oracle" ||
@@ -182,7 +184,10 @@ export function trainingFlopsPerToken(
 
 /** What generating keeps of each token, and what it reads of the others. */
 export interface CacheCost {
-  /** Elements a token and layer: `2 H d_h` mha, `2 G d_h` gqa, `d_c + r` mla, `d_c + r + d_I` DSA. */
+  /**
+   * Elements a token and layer: `2 H d_h` mha, `2 G d_h` gqa, `d_c + r` mla, `d_c + r + d_I` DSA.
+   * With `indexShare` only some layers have `d_I`: then their mean.
+   */
   readonly elementsPerLayer: number;
   /** Elements a token, all layers. */
   readonly elements: number;
@@ -222,12 +227,12 @@ export function cachePerToken(
   const own = config.attention === "mla"
     ? config.kvLoraRank + config.qkRopeHeadDim
     : 2 * config.numKeyValueHeads * config.headDim;
-  const indexKey = selectsByIndex(config, stage) ? config.indexHeadDim : 0;
-  const elementsPerLayer = own + indexKey;
-  const elements = elementsPerLayer * config.numHiddenLayers;
+  const indexKeys = selectsByIndex(config, stage) ? config.indexHeadDim * indexerLayers(config) : 0;
+  const elements = own * config.numHiddenLayers + indexKeys;
+  const elementsPerLayer = elements / config.numHiddenLayers;
   const ranksAll = stage.attention === "sparse" && config.selector === "oracle";
   const keys = ranksAll ? seqLen : keysAtMost(config, stage);
-  const readPerLayer = seqLen * indexKey + Math.min(keys, seqLen) * own;
+  const readPerLayer = seqLen * indexKeys / config.numHiddenLayers + Math.min(keys, seqLen) * own;
   return { elementsPerLayer, elements, bytes: 4 * elements, readPerLayer };
 }
 

@@ -27,11 +27,12 @@ const ownIndexerWords = [
   "indexKeyNorm",
   "indexRope",
   "selector",
+  "indexShare",
 ] as const;
 
 /** What a `config.json` of model type `latentk` says of its attention. */
 function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
-  const widths = attention === "mla" ? mlaWords : ["headDim"] as const;
+  const widths = attention === "mla" ? [...mlaWords, "latentRope"] as const : ["headDim"] as const;
   return [
     "attention",
     "window",
@@ -44,8 +45,8 @@ function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
  * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
  * for mha and gqa, `DeepseekV32ForCausalLM` for mla with an indexer, `DeepseekV3ForCausalLM` for
  * mla without. A model that no class of transformers computes gets the model type `latentk`, so
- * that loading it there fails: mosa, a window, an indexer with other conventions than
- * DeepSeek-V3.2's.
+ * that loading it there fails: mosa, a window, other rotations of mla, an indexer that layers share
+ * or with other conventions than DeepSeek-V3.2's.
  *
  * @param stage whose attention the model has; default: the last. `index_topk` is its selection
  * where attention is sparse, else no less than `seqLen`, so that every query takes all keys
@@ -122,10 +123,12 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
   if (config.attention !== "mla") {
     return config.attention === "mosa" || config.ropeInterleave ? "latentk" : "llama";
   }
+  if (config.latentRope !== "decoupled") return "latentk";
   if (!usesIndexer(config)) return "deepseek_v3";
   const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
     config.indexInput === "qLatent" && config.indexActivation === "relu" &&
     config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
+    config.indexShare === 1 &&
     (stage.attention === "dense" || config.selector === "learned");
   return isV32 ? "deepseek_v32" : "latentk";
 }

@@ -122,6 +122,12 @@ Deno.test("an indexer's work, stage by stage", () => {
     sum + denseCore,
     label,
   );
+  // One indexer for all three layers, taught by its own or by all.
+  const served = { ...config, indexShare: 3, indexShareLoss: "served" } as const;
+  const one = sum - (4 * products + scores + selected + core(topk) * (6 + rope)) * 2 / 3;
+  nearly(trainingFlopsPerToken({ ...served, indexShareLoss: "own" }, last), one, label);
+  const taught = one + (selected + core(topk) * (6 + rope)) * 2 / 3;
+  nearly(trainingFlopsPerToken(served, last), taught, label);
   const oracle = trainingFlopsPerToken({ ...config, selector: "oracle" }, last);
   nearly(oracle, sum + denseCore - scores + selected / 2, label);
 });
@@ -142,6 +148,10 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
   assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);
   assert.equal(cache("attention=mosa", "headDim=6", "indexTopk=9").readPerLayer, 9 * 48);
+  // Layers 0, 2 and 4 of 5 have an indexer.
+  const shared = cache(...dsa, "indexShare=2");
+  assert.equal(shared.elements, 5 * 26 + 3 * 10);
+  assert.equal(shared.readPerLayer, 50 * 10 * 3 / 5 + 7 * 26);
   // DeepSeek-V2, table 1: 34.6 thousand elements a token.
   const v2 = cache("kvLoraRank=512", "qkRopeHeadDim=64", "numHiddenLayers=60", "recipe=dense");
   assert.equal(v2.elements, 34_560);

@@ -185,7 +185,10 @@ for (const attention of ["mha", "gqa", "mla"]) {
     gpu.metrics.forEach((row, i) => {
       const other = cpu.metrics[i] as Record<string, number>;
       for (const [name, value] of Object.entries(row) as [string, number][]) {
-        assert(Math.abs(value - other[name]) <= 2e-4 * Math.abs(value), `${name} ${row.step}`);
+        // What a latent as wide as its input leaves is next to nothing: rounding in weak directions.
+        const least = name.endsWith("reconstruction_error") ? 1e-4 : 0;
+        const allowed = Math.max(2e-4 * Math.abs(value), least);
+        assert(Math.abs(value - other[name]) <= allowed, `${name} ${row.step}`);
       }
     });
     await Deno.remove(cwd, { recursive: true });

@@ -11,7 +11,7 @@ import type { Engine, Metrics } from "../engine.ts";
 import { MemoryError, UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
-import { openDevice } from "../open_device.ts";
+import { type Device, openDevice } from "../open_device.ts";
 import { type Stage, stageSpans, usesIndexer } from "../stages.ts";
 import { checkpointView } from "../train/checkpoint.ts";
 import { measureIndexer, swapTest } from "../train/measure.ts";
@@ -61,15 +61,17 @@ export interface EvaluationReport {
  * Evaluates a model under the attention of the stage that it was saved in, on the first
  * `evalBatches` validation batches.
  *
+ * @param options device and dataset, where they are open already; the model's own are opened else
  * @throws {UserError} if the data does not fit the model, or the model the device
  */
 export async function evaluateModel(
   model: SavedModel,
-  options: { note?: (line: string) => void } = {},
+  options: { note?: (line: string) => void; device?: Device; dataset?: Dataset } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
-  const dataset = await openData(model);
-  using device = await openDevice(config.device, options);
+  const dataset = options.dataset ?? await openData(model);
+  using own = options.device ? null : await openDevice(config.device, options);
+  const device = options.device ?? own!;
   using engine = await device.open({
     parameters: modelParameters(config),
     initial: model.parameters,

@@ -7,10 +7,11 @@ import type { RunConfig } from "../config.ts";
 import type { Tensor } from "../ops/op.ts";
 import { attention } from "../ops/attention.ts";
 import { columns } from "../ops/columns.ts";
+import { latentStatistics } from "../ops/latent_statistics.ts";
 import { linear } from "../ops/linear.ts";
 import { rmsNorm } from "../ops/rms_norm.ts";
 import { rope } from "../ops/rope.ts";
-import { selectedAttention } from "./indexer.ts";
+import { selectedAttention, type Selection } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";
 
 /** What an attention layer gets besides its input. */
@@ -35,6 +36,8 @@ export interface LayerContext {
   readonly maps: Record<string, Tensor>;
   /** Where it puts the mask of its learned selection, if it is measured. */
   readonly selections: Tensor[];
+  /** The selection of the nearest layer so far that has one of its own. */
+  readonly shared: { selection: Selection | null };
 }
 
 /**
@@ -63,6 +66,11 @@ export function groupedQueryAttention(x: Tensor, residual: Tensor, layer: LayerC
  * and values come from normed latents; position lives in a separate key of `qkRopeHeadDim` that
  * all heads share, so the latent itself is never rotated.
  *
+ * `latentRope` has two controls. `onLatent` rotates the whole latent by its position instead, so
+ * that keys and values come from rotated latents; the rope columns of queries and keys stay as they
+ * are. The products that follow do not commute with the rotation, so scores depend on positions and
+ * not on distances. `none` rotates nothing.
+ *
  * @param x `[N, hiddenSize]`, the normed block input, N = batch · seqLen
  */
 export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): Tensor {
@@ -83,15 +91,21 @@ export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext
   const qLatent = qLoraRank === null ? null : rmsNorm(first, weight("q_a_layernorm"), eps);
   const queries = qLatent ? linear(qLatent, weight("q_b_proj")) : first;
   const kvLatent = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
+  if (layer.stage.density) {
+    layer.maps[`latent_statistics.${layer.index}`] = latentStatistics(x, kvLatent);
+  }
 
-  const q = rope(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
-  const kPe = rope(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
+  const rotate = c.latentRope === "decoupled" ? rope : (x: Tensor) => x;
+  const q = rotate(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
+  const kPe = rotate(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
     ...rotation,
     heads: 1,
     headDim: qkRopeHeadDim,
     start: 0,
   });
-  const kv = linear(kvLatent, weight("kv_b_proj"));
+  const whole = { ...rotation, heads: 1, headDim: kvLoraRank, start: 0, dims: kvLoraRank };
+  const expanded = c.latentRope === "onLatent" ? rope(kvLatent, whole) : kvLatent;
+  const kv = linear(expanded, weight("kv_b_proj"));
   const scale = qkHeadDim ** -0.5;
   const window = c.window ?? undefined;
   const dims = { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, scale, window };

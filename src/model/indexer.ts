@@ -68,9 +68,29 @@ export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): In
 /** Dims of MLA's attention, as its ops take them. */
 export type AttentionDims = Parameters<typeof mlaAttention>[3] & { readonly scale: number };
 
+/** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */
+export interface Selection {
+  /** The indexer, made when it is first asked for. */
+  readonly indexer: () => IndexerTensors;
+  /** `[N, indexTopk]`, chosen by the stage's selector; null: dense attention. */
+  readonly indices: Tensor | null;
+  /** The same as bits; null with `indices`. */
+  readonly mask: Tensor | null;
+  /** The mask of what the indexer selects, made when it is first asked for. */
+  readonly learned: () => Tensor;
+}
+
+/** Runs `make` once, when its value is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | null = null;
+  return () => (made ??= { value: make() }).value;
+}
+
 /**
  * MLA's attention under the stage's selector, with the indexer's loss and measurements where the
- * stage asks for them.
+ * stage asks for them. With `indexShare` above 1, layers in between attend to the selection of the
+ * nearest layer before them that has an indexer; their KL trains that indexer if
+ * `indexShareLoss=served` (the mean of KLs: its gradient is that of KL to the mean attention).
  *
  * @returns attention output `[N, heads · vHeadDim]`
  */
@@ -79,41 +99,30 @@ export function selectedAttention(
   inputs: IndexerInputs,
   { layer, dims }: { layer: LayerContext; dims: AttentionDims },
 ): Tensor {
-  const { config, stage, batch, seqLen } = layer;
+  const { config, stage } = layer;
   const { q, kv, kPe } = teacher;
-  const once = <T>(make: () => T): () => T => {
-    let made: { value: T } | null = null;
-    return () => (made ??= { value: make() }).value;
-  };
-  const indexer = once(() => lightningIndexer(inputs, layer));
   const dense = once(() => mlaAttention(q, kv, kPe, dims));
+  if (layer.index % config.indexShare === 0) {
+    const attention = () => ({ q, kv, kPe, lse: dense().lse, ...dims });
+    layer.shared.selection = select(inputs, layer, attention);
+  }
+  const { indexer, indices, mask, learned } = layer.shared.selection!;
   const topk = stage.indexTopk;
-  const context = {
-    batch,
-    seqLen,
-    topk,
-    like: q,
-    indexer,
-    attention: () => ({ q, kv, kPe, lse: dense().lse, ...dims }),
-    seed: (config.seed + Math.imul(layer.index, 0x9e3779b9)) >>> 0,
-    sinks: config.sinks,
-    block: { size: config.blockSize, pool: config.blockPool },
-  };
-  const indices = selectors[stage.selector].select(context);
-  const mask = indices && selectionMask(indices, { seqLen });
   const form = config.sparseForm;
   const { o, lse } = indices && mask
     ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form })
     : dense();
-  if (stage.kl !== "none") {
+  const weight = config.indexerLossWeight * lossShare(layer);
+  if (stage.kl !== "none" && weight > 0) {
     // Over the selected keys their own softmax may be the target; over all keys only dense attention.
     const isRestricted = stage.kl === "selected" && config.klTarget === "restricted";
     const kl = indexerKl(indexer(), { q, kv, kPe, lse: isRestricted ? lse : dense().lse }, {
       mask: stage.kl === "selected" ? mask : null,
+      weight,
       layer,
       dims,
     });
-    layer.losses.push({ tensor: kl, weight: config.indexerLossWeight });
+    layer.losses.push({ tensor: kl, weight });
     layer.metrics[`index/${layer.index}/kl`] = kl;
   }
   if (stage.maps) {
@@ -124,16 +133,13 @@ export function selectedAttention(
     if (indices) layer.maps[`topk.${layer.index}`] = indices;
   }
   if (stage.measures) {
-    const learned = stage.selector === "learned" && mask
-      ? mask
-      : selectionMask(selectors.learned.select(context)!, { seqLen });
     const { qI, kI, w } = indexer();
     const { means, histogram } = indexerMetrics(
       qI,
       kI,
       w,
       { q, kv, kPe, lse: dense().lse },
-      learned,
+      learned(),
       {
         ...dims,
         ...indexerDims(indexer(), config),
@@ -142,9 +148,44 @@ export function selectedAttention(
     );
     layer.metrics[`index/${layer.index}`] = means;
     layer.metrics[`index/${layer.index}/distance`] = histogram;
-    layer.selections.push(learned);
+    layer.selections.push(learned());
   }
   return o;
+}
+
+/** The selection of a layer with an indexer of its own. */
+function select(
+  inputs: IndexerInputs,
+  layer: LayerContext,
+  attention: () => Teacher & AttentionDims,
+): Selection {
+  const { config, stage, batch, seqLen } = layer;
+  const indexer = once(() => lightningIndexer(inputs, layer));
+  const context = {
+    batch,
+    seqLen,
+    topk: stage.indexTopk,
+    like: inputs.hidden,
+    indexer,
+    attention,
+    seed: (config.seed + Math.imul(layer.index, 0x9e3779b9)) >>> 0,
+    sinks: config.sinks,
+    block: { size: config.blockSize, pool: config.blockPool },
+  };
+  const indices = selectors[stage.selector].select(context);
+  const mask = indices && selectionMask(indices, { seqLen });
+  const learned = stage.selector === "learned" && mask
+    ? () => mask
+    : once(() => selectionMask(selectors.learned.select(context)!, { seqLen }));
+  return { indexer, indices, mask, learned };
+}
+
+/** The part of a layer's KL in its indexer's loss. */
+function lossShare({ config, index }: LayerContext): number {
+  const { indexShare, numHiddenLayers } = config;
+  const first = index - index % indexShare;
+  if (config.indexShareLoss === "own") return index === first ? 1 : 0;
+  return 1 / Math.min(indexShare, numHiddenLayers - first);
 }
 
 function indexerDims(indexer: IndexerTensors, config: RunConfig) {
@@ -155,14 +196,19 @@ function indexerDims(indexer: IndexerTensors, config: RunConfig) {
 function indexerKl(
   indexer: IndexerTensors,
   teacher: Teacher,
-  { mask, layer, dims }: { mask: Tensor | null; layer: LayerContext; dims: AttentionDims },
+  { mask, weight, layer, dims }: {
+    mask: Tensor | null;
+    weight: number;
+    layer: LayerContext;
+    dims: AttentionDims;
+  },
 ): Tensor {
   const { config, stage } = layer;
   return indexerLoss(indexer.qI, indexer.kI, indexer.w, teacher, mask, {
     ...dims,
     ...indexerDims(indexer, config),
     direction: config.klDirection,
-    weight: config.indexerLossWeight,
+    weight,
     gradient: stage.trainsIndexer,
   });
 }

@@ -36,7 +36,7 @@ export function modelParameters(config: RunConfig): ParameterSpec[] {
     const prefix = `model.layers.${layer}`;
     norm(`${prefix}.input_layernorm.weight`, d);
     attentionParameters(config, `${prefix}.self_attn`, weight, norm);
-    if (usesIndexer(config)) {
+    if (usesIndexer(config) && layer % config.indexShare === 0) {
       specs.push(...indexerParameters(config, `${prefix}.self_attn.indexer`));
     }
     norm(`${prefix}.post_attention_layernorm.weight`, d);

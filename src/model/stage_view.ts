@@ -21,6 +21,8 @@ export interface StageView {
   readonly measures: boolean;
   /** Whether whole maps of scores, attention and selection are kept, to be looked at. */
   readonly maps?: boolean;
+  /** Whether the sums for the latents' information density are made. */
+  readonly density?: boolean;
 }
 
 /** Plain dense attention, without indexer. */

@@ -54,6 +54,7 @@ export function transformer(
   const metrics: TransformerOutput["metrics"] = {};
   const maps: TransformerOutput["maps"] = {};
   const selections: Tensor[] = [];
+  const shared: LayerContext["shared"] = { selection: null };
   const embeddings = parameters("model.embed_tokens.weight");
   let x = embedding(tokens, embeddings);
   for (let index = 0; index < config.numHiddenLayers; index++) {
@@ -61,7 +62,7 @@ export function transformer(
     const weight = (name: string, kind = "weight") =>
       parameters(`model.layers.${index}.${name}.${kind}`);
     const layer: LayerContext = {
-      ...{ config, stage, index, batch, seqLen, losses, metrics, maps, selections },
+      ...{ config, stage, index, batch, seqLen, losses, metrics, maps, selections, shared },
       weight: (name, kind) => weight(`self_attn.${name}`, kind),
     };
     const attend = attentionLayers[config.attention];

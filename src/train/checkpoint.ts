@@ -325,6 +325,12 @@ function stepOf(name: string): number {
   return Number(name.slice("step_".length));
 }
 
+/** Removes all checkpoints of a finished run but the newest. */
+export async function keepLatestCheckpoint(run: string): Promise<void> {
+  const folder = join(run, "checkpoints");
+  for (const name of (await list(folder)).slice(0, -1)) await removeCheckpoint(folder, name);
+}
+
 async function prune(folder: string, config: RunConfig): Promise<void> {
   const spans = stageSpans(config.stages);
   // A later stage starts from here.
@@ -332,12 +338,15 @@ async function prune(folder: string, config: RunConfig): Promise<void> {
     .filter(({ stage }) => config.stages.some(({ from }) => from === stage.name))
     .map(({ end }) => end);
   for (const name of (await list(folder)).slice(0, -config.keepCheckpoints)) {
-    if (needed.includes(stepOf(name))) continue;
-    // Renamed first: a folder that is half removed must not look whole.
-    const removed = join(folder, `${name}.removed`);
-    await Deno.rename(join(folder, name), removed);
-    await Deno.remove(removed, { recursive: true });
+    if (!needed.includes(stepOf(name))) await removeCheckpoint(folder, name);
   }
+}
+
+async function removeCheckpoint(folder: string, name: string): Promise<void> {
+  // Renamed first: a folder that is half removed must not look whole.
+  const removed = join(folder, `${name}.removed`);
+  await Deno.rename(join(folder, name), removed);
+  await Deno.remove(removed, { recursive: true });
 }
 
 async function removeLeftovers(folder: string): Promise<void> {

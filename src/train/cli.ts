@@ -4,12 +4,13 @@
  * @module
  */
 import { exitCodes, runCommand, splitArguments } from "../command.ts";
-import { describeFields, parseOverrides, resolveConfig, type RunConfig } from "../config.ts";
+import { describeFields, parseOverrides, type RunConfig } from "../config.ts";
 import { describeCosts } from "../costs.ts";
-import { type Dataset, openDataset } from "../data/dataset.ts";
+import type { Dataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
-import { experimentNames, loadExperiment } from "../experiment.ts";
+import { experimentNames, loadExperiment, resolveDelta } from "../experiment.ts";
 import { openDevice } from "../open_device.ts";
+import { writeReportAfterTraining } from "../report/run_report.ts";
 import { stageSpans } from "../stages.ts";
 import {
   type Checkpoint,
@@ -18,10 +19,8 @@ import {
   resumeConfig,
   unsavedConfig,
 } from "./checkpoint.ts";
-import { describeEnvironment } from "./environment.ts";
-import { Diverged, train } from "./loop.ts";
 import { Progress } from "./progress.ts";
-import { RunFolder } from "./run_folder.ts";
+import { openRunData, startRun } from "./run.ts";
 
 function help(): string {
   return `usage: deno task train [experiment] [key=value ...]
@@ -47,32 +46,11 @@ async function main(args: string[]): Promise<number> {
     throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
   }
   const { config: asked, checkpoint, experiment } = await resolveRun(words[0], pairs);
-  const dataset = await openDataset({
-    ...asked,
-    taskOptions: asked,
-    ...(checkpoint?.tokenizer ? { tokenizerJson: checkpoint.tokenizer as object } : {}),
-  });
-  const config = withVocabulary(asked, dataset);
+  const { config, dataset } = await openRunData(asked, checkpoint?.tokenizer);
   const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
   const note = (line: string) => progress.note(line);
   using device = await openDevice(config.device, { note });
   const { gpu } = device;
-  let run: RunFolder | null = null;
-  const openRun = () => {
-    const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
-    run = config.resume
-      ? RunFolder.resume(config.resume, { config, logs })
-      : RunFolder.create(config, { experiment });
-    run.writeEnvironment(describeEnvironment({
-      backend: gpu ? "webgpu" : "cpu",
-      adapter: gpu?.name ?? "tfjs wasm",
-      features: gpu?.features ?? [],
-      limits: gpu?.limits ?? {},
-      seed: config.seed,
-      argv: args,
-    }));
-    return run;
-  };
   introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
 
   let interrupted = false;
@@ -83,25 +61,20 @@ async function main(args: string[]): Promise<number> {
   };
   Deno.addSignalListener("SIGINT", interrupt);
   try {
-    const job = { config, dataset, device, openRun, progress, checkpoint };
-    const { status, step } = await train({ ...job, shouldStop: () => interrupted });
-    const { path } = run!;
+    const { path, status, step, error } = await startRun({
+      ...{ config, dataset, device, progress, checkpoint, experiment, argv: args },
+      shouldStop: () => interrupted,
+    });
     progress.done();
     if (status === "interrupted") {
       progress.note(`stopped after step ${step}; go on with resume=${path}`);
     }
+    progress.note(await writeReportAfterTraining(path));
+    if (error) console.error(`error: ${error}`);
     console.log(path);
-    return status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
-  } catch (error) {
-    progress.done();
-    const message = error instanceof Error ? error.message : String(error);
-    const started = run as RunFolder | null;
-    started?.finish("failed", { step: started.step, error: message });
-    if (!(error instanceof Diverged)) throw error;
-    console.error(`error: ${message}`);
-    console.log(started!.path);
-    return exitCodes.failed;
+    return exitCodes[status];
   } finally {
+    progress.done();
     Deno.removeSignalListener("SIGINT", interrupt);
   }
 }
@@ -121,19 +94,7 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
   }
   const experiment = name ?? "quickstart";
   const base = (await loadExperiment(experiment)).config;
-  return { config: resolveConfig(base, pairs), checkpoint: null, experiment };
-}
-
-/** The vocabulary is the dataset's; a larger one may be asked for, a smaller one cannot work. */
-function withVocabulary(config: RunConfig, dataset: Dataset): RunConfig {
-  const { vocabSize } = dataset;
-  if (config.vocabSize > 0 && config.vocabSize < vocabSize) {
-    throw new UserError(
-      `Cannot use vocabSize=${config.vocabSize}: ${dataset.name} has ${vocabSize} tokens; ` +
-        "leave it out, or raise it",
-    );
-  }
-  return { ...config, vocabSize: Math.max(config.vocabSize, vocabSize) };
+  return { config: resolveDelta(base, pairs), checkpoint: null, experiment };
 }
 
 function introduce(

@@ -7,6 +7,7 @@
 import type { RunConfig } from "../config.ts";
 import type { Batch, Dataset } from "../data/dataset.ts";
 import type { Engine, EngineState, Metrics } from "../engine.ts";
+import { measureDensity } from "../eval/information_density.ts";
 import { sample } from "../infer/sample.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
 import { viewOf } from "../model/stage_view.ts";
@@ -20,6 +21,7 @@ import { formatProfile } from "../webgpu/profile.ts";
 import { type Checkpoint, checkpointAt, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { evaluate } from "./evaluate.ts";
 import { predecessor, stepHyper, trainedGroups } from "./hyper.ts";
+import { kernelTimes } from "./kernel_groups.ts";
 import { measureIndexer, swapTest } from "./measure.ts";
 import type { Progress } from "./progress.ts";
 import type { RunFolder, Summary } from "./run_folder.ts";
@@ -31,7 +33,9 @@ export interface Job {
   readonly device: Device;
   /** Makes or opens the run folder. Called once, when the first stage's model is on the device. */
   readonly openRun: () => RunFolder;
-  readonly progress: Progress;
+  readonly progress: Pick<Progress, "update" | "note">;
+  /** Step at which to stop, the end of a stage; default: the end of the run. */
+  readonly until?: number;
   /** Where to go on; null starts with new weights. */
   readonly checkpoint: Checkpoint | null;
   /** Asked between steps; true saves and stops. */
@@ -44,6 +48,16 @@ type Running = Job & { readonly run: RunFolder };
 /** A run that cannot go on: its loss is not a number any more. */
 export class Diverged extends Error {
   override readonly name = "Diverged";
+  /** The first step whose numbers are not finite. */
+  readonly step: number;
+
+  /** At a step, with the name and value that show it. */
+  constructor(step: number, [name, value]: readonly [string, number]) {
+    super(
+      `Training diverged at step ${step}: ${name} is ${value}; lower lr, or raise warmupSteps`,
+    );
+    this.step = step;
+  }
 }
 
 /** Steps between looks at the device, if nothing is logged: bounds what is queued. */
@@ -63,11 +77,13 @@ export async function train(job: Job): Promise<Summary> {
   const { config, device, progress } = job;
   const spans = stageSpans(config.stages);
   const first = job.checkpoint?.step ?? 0;
+  const until = job.until ?? spans[spans.length - 1].end;
   let state = job.checkpoint?.state ?? null;
   let running: Running | null = null;
   for (const span of spans) {
     const { stage, start, end } = span;
     if (first >= end) continue;
+    if (start >= until) break;
     using engine = await device.open(engineOptions(config, stage, state));
     running ??= { ...job, run: job.openRun() };
     const bytes = engine instanceof WebGpuEngine ? `; ${formatBytes(engine.bytes)} of memory` : "";
@@ -86,7 +102,7 @@ export async function train(job: Job): Promise<Summary> {
     state = await engine.exportState();
   }
   const { run } = running ?? { run: job.openRun() };
-  return run.finish("done", { step: spans[spans.length - 1].end });
+  return run.finish("done", { step: until });
 }
 
 /** The engine of a stage. */
@@ -155,12 +171,15 @@ async function trainStage(
   let read = step;
   let breath = performance.now();
   let clock = { start: performance.now(), step };
+  let kernels: Metrics = {};
 
   while (step < end) {
     const batches = trainingBatches(job, span, step);
     const hyper = stepHyper(config, spans, { span, step: step - start });
     if (config.profile && step - start === PROFILED_STEP && canProfile(engine, batches)) {
-      progress.note(formatProfile(await engine.profile(batches[0], hyper)));
+      const rows = await engine.profile(batches[0], hyper);
+      progress.note(formatProfile(rows));
+      kernels = kernelTimes(rows);
     } else {
       engine.step(batches, hyper);
     }
@@ -186,7 +205,8 @@ async function trainStage(
           "train/tokens": step * tokensPerStep,
           "time/step_ms": stepMs,
           "time/tokens_per_s": tokensPerSecond,
-        });
+        }, kernels);
+        kernels = {};
         const isIndexer = stage.trains === "indexer";
         const loss = isIndexer ? latest["train/kl"] : latest["train/loss"];
         const { lr } = hyper.groups[isIndexer ? "indexer" : "backbone"];
@@ -197,6 +217,10 @@ async function trainStage(
     if (due(config.evalEvery)) {
       Object.assign(values, await evaluate(engine, { dataset, batches: config.evalBatches }));
       progress.note(describeEvaluation(step, values));
+    }
+    if (config.attention === "mla" && due(config.measureEvery)) {
+      const batch = dataset.batch("validation", 0);
+      Object.assign(values, await measureDensity(engine, { config, stage, batch }));
     }
     const isIndexed = stage.kl !== "none" || stage.attention === "sparse";
     if (isIndexed && (due(config.measureEvery) || step === start + 1)) {
@@ -253,11 +277,7 @@ function trainingValues(row: Metrics): Metrics {
 function requireFinite(rows: readonly Metrics[], firstStep: number): void {
   rows.forEach((row, i) => {
     const bad = Object.entries(row).find(([, value]) => !Number.isFinite(value));
-    if (!bad) return;
-    throw new Diverged(
-      `Training diverged at step ${firstStep + i + 1}: ${bad[0]} is ${bad[1]}; ` +
-        "lower lr, or raise warmupSteps",
-    );
+    if (bad) throw new Diverged(firstStep + i + 1, bad);
   });
 }
 

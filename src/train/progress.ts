@@ -31,19 +31,27 @@ export interface ProgressOutput {
 export class Progress {
   readonly #steps: number;
   readonly #output: ProgressOutput;
+  readonly #format: (steps: number, update: ProgressUpdate) => string;
   readonly #rewrites: boolean;
   #open = false;
 
-  /** For a run of `steps` steps. */
-  constructor(steps: number, options: { output?: ProgressOutput } = {}) {
+  /** For a run of `steps` steps; `format` makes the line. */
+  constructor(
+    steps: number,
+    options: {
+      output?: ProgressOutput;
+      format?: (steps: number, update: ProgressUpdate) => string;
+    } = {},
+  ) {
     this.#steps = steps;
     this.#output = options.output ?? Deno.stderr;
+    this.#format = options.format ?? formatProgress;
     this.#rewrites = this.#output.isTerminal() && Deno.env.get("TERM") !== "dumb";
   }
 
   /** Shows the state after a step. */
   update(update: ProgressUpdate): void {
-    const line = formatProgress(this.#steps, update);
+    const line = this.#format(this.#steps, update);
     if (!this.#rewrites) return this.#write(`${line}\n`);
     // A line that wraps could not be rewritten.
     this.#write(`\r${line.slice(0, columns() - 1)}\x1b[K`);

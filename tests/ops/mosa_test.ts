@@ -227,6 +227,7 @@ Deno.test("the MoSA layer with a router of zeros halves multi-head attention", a
       metrics: {},
       maps: {},
       selections: [],
+      shared: { selection: null },
       weight: (name) => weights.get(name)!,
     }));
   const half = output(groupedQueryAttention, 7).map((y) => y / 2);

@@ -1,0 +1,41 @@
+import type { Experiment } from "../src/experiment.ts";
+import { experiment as onText } from "./compression_sparsity.ts";
+import { smoke } from "./parts/smoke.ts";
+import { recall } from "./parts/tasks.ts";
+
+/** The grid of `compression_sparsity` where attention is all that helps: associative recall. */
+export const experiment: Experiment = {
+  ...onText,
+  question:
+    "How far can latents be compressed before top-k selection hurts, where each answer hangs " +
+    "on one earlier token?",
+  expect:
+    "Only a few keys matter, so small k should cost nothing as long as the index finds them. " +
+    "What narrow latents lose is the identity of tokens, for attention and index alike: here, if " +
+    "anywhere, the two losses should not add up",
+  config: {
+    ...onText.config,
+    ...recall,
+    // Twice the answers a step; finding out takes more steps than text does.
+    batchSize: 16,
+    steps: 3000,
+    "warmup.steps": 300,
+    "twin.steps": 200,
+    "sparse.steps": 200,
+  },
+  tabulate: ["val/accuracy", "twin/val/accuracy", ...onText.tabulate!],
+  sizes: {
+    smoke: {
+      ...onText.sizes!.smoke,
+      config: {
+        ...smoke,
+        ...recall,
+        numPairs: 4,
+        taskVocab: 24,
+        "warmup.steps": 6,
+        "twin.steps": 6,
+        "sparse.steps": 6,
+      },
+    },
+  },
+};

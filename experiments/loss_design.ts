@@ -1,0 +1,48 @@
+import type { Experiment } from "../src/experiment.ts";
+import { base, seeds } from "./parts/base.ts";
+import { smoke } from "./parts/smoke.ts";
+
+/** What the indexer is asked to imitate, and how its error is weighed (spec §6 D). */
+export const experiment: Experiment = {
+  question:
+    "Which loss teaches the indexer best: direction of the KL, its support, its target, its " +
+    "weight?",
+  expect: "All reports use forward KL; over selected keys (DeepSeek-V3.2) or all (Megatron's " +
+    "default); with weights from 0.001 to 1. With own AdamW moments and own clipping the weight " +
+    "should hardly matter. Reverse KL is untried: it should seek the mode and lose mass",
+  config: { ...base, indexTopk: 32, measureEvery: 100 },
+  variants: {
+    published: {},
+    // Dense attention beside sparse attention is what this costs.
+    allKeys: { "sparse.kl": "dense" },
+    renormalized: { klTarget: "renormalized" },
+    reverse: { klDirection: "reverse" },
+    reverseAllKeys: { klDirection: "reverse", "sparse.kl": "dense" },
+    weight1e3: { indexerLossWeight: 1e-3 },
+    weight1e2: { indexerLossWeight: 1e-2 },
+    // The indexer stays as the warm-up left it: the part of the sparse stage's KL.
+    frozenIndexer: { "sparse.trains": "backbone", "sparse.kl": "none" },
+  },
+  seeds,
+  tabulate: [
+    "val/loss",
+    "index/captured_mass",
+    "index/oracle_mass",
+    "index/dense_kl",
+    "index/index_entropy",
+    "swap/oracle",
+  ],
+  baseline: "published",
+  sizes: {
+    smoke: {
+      config: smoke,
+      variants: {
+        published: {},
+        allKeys: { "sparse.kl": "dense" },
+        reverse: { klDirection: "reverse" },
+        frozenIndexer: { "sparse.trains": "backbone", "sparse.kl": "none" },
+      },
+      seeds: [0],
+    },
+  },
+};

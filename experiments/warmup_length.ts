@@ -1,0 +1,59 @@
+import type { Delta, Experiment } from "../src/experiment.ts";
+import { base, seeds } from "./parts/base.ts";
+import { smoke } from "./parts/smoke.ts";
+
+/** Dense training, `steps` of warm-up, sparse training, and the dense twin. */
+function warmed(steps: number): Delta {
+  return {
+    stages: steps === 0
+      ? [{ name: "dense" }, { name: "sparse" }, { name: "twin" }]
+      : [{ name: "dense" }, { name: "warmup", steps }, { name: "sparse" }, { name: "twin" }],
+  };
+}
+
+/** How long the indexer must watch dense attention first (spec §6 C). */
+export const experiment: Experiment = {
+  question: "How many steps of warm-up does an indexer need, and is dense training needed at all?",
+  expect: "Reports use 2.1 B tokens (DeepSeek-V3.2), 0.3-1 B (Cerebras), 20 B (GLM-5, in total), " +
+    "40 B (MSA); none starts sparse from scratch. MSA sees the entropy of the selection collapse " +
+    "without warm-up",
+  config: {
+    ...base,
+    // Few keys, so that a bad choice costs something.
+    indexTopk: 32,
+    "sparse.steps": 300,
+    // The steps to a captured mass of 0.9 are read from these.
+    measureEvery: 25,
+  },
+  variants: {
+    0: warmed(0),
+    50: warmed(50),
+    200: warmed(200),
+    1000: warmed(1000),
+    // As many updates of the backbone as the others have in both of their stages.
+    scratch: { recipe: "sparse", "sparse.steps": 1800 },
+  },
+  seeds,
+  tabulate: [
+    "val/loss",
+    "twin/val/loss",
+    "sparse/val/loss",
+    "index/captured_mass",
+    "index/oracle_mass",
+    "index/index_entropy",
+    "index/dense_kl",
+  ],
+  baseline: "1000",
+  sizes: {
+    smoke: {
+      config: { ...smoke, "sparse.steps": 6 },
+      variants: {
+        0: warmed(0),
+        10: warmed(10),
+        scratch: { recipe: "sparse", "sparse.steps": 36 },
+      },
+      seeds: [0],
+      baseline: "10",
+    },
+  },
+};

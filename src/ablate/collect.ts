@@ -1,0 +1,122 @@
+/**
+ * `results.json` from the run folders.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import type { RunConfig } from "../config.ts";
+import type { Metrics } from "../engine.ts";
+import { stageSpans } from "../stages.ts";
+import { describeEnvironment } from "../train/environment.ts";
+import { type MetricsRow, readMetrics, readSummary } from "../train/run_folder.ts";
+import { readEvaluations } from "./evaluations.ts";
+import type { Plan, PlannedRun } from "./plan.ts";
+import type { AblationResults, RunResult } from "./results.ts";
+import { computedCosts, measuredCosts } from "./run_costs.ts";
+import { fitGrid, summarize } from "./summary.ts";
+
+/** Why a run has no result. */
+export interface Failure {
+  readonly error: string;
+  /** The step at which it diverged. */
+  readonly step?: number;
+}
+
+/** What is tabulated if an experiment does not say. */
+export const DEFAULT_METRICS: readonly string[] = ["val/loss"];
+
+/** The folder of a planned run, in the ablation's folder. */
+export function runPath(run: Pick<PlannedRun, "name">): string {
+  return `runs/${run.name}`;
+}
+
+/** The result of a run that is done. */
+export function doneRun(
+  ablation: string,
+  run: PlannedRun,
+  config: RunConfig,
+): RunResult {
+  const path = join(ablation, runPath(run));
+  const rows = readMetrics(join(path, "metrics.jsonl"));
+  const { final } = readSummary(path)!;
+  const evaluations = readEvaluations(path);
+  return {
+    ...described(run),
+    status: "done",
+    metrics: { ...withoutNulls(final), ...atStageEnds(config, rows) },
+    costs: { ...computedCosts(config), ...measuredCosts(config, rows) },
+    ...(evaluations ? { evaluations } : {}),
+  };
+}
+
+/** A run without result; null: it has not been tried to its end. */
+export function undoneRun(run: PlannedRun, failure: Failure | null): RunResult {
+  return {
+    ...described(run),
+    status: failure ? "failed" : "missing",
+    ...(failure ? { error: failure.error } : {}),
+    ...(failure?.step === undefined ? {} : { failedStep: failure.step }),
+    metrics: {},
+    costs: computedCosts(run.config),
+  };
+}
+
+function described({ variant, axes, seed, delta, name }: PlannedRun) {
+  return { variant, axes, seed, folder: runPath({ name }), delta };
+}
+
+/** Everything that follows from the runs. */
+export function resultsOf(
+  { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes }: Plan,
+  { runs, ...about }: Pick<AblationResults, "experiment" | "size" | "adapter" | "git" | "runs">,
+): AblationResults {
+  return {
+    ...about,
+    question,
+    ...(expect === undefined ? {} : { expect }),
+    axes,
+    tabulate,
+    ...(baseline === undefined ? {} : { baseline }),
+    runs,
+    summary: summarize(runs, baseline),
+    fit: fitGrid(runs, { axes, metrics: tabulate }),
+    finished: runs.every(({ status }) => status !== "missing"),
+  };
+}
+
+/** The adapter of the results that are there: a command may find nothing to do. */
+export function adapterOf(ablation: string): string {
+  try {
+    return JSON.parse(Deno.readTextFileSync(join(ablation, "results.json"))).adapter;
+  } catch {
+    return "none";
+  }
+}
+
+/** The commit of the code, as in {@linkcode AblationResults.git}. */
+export function commitOf(): string | null {
+  const { git } = describeEnvironment({ backend: "", adapter: "", seed: 0, argv: [] }) as {
+    git: { sha: string | null; dirty: boolean | null };
+  };
+  return git.sha && git.sha.slice(0, 7) + (git.dirty ? "+" : "");
+}
+
+/** Validation and measurements at the end of each stage: `twin/val/loss`. */
+function atStageEnds(config: RunConfig, rows: readonly MetricsRow[]): Metrics {
+  const values: Metrics = {};
+  for (const { stage, end } of stageSpans(config.stages)) {
+    const last = rows.find(({ step }) => step === end) ?? {};
+    for (const [name, value] of Object.entries(withoutNulls(last))) {
+      if (/^(val|index|swap)\/[^/]+$/.test(name)) values[`${stage.name}/${name}`] = value;
+    }
+  }
+  return values;
+}
+
+/** Known values; times are costs. */
+function withoutNulls(values: Readonly<Record<string, number | null>>): Metrics {
+  const known = Object.entries(values).filter(([name, value]) =>
+    value !== null && name !== "stage" && !name.startsWith("time/")
+  );
+  return Object.fromEntries(known) as Metrics;
+}

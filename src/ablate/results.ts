@@ -1,0 +1,106 @@
+/**
+ * `results.json` of an ablation: every run with its numbers, and what follows from them.
+ *
+ * @module
+ */
+import type { Delta, Value } from "../experiment.ts";
+
+/** One run of an ablation. */
+export interface RunResult {
+  /** Name of the variant: that of the experiment, its axis values, or both. */
+  readonly variant: string;
+  /** Value of each axis; `variant` is one of them where an experiment has both. */
+  readonly axes: Readonly<Record<string, Value>>;
+  readonly seed: number;
+  /** Run folder, relative to the ablation's folder: `runs/<variant>_s<seed>`. */
+  readonly folder: string;
+  /** `missing`: not run yet, or not to its end. */
+  readonly status: "done" | "failed" | "missing";
+  readonly error?: string;
+  /** The step at which a failed run diverged. */
+  readonly failedStep?: number;
+  /** What differs from the experiment's own configuration. */
+  readonly delta: Delta;
+  /**
+   * Last value of each metric (`val/loss`, `index/captured_mass`, `swap/oracle` …), and the
+   * validation metrics at the end of each stage (`twin/val/loss`).
+   */
+  readonly metrics: Readonly<Record<string, number>>;
+  /**
+   * - `parameters`
+   * - `cache/storedBytes`, `cache/readBytes`: of a decoded token, all layers
+   * - `flopsPerToken/projections`, `core`, `indexer`, `mlp`, `head`, and their sum `total`: forward
+   * - `flopsPerToken/teacher`, `flopsPerToken/training`: of a training step
+   * - `time/<stage>/step_ms`: median of the stage; `time/step_ms`: of the stage that costs are of
+   * - `gpu/<stage>/<group>_ms`: GPU time of a step's kernels, where it was measured
+   */
+  readonly costs: Readonly<Record<string, number>>;
+  /** Metrics of its further evaluations (`val/loss`, `index/captured_mass` …), by name. */
+  readonly evaluations?: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
+/** A mean over seeds. */
+export interface Estimate {
+  readonly mean: number;
+  /** Sample standard deviation (n - 1); 0 for one seed. */
+  readonly sd: number;
+  /** Seeds. */
+  readonly n: number;
+}
+
+/** One variant over all its seeds. */
+export interface SummaryRow {
+  readonly variant: string;
+  readonly axes: Readonly<Record<string, Value>>;
+  /** Finished runs. */
+  readonly n: number;
+  /** All metrics and evaluations: those of the evaluation `k=16` are named `k=16/val/loss` …. */
+  readonly metrics: Readonly<Record<string, Estimate>>;
+  /** To the baseline, over the seeds that both have. */
+  readonly difference?: Readonly<Record<string, Estimate>>;
+}
+
+/** `value = mean + row effect + column effect + residual` over a whole grid. */
+export interface AdditiveFit {
+  /** The axis of the rows. */
+  readonly rows: string;
+  /** The axis of the columns. */
+  readonly cols: string;
+  readonly metric: string;
+  readonly mean: number;
+  /** By value, in the order of the axis; they sum to 0. */
+  readonly rowEffects: Readonly<Record<string, number>>;
+  readonly colEffects: Readonly<Record<string, number>>;
+  /** `[row][column]`. */
+  readonly residuals: readonly (readonly number[])[];
+  /** Share of the cells' variance that rows and columns leave. */
+  readonly interaction: number;
+  /** The share that chance alone would leave, from how residuals differ by seed; 0 for one seed. */
+  readonly interactionNoise: number;
+  readonly maxResidual: number;
+  /** Pooled standard deviation over seeds within a cell; 0 for one seed. */
+  readonly seedSd: number;
+}
+
+/** Content of `results.json`. */
+export interface AblationResults {
+  readonly experiment: string;
+  readonly size: string;
+  readonly question: string;
+  readonly expect?: string;
+  /** Values of each axis, in the experiment's order. */
+  readonly axes: Readonly<Record<string, readonly Value[]>>;
+  /** Metrics to tabulate, the main one first. */
+  readonly tabulate: readonly string[];
+  /** A variant, or values of some axes; differences are to the runs that have these. */
+  readonly baseline?: string | Readonly<Record<string, Value>>;
+  readonly adapter: string;
+  /** The commit; with `+` where files were changed; null outside a repository. */
+  readonly git: string | null;
+  readonly runs: readonly RunResult[];
+  readonly summary: readonly SummaryRow[];
+  /** Of each tabulated metric; empty unless there are two axes. */
+  readonly fit: readonly AdditiveFit[];
+  /** Whether no run is missing. */
+  readonly finished: boolean;
+}

@@ -1,0 +1,46 @@
+/**
+ * The data of an ablation's runs: opened once where they share it.
+ *
+ * @module
+ */
+import { configKeys, fields, type RunConfig } from "../config.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { openRunData } from "../train/run.ts";
+
+/** Opens datasets, and keeps the last one and all tokenizers. */
+export class RunData {
+  #last: { key: string; dataset: Dataset } | null = null;
+  readonly #tokenizers = new Map<string, unknown>();
+
+  /** The data of a run, and its configuration with the data's vocabulary. See `openRunData`. */
+  async open(config: RunConfig): Promise<{ config: RunConfig; dataset: Dataset }> {
+    const { data, tokenizer, vocabSize, seed } = config;
+    const key = `${dataKey(config)} ${seed}`;
+    if (this.#last?.key === key) {
+      const { dataset } = this.#last;
+      return { dataset, config: { ...config, vocabSize: Math.max(vocabSize, dataset.vocabSize) } };
+    }
+    const vocabulary = JSON.stringify([data, tokenizer, vocabSize]);
+    const opened = await openRunData(config, this.#tokenizers.get(vocabulary));
+    const saved = opened.dataset.tokenizer?.toJSON();
+    if (saved) this.#tokenizers.set(vocabulary, saved);
+    this.#last = { key, dataset: opened.dataset };
+    return opened;
+  }
+
+  /**
+   * Opens the data of all runs once, whatever their seeds.
+   *
+   * @throws {UserError} of the first that cannot be read or does not fit
+   */
+  async check(configs: readonly RunConfig[]): Promise<void> {
+    const byKey = new Map(configs.map((config) => [dataKey(config), config]));
+    for (const config of byKey.values()) await this.open(config);
+  }
+}
+
+/** All that the data depends on but the seed. */
+function dataKey(config: RunConfig): string {
+  const keys = configKeys.filter((key) => ["data", "task"].includes(fields[key].group));
+  return JSON.stringify(keys.map((key) => config[key]));
+}

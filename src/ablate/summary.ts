@@ -1,0 +1,115 @@
+/**
+ * From runs to variants: means over seeds, differences, fits.
+ *
+ * @module
+ */
+import type { Experiment, Value } from "../experiment.ts";
+import { fitAdditive } from "./fit.ts";
+import { isBaselineOf } from "./plan.ts";
+import type { AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
+
+/**
+ * Mean and sample standard deviation.
+ *
+ * @throws {RangeError} for no values
+ */
+export function estimate(values: readonly number[]): Estimate {
+  const n = values.length;
+  if (n === 0) throw new RangeError("Cannot estimate from no values");
+  const mean = values.reduce((a, b) => a + b) / n;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return { mean, sd: n > 1 ? Math.sqrt(squares / (n - 1)) : 0, n };
+}
+
+/**
+ * A row for each variant, in the order of the runs.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { summarize } from "./summary.ts";
+ *
+ * const run = (variant: string, seed: number, loss: number) => ({
+ *   ...{ variant, seed, axes: {}, folder: "", status: "done" as const, delta: {}, costs: {} },
+ *   metrics: { "val/loss": loss },
+ * });
+ * const runs = [run("a", 0, 1), run("b", 0, 2), run("a", 1, 3), run("b", 1, 4)];
+ * const [, b] = summarize(runs, "a");
+ * assert.equal(b.metrics["val/loss"].mean, 3);
+ * assert.deepEqual(b.difference!["val/loss"], { mean: 1, sd: 0, n: 2 });
+ * ```
+ */
+export function summarize(
+  runs: readonly RunResult[],
+  baseline?: Experiment["baseline"],
+): SummaryRow[] {
+  const groups = Map.groupBy(runs, ({ variant }) => variant);
+  return [...groups].map(([variant, all]): SummaryRow => {
+    const done = all.filter(({ status }) => status === "done");
+    const [{ axes }] = all;
+    const row = { variant, axes, n: done.length, metrics: estimates(done.map(values)) };
+    const rivals = baseline === undefined
+      ? []
+      : runs.filter((run) => run.status === "done" && isBaselineOf(baseline, { axes }, run));
+    const pairs = done.flatMap((run) => {
+      const rival = rivals.find(({ seed }) => seed === run.seed);
+      return rival && rival.variant !== variant ? [minus(values(run), values(rival))] : [];
+    });
+    return pairs.length ? { ...row, difference: estimates(pairs) } : row;
+  });
+}
+
+/**
+ * The fits of all metrics over a grid of two axes, of the seeds that are done in every cell; none
+ * where there are no such seeds, or more or fewer axes with several values.
+ */
+export function fitGrid(
+  runs: readonly RunResult[],
+  { axes, metrics }: {
+    axes: Readonly<Record<string, readonly Value[]>>;
+    metrics: readonly string[];
+  },
+): AdditiveFit[] {
+  const varied = Object.entries(axes).filter(([, list]) => list.length > 1);
+  if (varied.length !== 2) return [];
+  const [[rows, rowValues], [cols, colValues]] = varied;
+  return metrics.flatMap((metric) => {
+    const cells = rowValues.map((r) =>
+      colValues.map((c) => {
+        const own = runs.filter(({ status, axes }) =>
+          status === "done" && axes[rows] === r && axes[cols] === c
+        );
+        const known = own.map((run) => [run.seed, values(run)[metric]] as const);
+        return new Map(known.filter(([, value]) => value !== undefined));
+      })
+    );
+    const seeds = [...cells[0][0].keys()].filter((seed) =>
+      cells.flat().every((cell) => cell.has(seed))
+    );
+    if (!seeds.length) return [];
+    const paired = cells.map((row) => row.map((cell) => seeds.map((seed) => cell.get(seed)!)));
+    return [fitAdditive({ rows, cols, metric, rowValues, colValues, cells: paired })];
+  });
+}
+
+/** Metrics of a run and its evaluations, by the names of {@linkcode SummaryRow.metrics}. */
+function values({ metrics, evaluations = {} }: RunResult): Record<string, number> {
+  const all = { ...metrics };
+  for (const [name, own] of Object.entries(evaluations)) {
+    for (const [metric, value] of Object.entries(own)) all[`${name}/${metric}`] = value;
+  }
+  return all;
+}
+
+function minus(a: Record<string, number>, b: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(
+    Object.keys(a).filter((key) => key in b).map((key) => [key, a[key] - b[key]]),
+  );
+}
+
+function estimates(samples: readonly Record<string, number>[]): Record<string, Estimate> {
+  const names = new Set(samples.flatMap((sample) => Object.keys(sample)));
+  return Object.fromEntries(
+    [...names].map((name) => [name, estimate(samples.flatMap((sample) => sample[name] ?? []))]),
+  );
+}

@@ -1,0 +1,126 @@
+/**
+ * The results of an ablation as a table for people.
+ *
+ * @module
+ */
+import type { AblationResults, AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
+
+/** Costs of a table, where runs have them; `scale` makes the unit of the title. */
+const COSTS: readonly { title: string; cost: string; scale: number }[] = [
+  { title: "stored B", cost: "cache/storedBytes", scale: 1 },
+  { title: "read kB", cost: "cache/readBytes", scale: 1e-3 },
+  { title: "kFLOP/tok", cost: "flopsPerToken/total", scale: 1e-3 },
+  { title: "ms/step", cost: "time/step_ms", scale: 1 },
+];
+/** Tabulated besides what the experiment names, where runs have it. */
+const CAPTURED = "index/captured_mass";
+
+/**
+ * Variants with mean ± standard deviation over seeds, differences to the baseline, and costs: cache
+ * bytes stored of a token, read for a token, operations a token. Below: the additive fit of
+ * the main metric, and what failed or is missing.
+ */
+export function resultsTable(results: AblationResults): string {
+  const { summary, runs, tabulate, fit } = results;
+  const [main] = tabulate;
+  const all = [...tabulate, CAPTURED];
+  const rest = all.filter((metric, i) =>
+    metric !== main && all.indexOf(metric) === i && summary.some((row) => metric in row.metrics)
+  );
+  const hasDifference = summary.some(({ difference }) => difference);
+  const costs = COSTS.filter(({ cost }) => runs.some((run) => cost in run.costs));
+  const header = [
+    ...["variant", "n", main],
+    ...(hasDifference ? ["difference"] : []),
+    ...rest,
+    ...costs.map(({ title }) => title),
+  ];
+  const lines = summary.map((row) => [
+    row.variant,
+    String(row.n),
+    row.n ? formatEstimate(row.metrics[main]) : stateOf(row, runs),
+    ...(hasDifference ? [formatEstimate(row.difference?.[main], "+")] : []),
+    ...rest.map((metric) => formatEstimate(row.metrics[metric])),
+    ...costs.map(({ cost, scale }) => formatCost(scale * meanCost(row, runs, cost))),
+  ]);
+  return [
+    results.question,
+    ...(results.expect ? [`expected: ${results.expect}`] : []),
+    `${results.experiment}, size ${results.size}, ${results.adapter}` +
+    (results.git ? `, commit ${results.git}` : ""),
+    "",
+    ...aligned([header, ...lines]),
+    ...fit.filter(({ metric }) => metric === main).flatMap((one) => ["", ...fitLines(one)]),
+    ...notes(runs),
+  ].join("\n");
+}
+
+/** `2.3451 ± 0.0021`; without spread for one seed, empty for none. */
+export function formatEstimate(value: Estimate | undefined, sign: "+" | "" = ""): string {
+  if (!value) return "";
+  const { mean, sd, n } = value;
+  const plus = sign && mean >= 0 ? sign : "";
+  return `${plus}${mean.toFixed(4)}${n > 1 ? ` ± ${sd.toFixed(4)}` : ""}`;
+}
+
+function stateOf({ variant }: SummaryRow, runs: readonly RunResult[]): string {
+  const own = runs.filter((run) => run.variant === variant);
+  const failed = own.find(({ status }) => status === "failed");
+  if (!failed) return "missing";
+  return failed.failedStep === undefined ? "failed" : `failed at step ${failed.failedStep}`;
+}
+
+function meanCost({ variant }: SummaryRow, runs: readonly RunResult[], cost: string): number {
+  const values = runs.flatMap((run) => run.variant === variant ? run.costs[cost] ?? [] : []);
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+/** Three digits, or all before the point. */
+function formatCost(value: number): string {
+  if (Number.isNaN(value)) return "";
+  return value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(3);
+}
+
+/** The fit and its residuals: a row for each value of the first axis. */
+function fitLines({ rows, cols, metric, ...fit }: AdditiveFit): string[] {
+  const colNames = Object.keys(fit.colEffects);
+  const signed = (value: number) => (value < 0 ? "" : "+") + value.toFixed(4);
+  const table = [
+    [`${rows} \\ ${cols}`, ...colNames, "effect"],
+    ...Object.entries(fit.rowEffects).map(([name, effect], i) => [
+      name,
+      ...fit.residuals[i].map(signed),
+      signed(effect),
+    ]),
+    ["effect", ...colNames.map((name) => signed(fit.colEffects[name])), ""],
+  ];
+  return [
+    `${metric} = ${fit.mean.toFixed(4)} + ${rows} + ${cols} + residual; the residuals are ` +
+    `${percent(fit.interaction)} of the variance (seeds alone would leave ` +
+    `${percent(fit.interactionNoise)}), at most ${fit.maxResidual.toFixed(4)}; seeds differ by ` +
+    `${fit.seedSd.toFixed(4)} (sd)`,
+    ...aligned(table),
+  ];
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toPrecision(2)} %`;
+}
+
+function notes(runs: readonly RunResult[]): string[] {
+  const failed = runs.filter(({ status }) => status === "failed");
+  const missing = runs.filter(({ status }) => status === "missing");
+  const name = ({ variant, seed }: RunResult) => `${variant}_s${seed}`;
+  const lines = failed.map((run) => `failed: ${name(run)}: ${run.error}`);
+  if (missing.length) lines.push(`missing: ${missing.length} of ${runs.length} runs`);
+  return lines.length ? ["", ...lines] : [];
+}
+
+/** First column to the left, the others to the right. */
+function aligned(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0].map((_, j) => Math.max(...rows.map((row) => row[j].length)));
+  return rows.map((row) =>
+    row.map((cell, j) => j === 0 ? cell.padEnd(widths[j]) : cell.padStart(widths[j])).join("  ")
+      .trimEnd()
+  );
+}

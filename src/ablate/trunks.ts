@@ -1,0 +1,150 @@
+/**
+ * Which runs share their first stages. Each shared part is trained once, as a run of its own: a
+ * trunk. Others start from its last checkpoint.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { type ConfigKey, configKeys, fields, type RunConfig } from "../config.ts";
+import { type Stage, stageSpans } from "../stages.ts";
+import type { PlannedRun } from "./plan.ts";
+
+/** The first stages of several runs. */
+export interface Trunk {
+  /** Of all that influences these stages; its folder under `trunks/`. */
+  readonly name: string;
+  /** The configuration of one of the runs. */
+  readonly config: RunConfig;
+  /** Steps at its end. */
+  readonly until: number;
+  /** Where it starts itself; null: with new weights. */
+  readonly parent: Trunk | null;
+}
+
+/** Keys that act through the stages alone, which hold what they come to. */
+const STAGE_MAKERS: readonly ConfigKey[] = [
+  "recipe",
+  "steps",
+  "lr",
+  "schedule",
+  "warmupSteps",
+  "decaySteps",
+  "minLr",
+];
+/** Keys that change what is computed when, but no value. */
+const PASSIVE: readonly ConfigKey[] = ["name", "resume", "preset", "profile", "recompute"];
+/** Keys of the group `indexer` that matter only where keys are selected. */
+const SELECTION: readonly ConfigKey[] = [
+  "selector",
+  "blockSize",
+  "blockPool",
+  "sinks",
+  "sparseForm",
+  "klTarget",
+];
+/** Keys of the group `indexer` that matter through the stages alone, or to measurements only. */
+const OF_INDEXER_STAGES: readonly ConfigKey[] = ["indexTopk", "indexerLr", "measureEvery"];
+
+/**
+ * What a run's state at the end of each of its stages depends on: two runs with the same text for
+ * a stage have bitwise the same weights at its end, but for an indexer that was not used yet.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config.ts";
+ * import { stageIdentities } from "./trunks.ts";
+ *
+ * const [a, b] = [16, 32].map((indexTopk) => stageIdentities(resolveConfig({ indexTopk })));
+ * assert.deepEqual(a.map((identity, i) => identity === b[i]), [true, true, false]);
+ * ```
+ */
+export function stageIdentities(config: RunConfig): string[] {
+  const stages: unknown[] = [];
+  let isIndexed = false, selects = false;
+  return config.stages.map((stage) => {
+    isIndexed ||= usesIndexer(stage);
+    selects ||= stage.attention === "sparse" || stage.kl === "selected";
+    stages.push(essence(stage));
+    return JSON.stringify([configKeys.filter(matters).map((key) => [key, config[key]]), stages]);
+  });
+
+  function matters(key: ConfigKey): boolean {
+    if (PASSIVE.includes(key) || STAGE_MAKERS.includes(key) || fields[key].group === "log") {
+      return false;
+    }
+    if (fields[key].group !== "indexer") return true;
+    if (key === "indexTopk") return config.attention === "mosa";
+    if (OF_INDEXER_STAGES.includes(key) || !isIndexed) return false;
+    return selects || !SELECTION.includes(key);
+  }
+}
+
+/** Whether the indexer has been trained at a step. */
+export function hasTrainedIndexer(config: RunConfig, step: number): boolean {
+  return stageSpans(config.stages).some(({ start, stage }) => start < step && usesIndexer(stage));
+}
+
+function usesIndexer({ attention, kl }: Stage): boolean {
+  return attention === "sparse" || kl !== "none";
+}
+
+/** A stage without the keys that have no effect in it. */
+function essence(stage: Stage): Partial<Stage> {
+  const { attention, kl, trains, schedule } = stage;
+  const rest: Partial<Stage> = { ...stage };
+  if (attention === "dense" && kl !== "selected") delete rest.indexTopk;
+  if (trains === "backbone") delete rest.indexerLr;
+  if (trains === "indexer") delete rest.lr;
+  if (schedule !== "wsd") delete rest.decaySteps;
+  if (schedule === "constant") delete rest.minLr;
+  return rest;
+}
+
+/**
+ * The trunk that each run starts from, null where it shares nothing. Trunks are as long as can be,
+ * and one ends at each stage that a later stage goes back to (`from`).
+ */
+export function assignTrunks(runs: readonly PlannedRun[]): (Trunk | null)[] {
+  const identities = runs.map(({ config }) => stageIdentities(config));
+  const trunks: (Trunk | null)[] = runs.map(() => null);
+  branch(runs.map((_, i) => i), 0, null);
+  return trunks;
+
+  /** Assigns `members`, whose stages before `depth` are the same. */
+  function branch(members: readonly number[], depth: number, parent: Trunk | null): void {
+    for (const i of members) trunks[i] = parent;
+    for (const group of sharing(members, depth)) {
+      const isBranched = sharing(group, depth + 1)[0]?.length !== group.length;
+      const { name } = runs[group[0]].config.stages[depth];
+      const isStart = group.some((i) => runs[i].config.stages.some(({ from }) => from === name));
+      branch(group, depth + 1, isBranched || isStart ? trunkAt(group[0], depth, parent) : parent);
+    }
+  }
+
+  /** Members whose stage at `depth` is the same, where there are several. */
+  function sharing(members: readonly number[], depth: number): number[][] {
+    const groups = new Map<string, number[]>();
+    for (const i of members) {
+      const { stages } = runs[i].config;
+      // The last stage is followed by measurements, which need the model at its end.
+      if (depth >= stages.length) continue;
+      if (depth === stages.length - 1 && usesIndexer(stages[depth])) continue;
+      const group = groups.get(identities[i][depth]) ?? [];
+      groups.set(identities[i][depth], [...group, i]);
+    }
+    return [...groups.values()].filter((group) => group.length > 1);
+  }
+
+  function trunkAt(run: number, depth: number, parent: Trunk | null): Trunk {
+    const { config } = runs[run];
+    const hash = createHash("sha256").update(identities[run][depth]).digest("hex");
+    const name = `${config.stages[depth].name}_${hash.slice(0, 10)}`;
+    return {
+      name,
+      config: { ...config, name },
+      until: stageSpans(config.stages)[depth].end,
+      parent,
+    };
+  }
+}

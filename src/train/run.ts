@@ -1,0 +1,95 @@
+/**
+ * A run from its configuration to its end: data, folder, training.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config.ts";
+import { type Dataset, openDataset } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { describeEnvironment } from "./environment.ts";
+import { Diverged, type Job, train } from "./loop.ts";
+import { RunFolder, type RunStatus } from "./run_folder.ts";
+
+/** What {@linkcode startRun} needs. */
+export interface RunOptions extends Omit<Job, "openRun"> {
+  /** With a number it names the folder of a configuration without name. */
+  readonly experiment: string;
+  /** The words of the command, for `env.json`. */
+  readonly argv: readonly string[];
+  /** Where run folders lie; default `runs`. */
+  readonly root?: string;
+}
+
+/** How a run ended. */
+export interface Outcome {
+  /** Its folder. */
+  readonly path: string;
+  readonly status: Exclude<RunStatus, "running">;
+  /** Finished steps; of a failed run the step at which it diverged. */
+  readonly step: number;
+  readonly error?: string;
+}
+
+/**
+ * Opens the data of a run. The vocabulary of the configuration becomes that of the data; a larger
+ * one may be asked for.
+ *
+ * @param tokenizer content of a saved `tokenizer.json`
+ * @throws {UserError} if the data cannot be read, or a smaller vocabulary is asked for
+ */
+export async function openRunData(
+  config: RunConfig,
+  tokenizer: unknown = null,
+): Promise<{ config: RunConfig; dataset: Dataset }> {
+  const dataset = await openDataset({
+    ...config,
+    taskOptions: config,
+    ...(tokenizer ? { tokenizerJson: tokenizer as object } : {}),
+  });
+  const { vocabSize } = dataset;
+  if (config.vocabSize > 0 && config.vocabSize < vocabSize) {
+    throw new UserError(
+      `Cannot use vocabSize=${config.vocabSize}: ${dataset.name} has ${vocabSize} tokens; ` +
+        "leave it out, or raise it",
+    );
+  }
+  return { config: { ...config, vocabSize: Math.max(config.vocabSize, vocabSize) }, dataset };
+}
+
+/**
+ * Trains a run in its folder: a new one, or that of `config.resume`, from `checkpoint` on. A run
+ * that diverges is an outcome.
+ *
+ * @throws whatever else ends it; its folder is then marked failed
+ */
+export async function startRun(options: RunOptions): Promise<Outcome> {
+  const { config, checkpoint, device, experiment, root, argv } = options;
+  let run: RunFolder | null = null;
+  const openRun = () => {
+    const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
+    run = config.resume
+      ? RunFolder.resume(config.resume, { config, logs })
+      : RunFolder.create(config, { experiment, root });
+    const { gpu } = device;
+    run.writeEnvironment(describeEnvironment({
+      backend: gpu ? "webgpu" : "cpu",
+      adapter: gpu?.name ?? "tfjs wasm",
+      features: gpu?.features ?? [],
+      limits: gpu?.limits ?? {},
+      seed: config.seed,
+      argv,
+    }));
+    return run;
+  };
+  try {
+    const { status, step } = await train({ ...options, openRun });
+    return { path: run!.path, status: status as Outcome["status"], step };
+  } catch (error) {
+    const started = run as RunFolder | null;
+    const message = error instanceof Error ? error.message : String(error);
+    const step = error instanceof Diverged ? error.step : started?.step ?? 0;
+    started?.finish("failed", { step, error: message });
+    if (!(error instanceof Diverged) || !started) throw error;
+    return { path: started.path, status: "failed", step, error: message };
+  }
+}

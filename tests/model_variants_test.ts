@@ -1,0 +1,155 @@
+/** Layers that share an indexer, and other places for RoPE: both engines compute the same. */
+import assert from "node:assert/strict";
+import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config.ts";
+import type { Batch } from "../src/data/dataset.ts";
+import type { Engine, EngineOptions } from "../src/engine.ts";
+import { initialParameters, modelParameters } from "../src/model/parameters.ts";
+import { type StageView, viewOf } from "../src/model/stage_view.ts";
+import { languageModel } from "../src/model/transformer.ts";
+import { Rng } from "../src/rng.ts";
+import { TfjsBackend } from "../src/tfjs/backend.ts";
+import { TfjsEngine } from "../src/tfjs/engine.ts";
+import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { assertClose, relativeError, testGpu } from "./check_op.ts";
+
+const seed = Math.floor(Math.random() * 2 ** 32);
+
+const small: ConfigInput = {
+  vocabSize: 17,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  numHiddenLayers: 3,
+  numAttentionHeads: 2,
+  qLoraRank: 12,
+  kvLoraRank: 10,
+  qkNopeHeadDim: 6,
+  qkRopeHeadDim: 4,
+  vHeadDim: 6,
+  indexNHeads: 2,
+  indexHeadDim: 8,
+  indexTopk: 5,
+  // Large enough that every path has a gradient to compare.
+  initializerRange: 0.2,
+  batchSize: 2,
+  seqLen: 19,
+  seed,
+};
+
+function batchOf(config: RunConfig): Batch {
+  const rng = new Rng(seed, "tokens");
+  const count = config.batchSize * config.seqLen;
+  const draw = () => Int32Array.from({ length: count }, () => rng.below(config.vocabSize));
+  return { tokens: draw(), targets: draw(), count };
+}
+
+function optionsOf(config: RunConfig, stage = config.stages.length - 1): EngineOptions {
+  const { [stage]: last } = config.stages;
+  return {
+    parameters: modelParameters(config),
+    initial: initialParameters(config),
+    loss: languageModel(config, { stage: viewOf(last, config), trains: last.trains }),
+    batchSize: config.batchSize,
+    seqLen: config.seqLen,
+  };
+}
+
+async function results(engine: Engine, config: RunConfig) {
+  const batch = batchOf(config);
+  return { metrics: await engine.evaluate(batch), gradients: await engine.gradients(batch) };
+}
+
+/** Both engines' metrics and gradients agree; returns those of WebGPU. */
+async function compared(given: ConfigInput) {
+  const config = resolveConfig({ ...small, ...given });
+  using webgpu = await WebGpuEngine.open(await testGpu(), optionsOf(config));
+  using cpu = new TfjsEngine(await TfjsBackend.open("wasm"), optionsOf(config));
+  const [got, want] = [await results(webgpu, config), await results(cpu, config)];
+  for (const [name, value] of Object.entries(want.metrics)) {
+    assertClose(`${name} (seed ${seed})`, [got.metrics[name]], [value], 1e-4);
+  }
+  for (const [name, gradient] of want.gradients) {
+    assertClose(`${name} (seed ${seed})`, got.gradients.get(name)!, gradient, 2e-3);
+  }
+  return got;
+}
+
+const indexersOf = (given: ConfigInput) =>
+  modelParameters(resolveConfig({ ...small, ...given }))
+    .filter(({ name }) => name.endsWith("indexer.wk.weight"))
+    .map(({ name }) => name.split(".")[2]);
+
+Deno.test("only the first of the layers that share an indexer has its weights", () => {
+  assert.deepEqual(indexersOf({}), ["0", "1", "2"]);
+  assert.deepEqual(indexersOf({ indexShare: 2 }), ["0", "2"]);
+  assert.deepEqual(indexersOf({ indexShare: 9 }), ["0"]);
+});
+
+Deno.test("layers that share an indexer attend to what it selects, and may teach it", async () => {
+  const shared = { indexShare: 2, recipe: "sparse" } as const;
+  const own = await compared(shared);
+  const served = await compared({ ...shared, indexShareLoss: "served" });
+  assert.deepEqual(Object.keys(own.metrics), ["loss", "index/0/kl", "index/2/kl"]);
+  assert.deepEqual(Object.keys(served.metrics).slice(1), [0, 1, 2].map((l) => `index/${l}/kl`));
+  assert.equal(own.metrics["index/0/kl"], served.metrics["index/0/kl"]);
+  const of = (gradients: Map<string, Float32Array>, layer: number) =>
+    gradients.get(`model.layers.${layer}.self_attn.indexer.wk.weight`)!;
+  const difference = relativeError(of(own.gradients, 0), of(served.gradients, 0));
+  assert(difference > 1e-2, `gradients differ by ${difference} (seed ${seed})`);
+  // The last layer has its indexer for itself.
+  assertClose("alone", of(own.gradients, 2), of(served.gradients, 2), 1e-6);
+
+  const config = resolveConfig({ ...small, ...shared, indexShareLoss: "served" });
+  const recomputed = resolveConfig({ ...config, recompute: true });
+  using engine = await WebGpuEngine.open(await testGpu(), optionsOf(recomputed));
+  const again = await results(engine, recomputed);
+  assert.deepEqual(again.metrics, served.metrics);
+  for (const [name, gradient] of again.gradients) {
+    assertClose(`recomputed ${name}`, gradient, served.gradients.get(name)!, 1e-5);
+  }
+});
+
+Deno.test("a shared selection is the same in maps and measurements", async () => {
+  const config = resolveConfig({ ...small, indexShare: 2, recipe: "dsa" });
+  using engine = await WebGpuEngine.open(await testGpu(), optionsOf(config));
+  const batch = batchOf(config);
+  const run = (name: string, view: Partial<StageView>, stage: number) => ({
+    name,
+    loss: languageModel(config, { stage: { ...viewOf(config.stages[stage], config), ...view } }),
+  });
+  const maps = await engine.maps(batch, run("maps", { maps: true }, 2));
+  assert.deepEqual(maps.get("topk.1"), maps.get("topk.0"));
+  assert.notDeepEqual(maps.get("topk.2"), maps.get("topk.0"));
+  for (const stage of [1, 2]) {
+    const values = await engine.evaluate(
+      batch,
+      run(`measured in ${stage}`, { measures: true, kl: "none" }, stage),
+    );
+    assert.equal(values["index/1/neighbour_overlap"], 1, `stage ${stage}`);
+    assert(values["index/2/neighbour_overlap"] < 1, `stage ${stage}`);
+  }
+});
+
+Deno.test("RoPE on the latent, and none, are what both engines compute", async () => {
+  const losses = [];
+  for (const latentRope of ["decoupled", "onLatent", "none"] as const) {
+    const { metrics } = await compared({ latentRope, recipe: "dense" });
+    losses.push(metrics.loss);
+  }
+  assert.equal(new Set(losses).size, 3, `${losses} (seed ${seed})`);
+  await compared({ latentRope: "onLatent", recipe: "sparse" });
+});
+
+Deno.test("without RoPE attention does not know the order of the keys", async () => {
+  // The logits of a single layer's last token, before and after others changed places.
+  const moved = async (latentRope: RunConfig["latentRope"]) => {
+    const config = resolveConfig({ ...small, latentRope, recipe: "dense", numHiddenLayers: 1 });
+    using engine = await WebGpuEngine.open(await testGpu(), optionsOf(config));
+    const tokens = batchOf(config).tokens.slice(0, config.seqLen);
+    const order = Int32Array.from(tokens, (token, i) => i < 9 ? tokens[8 - i] : token);
+    const last = config.seqLen - 1;
+    return relativeError(await engine.logits(tokens, last), await engine.logits(order, last));
+  };
+  assert(await moved("none") < 1e-5, `seed ${seed}`);
+  assert(await moved("decoupled") > 1e-4, `seed ${seed}`);
+  assert(await moved("onLatent") > 1e-4, `seed ${seed}`);
+});
