@@ -23,6 +23,7 @@ import { evaluate } from "./evaluate.ts";
 import { predecessor, stepHyper, trainedGroups } from "./hyper.ts";
 import { kernelTimes } from "./kernel_groups.ts";
 import { measureIndexer, swapTest } from "./measure.ts";
+import { describeEvaluation, describeMeasurement, describeStage, describeSwap } from "./notes.ts";
 import type { Progress } from "./progress.ts";
 import type { RunFolder, Summary } from "./run_folder.ts";
 
@@ -115,17 +116,6 @@ function engineOptions(config: RunConfig, stage: Stage, state: EngineState | nul
     seqLen: config.seqLen,
     trained: trainedGroups(stage),
   };
-}
-
-function describeStage(stage: Stage): string {
-  const attention = stage.attention === "sparse"
-    ? `sparse attention to ${stage.indexTopk} latents`
-    : "dense attention";
-  const trained = stage.trains === "both" ? "backbone and indexer" : stage.trains;
-  const loss = stage.kl === "none"
-    ? ""
-    : `, KL over ${stage.kl === "dense" ? "all" : "selected"} keys`;
-  return `${stage.steps} steps, ${attention}, trains ${trained}${loss}`;
 }
 
 /** What a stage starts with: where its predecessor ended, moments as the stage wants them. */
@@ -279,27 +269,6 @@ function requireFinite(rows: readonly Metrics[], firstStep: number): void {
     const bad = Object.entries(row).find(([, value]) => !Number.isFinite(value));
     if (bad) throw new Diverged(firstStep + i + 1, bad);
   });
-}
-
-function describeEvaluation(step: number, values: Metrics): string {
-  const bits = "val/bpb" in values ? `, ${values["val/bpb"].toFixed(3)} bits a byte` : "";
-  const right = "val/accuracy" in values
-    ? `, ${(100 * values["val/accuracy"]).toFixed(1)} % right`
-    : "";
-  return `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`;
-}
-
-function describeMeasurement(step: number, values: Metrics): string {
-  const percent = (name: string) => `${(100 * values[`index/${name}`]).toFixed(1)} %`;
-  return `step ${step}: the indexer captures ${percent("captured_mass")} of the attention ` +
-    `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")}), ` +
-    `KL ${values["index/dense_kl"].toFixed(3)}`;
-}
-
-function describeSwap(values: Metrics): string {
-  const losses = Object.entries(values)
-    .map(([name, loss]) => `${name.replace("swap/", "")} ${loss.toFixed(4)}`);
-  return `swap test, validation loss by selector: ${losses.join(" | ")}`;
 }
 
 async function sampleText(job: Job, engine: Engine, step: number): Promise<string> {

@@ -1,0 +1,43 @@
+/**
+ * What training tells people on the way, a line each.
+ *
+ * @module
+ */
+import type { Metrics } from "../engine.ts";
+import type { Stage } from "../stages.ts";
+
+/** What a stage does: `600 steps, dense attention, trains backbone`. */
+export function describeStage(stage: Stage): string {
+  const attention = stage.attention === "sparse"
+    ? `sparse attention to ${stage.indexTopk} latents`
+    : "dense attention";
+  const trained = stage.trains === "both" ? "backbone and indexer" : stage.trains;
+  const loss = stage.kl === "none"
+    ? ""
+    : `, KL over ${stage.kl === "dense" ? "all" : "selected"} keys`;
+  return `${stage.steps} steps, ${attention}, trains ${trained}${loss}`;
+}
+
+/** The line of an evaluation. */
+export function describeEvaluation(step: number, values: Metrics): string {
+  const bits = "val/bpb" in values ? `, ${values["val/bpb"].toFixed(3)} bits a byte` : "";
+  const right = "val/accuracy" in values
+    ? `, ${(100 * values["val/accuracy"]).toFixed(1)} % right`
+    : "";
+  return `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`;
+}
+
+/** The line of a measurement of the indexer. */
+export function describeMeasurement(step: number, values: Metrics): string {
+  const percent = (name: string) => `${(100 * values[`index/${name}`]).toFixed(1)} %`;
+  return `step ${step}: the indexer captures ${percent("captured_mass")} of the attention ` +
+    `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")}), ` +
+    `KL ${values["index/dense_kl"].toFixed(3)}`;
+}
+
+/** The line of a swap test. */
+export function describeSwap(values: Metrics): string {
+  const losses = Object.entries(values)
+    .map(([name, loss]) => `${name.replace("swap/", "")} ${loss.toFixed(4)}`);
+  return `swap test, validation loss by selector: ${losses.join(" | ")}`;
+}
