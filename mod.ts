@@ -56,6 +56,7 @@ export * from "./src/train/evaluate.ts";
 export * from "./src/train/measure.ts";
 export * from "./src/train/loop.ts";
 export * from "./src/train/progress.ts";
+export * from "./src/train/run.ts";
 export * from "./src/train/run_folder.ts";
 export * from "./src/train/schedule.ts";
 export { Gpu } from "./src/webgpu/device.ts";

@@ -17,9 +17,9 @@ export interface SparseMlaAttentionDims extends Omit<MlaAttentionDims, "window">
   form?: SelectionForm | "auto";
 }
 
-function specOf(attributes: SparseMlaAttentionDims, software: boolean): AttentionSpec {
+function specOf(attributes: SparseMlaAttentionDims): AttentionSpec {
   const { seqLen, topk, form = "auto" } = attributes;
-  const fastest = gathersByDefault(seqLen, topk, software) ? "gathered" : "masked";
+  const fastest = gathersByDefault(seqLen, topk) ? "gathered" : "masked";
   return {
     ...mlaSpec(attributes),
     window: undefined,
@@ -33,7 +33,7 @@ export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
   savesOutputs: true,
   types(inputs, attributes) {
     const { batch, seqLen, topk } = attributes;
-    const types = mlaTypes("sparseMlaAttention", inputs, specOf(attributes, false));
+    const types = mlaTypes("sparseMlaAttention", inputs, specOf(attributes));
     const rows = batch * seqLen;
     const [, , , indices, mask] = inputs;
     requireShapes(
@@ -46,16 +46,16 @@ export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
     return types;
   },
   twin(tf, [q, kv, kPe, indices], attributes) {
-    const spec = specOf(attributes, false);
+    const spec = specOf(attributes);
     const selected = twinSelection(tf, indices, spec.extent);
     return mlaTwin(tf, [q, kv, kPe], spec, { selected });
   },
   forward(r, [q, kv, kPe, indices, mask], outputs, attributes) {
-    const spec = specOf(attributes, r.capabilities.software);
+    const spec = specOf(attributes);
     recordAttention(r, spec, [q, kv, kPe], outputs, { indices, mask });
   },
   backward(r, [q, kv, kPe, indices, mask], outputs, attributes) {
-    const spec = specOf(attributes, r.capabilities.software);
+    const spec = specOf(attributes);
     recordAttentionGradient(r, spec, [q, kv, kPe], outputs, { indices, mask });
   },
 };

@@ -157,7 +157,7 @@ async function bench(gpu: Gpu, name: string, kind: Selection, tune: boolean): Pr
     extent: { batch, seqLen },
     scale: (nope + rope) ** -0.5,
   };
-  const auto = gathersByDefault(seqLen, topk, gpu.capabilities.software) ? "gathered" : "masked";
+  const auto = gathersByDefault(seqLen, topk) ? "gathered" : "masked";
   const prepare: Record<string, [Kernel, ...Name[]][]> = {
     masked: [[selectionBlocks(mask, blocks, seqLen), "mask", "blocks"]],
     gathered: gpu.capabilities.software && canListByRows(seqLen, topk)
