@@ -68,3 +68,8 @@ export type { VocabularyOptions } from "./src/data/tasks/task.ts";
 export type { TaskOptions } from "./src/data/tasks/tasks.ts";
 export type { Access, Kernel, Layout } from "./src/kernels/kernel.ts";
 export type * from "./src/ops/op.ts";
+export type { Teacher } from "./src/ops/indexer_loss.ts";
+export type * from "./src/ops/selectors/selector.ts";
+export { type SelectorName, selectors } from "./src/ops/selectors/selectors.ts";
+export type { Pool } from "./src/kernels/block_pool.ts";
+export type { MlaAttentionDims } from "./src/ops/mla_attention.ts";

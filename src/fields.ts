@@ -40,8 +40,10 @@ export interface Field<T> {
   readonly derived?: string;
 }
 
-type Group = Field<unknown>["group"];
-type Rest = { min?: number; max?: number; derived?: string };
+/** A heading of the help text. */
+export type Group = Field<unknown>["group"];
+/** Limits of a value, and where it comes from if nobody sets it. */
+export type Rest = { min?: number; max?: number; derived?: string };
 
 /** A whole number, from 1 up unless said otherwise. */
 export function integer(

@@ -169,10 +169,13 @@ export function usesIndexer(config: Pick<RunConfig, "stages">): boolean {
 
 /** Where a stage lies in the run. */
 export interface StageSpan {
+  /** The stage. */
   readonly stage: Stage;
+  /** Its place in the list, from 0. */
   readonly index: number;
   /** Steps of the run before its first. */
   readonly start: number;
+  /** Steps of the run after its last. */
   readonly end: number;
   /**
    * Index of its first batch of training data: that of its first step, or, for a twin, that of the

@@ -11,7 +11,7 @@ import { indexerLoss, type Teacher } from "../ops/indexer_loss.ts";
 import { indexerMetrics } from "../ops/indexer_metrics.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { linear } from "../ops/linear.ts";
-import { mlaAttention } from "../ops/mla_attention.ts";
+import { mlaAttention, type MlaAttentionDims } from "../ops/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rope } from "../ops/rope.ts";
 import { selectionMask } from "../ops/selection_mask.ts";
@@ -66,7 +66,7 @@ export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): In
 }
 
 /** Dims of MLA's attention, as its ops take them. */
-export type AttentionDims = Parameters<typeof mlaAttention>[3] & { readonly scale: number };
+export type AttentionDims = MlaAttentionDims & { readonly scale: number };
 
 /** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */
 export interface Selection {

@@ -51,9 +51,13 @@ export interface IndexerLossAttributes extends IndexerDims {
 
 /** An attention layer as a teacher: the inputs of `mlaAttention`, and an `lse`. */
 export interface Teacher {
+  /** `[N, heads · (qkNopeHeadDim + qkRopeHeadDim)]`. */
   q: Tensor;
+  /** `[N, heads · (qkNopeHeadDim + vHeadDim)]`. */
   kv: Tensor;
+  /** `[N, qkRopeHeadDim]`. */
   kPe: Tensor;
+  /** `[N, heads]`. */
   lse: Tensor;
 }
 

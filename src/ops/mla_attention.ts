@@ -13,8 +13,11 @@ import {
 
 /** Attributes of {@linkcode mlaAttention}. */
 export interface MlaAttentionDims {
+  /** Sequences. */
   batch: number;
+  /** Tokens of a sequence. */
   seqLen: number;
+  /** Heads of queries, keys and values. */
   heads: number;
   /** Width of a key head, without position. */
   qkNopeHeadDim: number;

@@ -29,11 +29,15 @@ import type { RunFolder, Summary } from "./run_folder.ts";
 
 /** Everything a run consists of. */
 export interface Job {
+  /** The run's configuration. */
   readonly config: RunConfig;
+  /** What it trains on. */
   readonly dataset: Dataset;
+  /** Where it trains. */
   readonly device: Device;
   /** Makes or opens the run folder. Called once, when the first stage's model is on the device. */
   readonly openRun: () => RunFolder;
+  /** Where it tells how far it is. */
   readonly progress: Pick<Progress, "update" | "note">;
   /** Step at which to stop, the end of a stage; default: the end of the run. */
   readonly until?: number;
@@ -48,6 +52,7 @@ type Running = Job & { readonly run: RunFolder };
 
 /** A run that cannot go on: its loss is not a number any more. */
 export class Diverged extends Error {
+  /** Tells it from other errors where classes are not compared. */
   override readonly name = "Diverged";
   /** The first step whose numbers are not finite. */
   readonly step: number;

@@ -24,9 +24,11 @@ export interface RunOptions extends Omit<Job, "openRun"> {
 export interface Outcome {
   /** Its folder. */
   readonly path: string;
+  /** Done, interrupted or failed. */
   readonly status: Exclude<RunStatus, "running">;
   /** Finished steps; of a failed run the step at which it diverged. */
   readonly step: number;
+  /** Why it failed. */
   readonly error?: string;
 }
 
