@@ -50,6 +50,7 @@ const checks: [name: string, args: string[]][] = Deno.args.length
     ["format", ["fmt", "--check"]],
     ["lint", ["lint"]],
     ["types", ["check"]],
+    ["docs", ["doc", "--lint", "mod.ts"]],
     ["tests", ["test", "-A", "--no-check", "tests/"]],
     ["examples", ["test", "-A", "--doc", "mod.ts", "src/"]],
   ];
