@@ -60,6 +60,7 @@ export class Gpu {
    * ```
    */
   static async open(): Promise<Gpu | null> {
+    quietMesa();
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) return null;
     const requiredLimits = limitsOf(adapter);
@@ -142,6 +143,13 @@ export class Gpu {
   [Symbol.dispose](): void {
     this.destroy();
   }
+}
+
+/** Mesa's drivers complain on stderr where this folder is not set; they need none to compute. */
+function quietMesa(): void {
+  const mayAsk = Deno.permissions.querySync({ name: "env" }).state === "granted";
+  if (Deno.build.os !== "linux" || !mayAsk || Deno.env.get("XDG_RUNTIME_DIR")) return;
+  Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
 }
 
 function limitsOf({ limits }: GPUAdapter | GPUDevice): Record<string, number> {
