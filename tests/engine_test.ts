@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
+import * as peer from "../src/bench/peer_workload.ts";
 import type { Engine, EngineOptions } from "../src/engine.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
 import { WebGpuEngine } from "../src/webgpu/engine.ts";
 import { assertClose, testGpu } from "./check_op.ts";
-import * as peer from "./peer_workload.ts";
 
 const options: EngineOptions = {
   parameters: peer.parameters,

@@ -2,19 +2,22 @@
  * A transformer that has been trained step by step in four other engines (jax-js, TF.js, PyTorch,
  * jsgrad), with the same first weights and batches: LayerNorm without bias, learned positions,
  * tanh-GELU, untied head. Our losses must be theirs, digit by digit.
+ *
+ * @module
  */
-import type { Batch } from "../src/data/dataset.ts";
-import type { LossResult, ParameterSpec, StepHyper, StepInputs } from "../src/engine.ts";
-import { add } from "../src/ops/add.ts";
-import { attention } from "../src/ops/attention.ts";
-import { columns } from "../src/ops/columns.ts";
-import { crossEntropy } from "../src/ops/cross_entropy.ts";
-import { embedding } from "../src/ops/embedding.ts";
-import { gelu } from "../src/ops/gelu.ts";
-import { layerNorm } from "../src/ops/layer_norm.ts";
-import { linear } from "../src/ops/linear.ts";
-import type { Tensor } from "../src/ops/op.ts";
+import type { Batch } from "../data/dataset.ts";
+import type { LossResult, ParameterSpec, StepHyper, StepInputs } from "../engine.ts";
+import { add } from "../ops/add.ts";
+import { attention } from "../ops/attention.ts";
+import { columns } from "../ops/columns.ts";
+import { crossEntropy } from "../ops/cross_entropy.ts";
+import { embedding } from "../ops/embedding.ts";
+import { gelu } from "../ops/gelu.ts";
+import { layerNorm } from "../ops/layer_norm.ts";
+import { linear } from "../ops/linear.ts";
+import type { Tensor } from "../ops/op.ts";
 
+/** Sizes of the model and of a batch. */
 export const vocabSize = 65, seqLen = 128, batchSize = 4;
 const width = 128, heads = 4, inner = 4 * width;
 

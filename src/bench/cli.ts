@@ -1,0 +1,100 @@
+/**
+ * `deno task bench [suite] [key=value ...]`
+ *
+ * @module
+ */
+import { exitCodes, runCommand, splitArguments } from "../command.ts";
+import { type ConfigInput, fields, parseOverrides } from "../config.ts";
+import { UserError } from "../errors.ts";
+import { integer, parseValue } from "../fields.ts";
+import { openDevice } from "../open_device.ts";
+import { suggest } from "../suggest.ts";
+import { kernelSuite } from "./kernels.ts";
+import { peerSuite } from "./peer.ts";
+import { type BenchOptions, type BenchResult, formatResults, type Suite } from "./result.ts";
+import { startupSuite } from "./startup.ts";
+import { stepSuite } from "./step.ts";
+
+const HELP = `usage: deno task bench [suite ...] [key=value ...] [--json]
+
+  deno task bench step preset=tiny,small stages=dense,sparse
+  deno task bench step preset=base recompute=true
+
+Suites (all of them if none is named):
+  kernels   single kernels, by GPU timestamps, as a share of the adapter's measured ceilings
+  step      a training step of each preset and stage
+  peer      the small transformer that other engines were timed with, loss read every step
+  startup   from the start of a process to its first finished step
+
+Keys:
+  preset    of step and startup, with commas between [those that suit the device]
+  stages    of step, with commas between [all of the recipe]
+  steps     timed steps of step and peer [as many as are enough]
+  runs      processes that startup starts for a preset [3]
+  others    of the model's configuration, for step and startup; see deno task train --help
+
+--json prints one line for each result. Times are medians, and the least of all samples.`;
+
+const suites: Readonly<Record<string, Suite>> = {
+  kernels: kernelSuite,
+  step: stepSuite,
+  peer: peerSuite,
+  startup: startupSuite,
+};
+
+async function main(args: string[]): Promise<number> {
+  const { flags, pairs, words } = splitArguments(args, ["--json"]);
+  if (flags.has("--help")) {
+    console.log(HELP);
+    return exitCodes.done;
+  }
+  for (const word of words) {
+    if (Object.hasOwn(suites, word)) continue;
+    const near = suggest(word, Object.keys(suites));
+    throw new UserError(
+      `Cannot run suite "${word}": ` +
+        (near ? `did you mean ${near}?` : `the suites are ${Object.keys(suites).join(", ")}`),
+    );
+  }
+  const { options, device: wanted } = readOptions(pairs);
+  const results: BenchResult[] = [];
+  using device = await openDevice(wanted, { note: (line) => console.error(line) });
+  for (const name of words.length ? words : Object.keys(suites)) {
+    for await (const result of suites[name](device, options)) {
+      if (flags.has("--json")) console.log(JSON.stringify(result));
+      else console.error(`${result.suite} ${result.name}: done`);
+      results.push(result);
+    }
+  }
+  if (!flags.has("--json") && results.length) {
+    console.log(`${results[0].adapter}\n${formatResults(results)}`);
+  }
+  return exitCodes.done;
+}
+
+/** Separates the keys of this command from those of the model. */
+function readOptions(
+  pairs: readonly string[],
+): { options: BenchOptions; device: NonNullable<ConfigInput["device"]> } {
+  const own = new Map<string, string>();
+  const overrides: string[] = [];
+  for (const pair of pairs) {
+    const [key] = pair.split("=", 1);
+    if (["preset", "stages", "steps", "runs"].includes(key)) {
+      own.set(key, pair.slice(key.length + 1));
+    } else overrides.push(pair);
+  }
+  const { device = fields.device.default } = parseOverrides(overrides);
+  const list = (key: string) => own.get(key)?.split(",") ?? [];
+  const count = (key: string) => {
+    const typed = own.get(key);
+    return typed === undefined ? null : parseValue(key, integer("run", 1, ""), typed) as number;
+  };
+  const presets = list("preset");
+  for (const preset of presets) parseValue("preset", fields.preset, preset);
+  const [steps, runs] = [count("steps"), count("runs") ?? 3];
+  const model = overrides.filter((pair) => !pair.startsWith("device="));
+  return { options: { presets, stages: list("stages"), steps, runs, overrides: model }, device };
+}
+
+if (import.meta.main) await runCommand(main);

@@ -1,0 +1,236 @@
+/**
+ * `deno task bench kernels`: single kernels by GPU timestamps, beside the adapter's measured
+ * ceilings of operations and bytes.
+ *
+ * @module
+ */
+import { UserError } from "../errors.ts";
+import { adamw } from "../kernels/adamw.ts";
+import {
+  attentionForward,
+  attentionGradKv,
+  attentionGradQ,
+  type AttentionSpec,
+  planAttention,
+} from "../kernels/attention.ts";
+import { crossEntropy } from "../kernels/cross_entropy.ts";
+import { indexScores } from "../kernels/index_scores.ts";
+import { indexerKl } from "../kernels/indexer_kl.ts";
+import type { Kernel, Layout } from "../kernels/kernel.ts";
+import { type Form, matmul } from "../kernels/matmul.ts";
+import { rmsNorm } from "../kernels/rms_norm.ts";
+import { topK } from "../kernels/top_k.ts";
+import type { Device } from "../open_device.ts";
+import type { Capabilities } from "../ops/op.ts";
+import { measureCeilings } from "./ceilings.ts";
+import { adapterOf, type BenchOptions, type BenchResult, rounded } from "./result.ts";
+import { type Call, layout, runKernels } from "./run_kernels.ts";
+
+/** Samples of a kernel. */
+const SAMPLES = 9;
+
+/** What the shapes follow from. */
+interface Sizes {
+  readonly square: number;
+  readonly batch: number;
+  readonly seqLen: number;
+  readonly hidden: number;
+  readonly vocabulary: number;
+  readonly heads: number;
+  readonly nope: number;
+  readonly rope: number;
+  readonly value: number;
+  readonly indexHeads: number;
+  readonly indexDim: number;
+  readonly topk: number;
+  readonly parameters: number;
+}
+
+/** Those of `nano` for software adapters, of `base` for others. */
+const SOFTWARE_SIZES: Sizes = {
+  ...{ square: 512, batch: 8, seqLen: 128, hidden: 96, vocabulary: 256 },
+  ...{ heads: 4, nope: 16, rope: 8, value: 16 },
+  ...{ indexHeads: 2, indexDim: 12, topk: 32, parameters: 2 ** 19 },
+};
+const GPU_SIZES: Sizes = {
+  ...{ square: 4096, batch: 4, seqLen: 2048, hidden: 768, vocabulary: 8192 },
+  ...{ heads: 12, nope: 64, rope: 32, value: 64 },
+  ...{ indexHeads: 16, indexDim: 64, topk: 512, parameters: 2 ** 24 },
+};
+
+type Data = Float32Array | Int32Array;
+
+/** Kernels to be timed together, and their buffers. */
+interface Case {
+  readonly name: string;
+  readonly calls: readonly Call[];
+  readonly arrays: readonly Data[];
+  /** Where not the sum of the kernels' own. */
+  readonly flops?: number;
+  readonly bytes?: number;
+}
+
+/** Times every kernel of the list. */
+export async function* kernelSuite(
+  device: Device,
+  { overrides }: BenchOptions,
+): AsyncGenerator<BenchResult> {
+  const { gpu } = device;
+  if (!gpu) throw new UserError("Cannot time kernels with device=cpu: it has none; use webgpu");
+  if (!gpu.features.includes("timestamp-query")) {
+    throw new UserError(`Cannot time kernels on ${gpu.name}: it has no timestamp queries`);
+  }
+  if (overrides.length) {
+    throw new UserError(`Cannot set ${overrides[0]}: the shapes of suite kernels are fixed`);
+  }
+  const sizes = gpu.capabilities.software ? SOFTWARE_SIZES : GPU_SIZES;
+  const ceilings = await measureCeilings(gpu);
+  for (const make of cases(sizes, gpu.capabilities)) {
+    const { name, calls, arrays, ...own } = make();
+    const { ms, minMs } = await runKernels(gpu, arrays, calls, SAMPLES);
+    const sum = (of: "flops" | "bytes") =>
+      own[of] ?? calls.reduce((total, [kernel]) => total + kernel[of], 0);
+    const gflops = sum("flops") / ms / 1e6;
+    const gbps = sum("bytes") / ms / 1e6;
+    yield {
+      ...{ suite: "kernels", name, adapter: adapterOf(device) },
+      ...{ medianMs: rounded(ms), minMs: rounded(minMs) },
+      ...{ gflops: rounded(gflops), gbps: rounded(gbps) },
+      share: rounded(Math.max(gflops / ceilings.gflops, gbps / ceilings.gbps)),
+    };
+  }
+}
+
+/** The list; each is made only when its turn comes, for its memory. */
+function cases(sizes: Sizes, capabilities: Capabilities): (() => Case)[] {
+  return [
+    ...(["nt", "nn", "tn"] as const).map((form) => () => matmulCase(form, sizes, capabilities)),
+    ...(["forward", "gradQ", "gradKv"] as const).map((pass) => () =>
+      attentionCase(pass, sizes, capabilities)
+    ),
+    ...(["scores", "top-k", "KL"] as const).map((part) => () =>
+      indexerCase(part, sizes, capabilities)
+    ),
+    ...rowCases(sizes, capabilities),
+    () => adamwCase(sizes),
+  ];
+}
+
+/** Numbers from -0.5 to 0.5, repeated after a million. */
+function random({ rows, cols }: Layout): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(rows * cols);
+  const drawn = Math.min(out.length, 2 ** 20);
+  for (let i = 0; i < drawn; i++) out[i] = Math.random() - 0.5;
+  for (let i = drawn; i < out.length; i += drawn) {
+    out.set(out.subarray(0, Math.min(drawn, out.length - i)), i);
+  }
+  return out;
+}
+
+/** One kernel whose buffers are these matrices, in order. */
+function single(kernel: Kernel, arrays: readonly Data[]): Case {
+  return { name: kernel.label, calls: [[kernel, ...arrays.keys()]], arrays };
+}
+
+function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities): Case {
+  const m = layout(n, n);
+  const plan = matmul({ form, a: m, b: m, c: m, capabilities });
+  const index = { a: 0, b: 1, c: 2, d: 2, partial: 3 };
+  // Never empty: Deno cannot upload an array of no elements.
+  const partial = new Float32Array(Math.max(4, plan.partialElements));
+  return {
+    name: `matmul_${form} ${n}x${n}x${n}`,
+    calls: plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]),
+    arrays: [random(m), random(m), random(m), partial],
+    flops: 2 * n ** 3,
+    bytes: 12 * n ** 2,
+  };
+}
+
+function attentionCase(
+  pass: "forward" | "gradQ" | "gradKv",
+  { batch, seqLen, heads, nope, rope, value }: Sizes,
+  capabilities: Capabilities,
+): Case {
+  const spec: AttentionSpec = {
+    dims: { heads, kvHeads: heads, nope, rope, value, packed: true },
+    extent: { batch, seqLen },
+    scale: (nope + rope) ** -0.5,
+  };
+  const of = (cols: number) => layout(batch * seqLen, cols);
+  const inputs = [of(heads * (nope + rope)), of(heads * (nope + value)), of(rope)];
+  const [q, kv] = inputs;
+  const [o, perHead, shares] = [of(heads * value), of(heads), of(heads * rope)];
+  const saved = { gradO: o, lse: perHead, delta: perHead };
+  const plan = planAttention(pass, spec, capabilities);
+  // About what random scores have, so that no weight is infinite.
+  const lse = random(perHead).map((_, i) => Math.log(1 + Math.floor(i / heads) % seqLen));
+  const read = [...inputs.map(random), random(o), lse, random(perHead)];
+  if (pass === "forward") {
+    const kernel = attentionForward(spec, plan, inputs, o, perHead);
+    return single(kernel, [...inputs.map(random), random(o), lse]);
+  }
+  if (pass === "gradQ") {
+    return single(attentionGradQ(spec, plan, inputs, saved, q), [...read, random(q)]);
+  }
+  const kernel = attentionGradKv(spec, plan, inputs, saved, [kv, shares]);
+  return single(kernel, [...read, random(kv), random(shares)]);
+}
+
+function indexerCase(
+  part: "scores" | "top-k" | "KL",
+  { batch, seqLen, indexHeads: heads, indexDim: dim, topk }: Sizes,
+  capabilities: Capabilities,
+): Case {
+  const rows = batch * seqLen;
+  const scores = layout(rows, seqLen);
+  const common = { firstRow: 0, batch, capabilities };
+  if (part === "scores") {
+    const [q, k, w] = [layout(rows, heads * dim), layout(rows, dim), layout(rows, heads)];
+    const activation = "relu" as const;
+    const kernel = indexScores({ q, k, w, scores, heads, dim, activation, scale: 0.1, ...common });
+    return single(kernel, [q, k, w, scores].map(random));
+  }
+  if (part === "top-k") {
+    const indices = layout(rows, topk);
+    return single(topK({ scores, indices, ...common }), [scores, indices].map(random));
+  }
+  const kl = layout(rows, 1);
+  const kernel = indexerKl({
+    ...{ scores, target: scores, mask: null, kl, firstRow: 0, batch },
+    ...{ direction: "forward", gradient: 1, software: capabilities.software },
+  });
+  return single(kernel, [random(scores), random(scores).map(Math.abs), random(kl)]);
+}
+
+function rowCases(
+  { batch, seqLen, hidden, vocabulary }: Sizes,
+  { software }: Capabilities,
+): (() => Case)[] {
+  const rows = batch * seqLen;
+  return [() => {
+    const [x, w] = [layout(rows, hidden), layout(1, hidden)];
+    return single(rmsNorm({ x, w, y: x, eps: 1e-6, software }), [x, w, x].map(random));
+  }, () => {
+    const [logits, perRow] = [layout(rows, vocabulary), layout(rows, 1)];
+    const kernel = crossEntropy({ logits, targets: perRow, nll: perRow, lse: perRow, software });
+    const targets = Int32Array.from({ length: rows }, (_, i) => i % vocabulary);
+    return single(kernel, [random(logits), targets, random(perRow), random(perRow)]);
+  }];
+}
+
+function adamwCase({ parameters }: Sizes): Case {
+  const p = layout(1, parameters);
+  const [norm, hyper] = [layout(1, 1), layout(1, 8)];
+  const kernel = adamw({ p, g: p, m: p, v: p, norm, hyper });
+  // In the order of ADAMW_HYPER: the first step.
+  const settings = Float32Array.of(1e-3, 0.1, 1, 0.9, 0.95, 1e-8, 10, 20);
+  return single(kernel, [
+    random(p),
+    random(p),
+    random(p),
+    random(p).fill(0.1),
+    random(norm),
+    settings,
+  ]);
+}
