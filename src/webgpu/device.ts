@@ -60,7 +60,7 @@ export class Gpu {
    * ```
    */
   static async open(): Promise<Gpu | null> {
-    quietMesa();
+    prepareLinux();
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) return null;
     const requiredLimits = limitsOf(adapter);
@@ -145,11 +145,15 @@ export class Gpu {
   }
 }
 
-/** Mesa's drivers complain on stderr where this folder is not set; they need none to compute. */
-function quietMesa(): void {
+/**
+ * Vulkan only: without it Deno falls back to OpenGL, where kernels take minutes or hang. And Mesa's
+ * drivers complain on stderr where the runtime folder is not set; they need none to compute.
+ */
+function prepareLinux(): void {
   const mayAsk = Deno.permissions.querySync({ name: "env" }).state === "granted";
-  if (Deno.build.os !== "linux" || !mayAsk || Deno.env.get("XDG_RUNTIME_DIR")) return;
-  Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  if (Deno.build.os !== "linux" || !mayAsk) return;
+  if (!Deno.env.get("DENO_WEBGPU_BACKEND")) Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
+  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
 }
 
 function limitsOf({ limits }: GPUAdapter | GPUDevice): Record<string, number> {
