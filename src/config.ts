@@ -185,6 +185,7 @@ export const fields = {
   taskVocab: integer("task", 64, "symbols of copy, recall and needle", { min: 2 }),
   copyLength: orNone(integer("task", 0, "symbols of a string of copy; none: seqLen / 2"), null),
   numPairs: orNone(integer("task", 0, "key-value pairs of recall; none: as many as fit"), 8),
+  powerA: number("task", 0.01, "recall asks far keys more rarely, by this power law; 1: all alike"),
   numNeedles: integer("task", 1, "key-value pairs hidden in the filler of needle"),
   needleDepths: orNone(
     numbers("task", "where they hide, from 0 to 1, such as 0.1,0.9; none: anywhere", { max: 1 }),

@@ -263,7 +263,8 @@ Deno.test("recall: every key is asked once and its value is the answer", () => {
     const seqLen = 3 + rng.below(100), taskVocab = 4 + rng.below(60);
     const most = Math.min(Math.floor((seqLen + 1) / 4), Math.floor((taskVocab - 1) / 2));
     const numPairs = rng.below(2) ? 1 + rng.below(most) : null;
-    const example = recall.generate(rng, seqLen, { taskVocab, numPairs });
+    const powerA = rng.below(2) ? 0.01 : 1;
+    const example = recall.generate(rng, seqLen, { taskVocab, numPairs, powerA });
     checkExample(example, seqLen, taskVocab);
     const n = numPairs ?? most;
     const pairs = new Map<number, number>();
@@ -275,6 +276,26 @@ Deno.test("recall: every key is asked once and its value is the answer", () => {
       assert.ok(position >= 2 * n);
       assert.equal(example.targets[position], pairs.get(example.tokens[position]));
     }
+  }
+});
+
+Deno.test("recall: questions are spread evenly or by a power law", () => {
+  const rng = new Rng(seed, "recall's slots");
+  for (const powerA of [1, 0.01, 0]) {
+    const weights = Array.from({ length: 32 }, (_, slot) => (slot + 1) ** (powerA - 1));
+    const total = weights.reduce((a, b) => a + b);
+    const counts = weights.map(() => 0);
+    for (let trial = 0; trial < 4000; trial++) {
+      const { answers } = recall.generate(rng, 65, { numPairs: 1, powerA });
+      counts[answers[0].position / 2 - 1]++;
+    }
+    counts.forEach((count, slot) => {
+      const expected = 4000 * weights[slot] / total;
+      assert.ok(
+        Math.abs(count - expected) < 5 * Math.sqrt(expected) + 1,
+        `seed ${seed}, powerA ${powerA}, slot ${slot}: ${count} of ${expected}`,
+      );
+    });
   }
 });
 
