@@ -66,7 +66,7 @@ export type { NeedleOptions } from "./src/data/tasks/needle.ts";
 export type { RecallOptions } from "./src/data/tasks/recall.ts";
 export type { VocabularyOptions } from "./src/data/tasks/task.ts";
 export type { TaskOptions } from "./src/data/tasks/tasks.ts";
-export type { Access, Kernel, Layout } from "./src/kernels/kernel.ts";
+export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/kernel.ts";
 export type * from "./src/ops/op.ts";
 export type { Teacher } from "./src/ops/indexer_loss.ts";
 export type * from "./src/ops/selectors/selector.ts";

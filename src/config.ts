@@ -34,6 +34,7 @@ export const fields = {
   seed: integer("run", 0, "of weights, batches and samples", { min: 0, max: 2 ** 32 - 1 }),
   preset: choice("run", ["nano", "tiny", "small", "base", "long"], "nano", "sizes to start from"),
   device: choice("run", ["auto", "webgpu", "cpu"], "auto", "auto: WebGPU if there is an adapter"),
+  autotune: flag("run", true, "try which tiles of matrix products are the fastest on this GPU"),
   profile: flag("run", false, "print a table of the GPU time of each kernel"),
 
   data: text(

@@ -109,6 +109,11 @@ export interface EngineOptions {
   readonly seqLen: number;
   /** Groups that are updated; default all. With none the engine only evaluates. */
   readonly trained?: readonly string[];
+  /**
+   * Whether to look for the fastest kernels on this adapter when the engine is opened, and to use
+   * what earlier ones found. Default true. It changes no result.
+   */
+  readonly autotune?: boolean;
 }
 
 /** Another function of the same parameters, e.g. with another selector. */

@@ -44,7 +44,15 @@ export function configOf(folder: string): RunConfig | null {
 }
 
 /** Keys that may differ from those of a run that is there: its results stay the same. */
-const FREE: readonly string[] = ["name", "resume", "preset", "profile", "recompute", "recipe"];
+const FREE: readonly string[] = [
+  "name",
+  "resume",
+  "preset",
+  "autotune",
+  "profile",
+  "recompute",
+  "recipe",
+];
 
 /**
  * Refuses a folder whose run was made with another configuration.

@@ -32,7 +32,14 @@ const STAGE_MAKERS: readonly ConfigKey[] = [
   "minLr",
 ];
 /** Keys that change what is computed when, but no value. */
-const PASSIVE: readonly ConfigKey[] = ["name", "resume", "preset", "profile", "recompute"];
+const PASSIVE: readonly ConfigKey[] = [
+  "name",
+  "resume",
+  "preset",
+  "autotune",
+  "profile",
+  "recompute",
+];
 /** Keys of the group `indexer` that matter only where keys are selected. */
 const SELECTION: readonly ConfigKey[] = [
   "selector",

@@ -71,6 +71,7 @@ export async function openBenchModel(
     batchSize: config.batchSize,
     seqLen: config.seqLen,
     trained: trainedGroups(stage),
+    autotune: config.autotune,
   });
   const batches = Array.from({ length: config.accumulate }, (_, i) => randomBatch(config, i));
   // The same step again and again: the time does not depend on which one it is.

@@ -39,6 +39,20 @@ export interface Kernel {
   readonly flops: number;
   /** Least bytes one dispatch must move. */
   readonly bytes: number;
+  /** Other ways to compute the same, of which only a trial can tell the fastest. */
+  readonly variants?: KernelVariants;
+}
+
+/**
+ * Kernels that put the same bits into one buffer of f32, from the same others, at different speeds.
+ */
+export interface KernelVariants {
+  /** What they compute: where the key is the same, so is the fastest variant. */
+  readonly key: string;
+  /** Names of those that may be the fastest; the first is the kernel that this belongs to. */
+  readonly names: readonly string[];
+  /** The kernel of a name. */
+  readonly make: (name: string) => Kernel;
 }
 
 /** A number for the uniform struct that WGSL sees as f32 instead of u32. */

@@ -5,11 +5,25 @@
  * @module
  */
 import type { Capabilities } from "../ops/op.ts";
-import { foldGrid, type Kernel, type Layout, layoutUniforms, makeKernel } from "./kernel.ts";
+import {
+  foldGrid,
+  type Kernel,
+  type KernelVariants,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "./kernel.ts";
 import { addend, type Form, type Product } from "./matmul_product.ts";
 import { subgroupLanes, subgroupProduct, subgroupTile } from "./matmul_subgroup.ts";
 import { fitsDevice, tiledProduct } from "./matmul_tiled.ts";
-import { chooseTile, type RatedTile, TILES } from "./matmul_tiles.ts";
+import {
+  chooseParts,
+  rankTiles,
+  type RatedTile,
+  tileName,
+  TILES,
+  TILES_VERSION,
+} from "./matmul_tiles.ts";
 
 export type { Form } from "./matmul_product.ts";
 
@@ -45,6 +59,11 @@ export interface MatmulPlan {
 
 /** Terms of a sum that are worth a part of their own. */
 const LEAST_PART = 128;
+/**
+ * Bytes of a product's parts: what every WebGPU adapter can bind, so that their number does not
+ * depend on the adapter.
+ */
+const PARTIAL_BYTES = 2 ** 27;
 /** Workgroups that keep a software adapter busy. */
 const SOFTWARE_GROUPS = 4;
 
@@ -86,7 +105,7 @@ export function matmul(spec: MatmulSpec): MatmulPlan {
   const whole: Product = { form, m, n, k, a, b, c, add, chunk: k };
   const mostParts = Math.min(
     Math.floor(k / LEAST_PART),
-    Math.floor(capabilities.maxBindingBytes / (4 * m * n)),
+    Math.floor(Math.min(capabilities.maxBindingBytes, PARTIAL_BYTES) / (4 * m * n)),
   );
   const { parts, make } = family(whole, spec, Math.max(1, mostParts));
   const operands: MatmulOperand[] = addend(whole) ? ["a", "b", "c", "d"] : ["a", "b", "c"];
@@ -121,9 +140,27 @@ function family(
     const parts = Math.min(mostParts, Math.ceil(SOFTWARE_GROUPS / groups));
     return { parts, make: (p) => subgroupProduct(p, lanes) };
   }
-  const possible = TILES.filter((t) => fitsDevice(t, capabilities));
-  const choice = chooseTile(tile ? [tile] : possible, p.m, p.n, p.k, mostParts);
-  return { parts: choice.parts, make: (p) => tiledProduct(p, choice.tile) };
+  const size = [p.m, p.n, p.k] as const;
+  const parts = chooseParts(size, mostParts);
+  if (tile) return { parts, make: (p) => tiledProduct(p, tile) };
+  const tiles = rankTiles(TILES.filter((t) => fitsDevice(t, capabilities)), size, parts);
+  return { parts, make: (p) => anyTile(p, tiles, capabilities) };
+}
+
+/** The product with the first of some tiles, and, where that is worth a trial, the others. */
+function anyTile(
+  p: Product,
+  tiles: readonly RatedTile[],
+  { software }: Capabilities,
+): Kernel {
+  const kernel = tiledProduct(p, tiles[0]);
+  if (software) return kernel;
+  const variants: KernelVariants = {
+    key: `matmul_tiled ${TILES_VERSION} ${p.form} ${p.m}x${p.n}x${p.k}`,
+    names: tiles.map(tileName),
+    make: (name) => tiledProduct(p, tiles.find((t) => tileName(t) === name)!),
+  };
+  return { ...kernel, variants };
 }
 
 /** c = the sum of `count` packed matrices, and what `p.add` says. */

@@ -141,6 +141,7 @@ function operand(
   own: number,
 ) {
   const vec = isVec4(m);
+  const zero = name === "a" ? "0.0" : "-0.0";
   const fours = own / 4;
   const spread = lines / fours;
   const threads = tileThreads(t);
@@ -150,11 +151,13 @@ function operand(
   for (let i = 0; i < lines * t.depth / 4 / threads; i++) {
     const v = `(lane + ${i * threads}u)`;
     const id = `${name}${i}`;
-    // Lines past the last read other memory, and are not stored in the end. Steps past `end` are 0.
+    // Lines past the last read other memory, and are not stored in the end. Steps past `end` add
+    // 0 * -0 to the sums, which changes no bit, not even of a sum that is -0: tiles of different
+    // depths add different numbers of them.
     const load = (index: string, inside: (e: number) => string) => {
-      if (vec) return `select(vec4f(), ${name}[(${index}) / 4u], ${inside(0)})`;
+      if (vec) return `select(vec4f(${zero}), ${name}[(${index}) / 4u], ${inside(0)})`;
       const parts = [0, 1, 2, 3].map((e) =>
-        `select(0.0, ${name}[${index} + ${e}u], ${inside(alongK ? e : 0)})`
+        `select(${zero}, ${name}[${index} + ${e}u], ${inside(alongK ? e : 0)})`
       );
       return `vec4f(${parts.join(", ")})`;
     };

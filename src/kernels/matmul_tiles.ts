@@ -1,6 +1,6 @@
 /**
- * The tiles that products on GPUs are cut into, and which one is the best for a shape. To tune for
- * a card, run `tests/kernels/matmul_bench.ts` there and edit the table.
+ * The tiles that products on GPUs are cut into, and which of them may be the best for a shape. To
+ * look for better ones on a card, run `tests/kernels/matmul_bench.ts` there and edit the table.
  *
  * @module
  */
@@ -50,6 +50,17 @@ export const CANDIDATES: readonly RatedTile[] = [
   tile([32, 64, 32], [4, 8], 1, 30),
 ];
 
+/**
+ * Version of the tiled kernels: to be raised with every change of their speed, so that what was
+ * measured of older ones is measured again.
+ */
+export const TILES_VERSION = 1;
+
+/** A tile in one word, such as `128x128x8/8x16/2`. */
+export function tileName(t: Tile): string {
+  return `${t.rows}x${t.cols}x${t.depth}/${t.threadRows}x${t.threadCols}/${t.buffers}`;
+}
+
 /** Processors of the device. WebGPU does not tell; an H100 has 132. */
 const PROCESSORS = 132;
 /** Invocations that keep one processor busy. */
@@ -58,34 +69,55 @@ const BUSY = 384;
 const SECOND_PASS = 6;
 /** Bytes per microsecond of the pass that adds the parts, and of their writing. */
 const BANDWIDTH = 1.5e6;
+/** How much longer than the best prediction a tile's may be that is still worth a trial. */
+const DOUBT = 1.25;
+
+/** Microseconds that an `m x n x k` product in `parts` parts of k should take on an H100. */
+function predict(tile: RatedTile, [m, n, k]: Size, parts: number): number {
+  const groups = workgroups(tile, m, n) * parts;
+  // A processor works its workgroups off at its full rate only if they are enough to fill it.
+  const rounds = Math.max(Math.ceil(groups / PROCESSORS), BUSY / tileThreads(tile));
+  const flops = 2 * tile.rows * tile.cols * (Math.ceil(k / parts) + 2 * tile.depth);
+  const traffic = parts > 1 ? SECOND_PASS + 8 * parts * m * n / BANDWIDTH : 0;
+  return rounds * flops * PROCESSORS / (tile.rate * 1e6) + traffic;
+}
+
+function workgroups({ rows, cols }: Tile, m: number, n: number): number {
+  return Math.ceil(m / rows) * Math.ceil(n / cols);
+}
+
+/** Rows and columns of the result, and terms of each sum. */
+type Size = readonly [m: number, n: number, k: number];
 
 /**
- * The tile, and the number of parts of k, that an `m x n x k` product should take the least time
- * with.
+ * In how many parts the sums of a product are computed. The parts decide how its results are
+ * rounded, so they follow from the shape alone, whatever the device and the tile that is taken
+ * there: they are the best ones for the best of all tiles on an H100.
  */
-export function chooseTile(
-  tiles: readonly RatedTile[],
-  m: number,
-  n: number,
-  k: number,
-  mostParts: number,
-): { tile: RatedTile; parts: number } {
-  let best = { tile: tiles[0], parts: 1 };
+export function chooseParts(size: Size, mostParts: number): number {
+  let best = 1;
   let least = Infinity;
-  for (const tile of tiles) {
-    const groups = Math.ceil(m / tile.rows) * Math.ceil(n / tile.cols);
+  for (const tile of TILES) {
+    const groups = workgroups(tile, size[0], size[1]);
     for (let parts = 1; parts <= mostParts; parts = Math.ceil(parts * 1.3)) {
-      // A processor works its workgroups off at its full rate only if they are enough to fill it.
-      const rounds = Math.max(Math.ceil(groups * parts / PROCESSORS), BUSY / tileThreads(tile));
-      const flops = 2 * tile.rows * tile.cols * (Math.ceil(k / parts) + 2 * tile.depth);
-      const traffic = parts > 1 ? SECOND_PASS + 8 * parts * m * n / BANDWIDTH : 0;
-      const time = rounds * flops * PROCESSORS / (tile.rate * 1e6) + traffic;
+      const time = predict(tile, size, parts);
       if (time < least) {
         least = time;
-        best = { tile, parts };
+        best = parts;
       }
       if (groups * parts > 4 * PROCESSORS) break;
     }
   }
   return best;
+}
+
+/**
+ * The tiles that a product may take the least time with, the most promising first. All give the
+ * same bits: each result is a chain of `fma` over rising k, whatever the tile.
+ */
+export function rankTiles(tiles: readonly RatedTile[], size: Size, parts: number): RatedTile[] {
+  const ranked = tiles
+    .map((tile) => ({ tile, time: predict(tile, size, parts) }))
+    .sort((a, b) => a.time - b.time);
+  return ranked.filter(({ time }) => time <= DOUBT * ranked[0].time).map(({ tile }) => tile);
 }

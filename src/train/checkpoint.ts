@@ -51,6 +51,7 @@ export const changeableOnResume: readonly ConfigKey[] = [
   "steps",
   "device",
   "recompute",
+  "autotune",
   "profile",
   "logEvery",
   "evalEvery",

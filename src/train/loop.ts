@@ -120,6 +120,7 @@ function engineOptions(config: RunConfig, stage: Stage, state: EngineState | nul
     batchSize: config.batchSize,
     seqLen: config.seqLen,
     trained: trainedGroups(stage),
+    autotune: config.autotune,
   };
 }
 

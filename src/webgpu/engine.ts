@@ -26,6 +26,7 @@ import { createStorageBuffer, Plan, type PlanSource, SlotPool } from "./plan.ts"
 import { profilePlan, type ProfileRow } from "./profile.ts";
 import { ReadBack } from "./read_back.ts";
 import { metricNames, metricPlaces, type ModelMemory, traceModel } from "./trace.ts";
+import { type Tuning, tuningOf } from "./tuning.ts";
 
 /** Steps whose metrics the device keeps until they are read. */
 const RING_ROWS = 1024;
@@ -53,6 +54,7 @@ export class WebGpuEngine implements Engine {
   readonly description: string;
   readonly #gpu: Gpu;
   readonly #options: EngineOptions;
+  readonly #tuning: Tuning | null;
   readonly #layout: ArenaLayout;
   readonly #trained: readonly string[];
   readonly #fixed = new Map<Storage, GPUBuffer>();
@@ -74,6 +76,7 @@ export class WebGpuEngine implements Engine {
   private constructor(gpu: Gpu, options: EngineOptions) {
     this.#gpu = gpu;
     this.#options = options;
+    this.#tuning = options.autotune === false ? null : tuningOf(gpu);
     this.description = `webgpu: ${gpu.name}`;
     this.#pool = new SlotPool(gpu);
     const layout = this.#layout = new ArenaLayout(options.parameters);
@@ -97,10 +100,18 @@ export class WebGpuEngine implements Engine {
     this.#ringReader = new ReadBack(gpu, RING_ROWS * width * 4);
   }
 
-  /** Makes the engine, and reports what the device says of its memory. */
+  /**
+   * Makes the engine, looks for the fastest kernels of a training step, and reports what the device
+   * says of its memory.
+   */
   static async open(gpu: Gpu, options: EngineOptions): Promise<WebGpuEngine> {
     const engine = new WebGpuEngine(gpu, options);
-    if (engine.#trained.length) engine.#part("step");
+    if (engine.#trained.length) {
+      const { source, inputs } = engine.#recorded("step");
+      // Before the plan takes its memory, so that the trials may have it.
+      await engine.#tuning?.tune(source.dispatches);
+      engine.#parts.set("step", { plan: engine.#plan(source), inputs });
+    }
     await gpu.settle();
     return engine;
   }
@@ -257,10 +268,22 @@ export class WebGpuEngine implements Engine {
 
   #part(part: Part): Compiled {
     return cached(this.#parts, part, () => {
-      const inputs = this.#inputs(this.#options.batchSize);
-      const source = part === "update" ? this.#recordedUpdate(inputs) : this.#lowered(part, inputs);
-      return { plan: new Plan(this.#gpu, source, this.#fixed, this.#pool), inputs };
+      const { source, inputs } = this.#recorded(part);
+      return { plan: this.#plan(source), inputs };
     });
+  }
+
+  #recorded(part: Part): { source: PlanSource; inputs: InputLayout } {
+    const inputs = this.#inputs(this.#options.batchSize);
+    const source = part === "update" ? this.#recordedUpdate(inputs) : this.#lowered(part, inputs);
+    return { source, inputs };
+  }
+
+  /** A plan with the fastest kernels that are known. */
+  #plan({ dispatches, temporaries, kept }: PlanSource): Plan {
+    const fastest = this.#tuning?.apply(dispatches) ?? dispatches;
+    const source = { dispatches: fastest, temporaries, kept };
+    return new Plan(this.#gpu, source, this.#fixed, this.#pool);
   }
 
   #recordedUpdate(inputs: InputLayout): PlanRecorder {
@@ -316,7 +339,7 @@ export class WebGpuEngine implements Engine {
       keep: [logits, ...nll ? [nll] : [], ...maps.map(([, tensor]) => tensor)],
     });
     return {
-      plan: new Plan(this.#gpu, program, this.#fixed, this.#pool),
+      plan: this.#plan(program),
       inputs,
       names,
       metrics,
