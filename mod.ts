@@ -30,6 +30,7 @@
  * @module
  */
 export * from "./src/config.ts";
+export * from "./src/cost_description.ts";
 export * from "./src/costs.ts";
 export * from "./src/data/corpus.ts";
 export * from "./src/data/dataset.ts";
@@ -53,12 +54,16 @@ export * from "./src/safetensors.ts";
 export * from "./src/stages.ts";
 export * from "./src/train/checkpoint.ts";
 export * from "./src/train/evaluate.ts";
+export * from "./src/train/job.ts";
 export * from "./src/train/measure.ts";
+export * from "./src/train/log_mark.ts";
 export * from "./src/train/loop.ts";
 export * from "./src/train/progress.ts";
+export * from "./src/train/resume.ts";
 export * from "./src/train/run.ts";
 export * from "./src/train/run_folder.ts";
 export * from "./src/train/schedule.ts";
+export { Diverged } from "./src/train/step_log.ts";
 export { Gpu } from "./src/webgpu/device.ts";
 export type { Answer } from "./src/data/tasks/task.ts";
 export type { CopyOptions } from "./src/data/tasks/copy.ts";
@@ -68,7 +73,7 @@ export type { VocabularyOptions } from "./src/data/tasks/task.ts";
 export type { TaskOptions } from "./src/data/tasks/tasks.ts";
 export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/kernel.ts";
 export type * from "./src/ops/op.ts";
-export type { Teacher } from "./src/ops/indexer_loss.ts";
+export type { Teacher } from "./src/ops/indexer_teacher.ts";
 export type * from "./src/ops/selectors/selector.ts";
 export { type SelectorName, selectors } from "./src/ops/selectors/selectors.ts";
 export type { Pool } from "./src/kernels/block_pool.ts";

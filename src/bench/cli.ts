@@ -29,18 +29,29 @@ Suites (all of them if none is named):
 Keys:
   preset    of step and startup, with commas between [those that suit the device]
   stages    of step, with commas between [all of the recipe]
-  steps     timed steps of step and peer [as many as are enough]
-  runs      processes that startup starts for a preset [3]
-  others    of the model's configuration, for step and startup; see deno task train --help
+  steps     timed steps, of step and peer [as many as are enough]
+  runs      of startup, processes for a preset [3]
+  device    of all
+  others    of the model's configuration, of step and startup; see deno task train --help
 
 --json prints one line for each result. Times are medians, and the least of all samples.`;
 
-const suites: Readonly<Record<string, Suite>> = {
-  kernels: kernelSuite,
-  step: stepSuite,
-  peer: peerSuite,
-  startup: startupSuite,
+const suites: Readonly<
+  Record<string, {
+    run: Suite;
+    /** Keys of this command that it takes. */
+    keys: readonly string[];
+    /** Whether it takes keys of the model's configuration. */
+    takesModel: boolean;
+  }>
+> = {
+  kernels: { run: kernelSuite, keys: [], takesModel: false },
+  step: { run: stepSuite, keys: ["preset", "stages", "steps"], takesModel: true },
+  peer: { run: peerSuite, keys: ["steps"], takesModel: false },
+  startup: { run: startupSuite, keys: ["preset", "runs"], takesModel: true },
 };
+/** Keys of this command, the others are of the model's configuration. */
+const ownKeys = [...new Set(Object.values(suites).flatMap(({ keys }) => keys))];
 
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, ["--json"]);
@@ -56,11 +67,13 @@ async function main(args: string[]): Promise<number> {
         (near ? `did you mean ${near}?` : `the suites are ${Object.keys(suites).join(", ")}`),
     );
   }
+  const names = words.length ? words : Object.keys(suites);
+  requireTaken(pairs, names);
   const { options, device: wanted } = readOptions(pairs);
   const results: BenchResult[] = [];
   using device = await openDevice(wanted, { note: (line) => console.error(line) });
-  for (const name of words.length ? words : Object.keys(suites)) {
-    for await (const result of suites[name](device, options)) {
+  for (const name of names) {
+    for await (const result of suites[name].run(device, options)) {
       if (flags.has("--json")) console.log(JSON.stringify(result));
       else console.error(`${result.suite} ${result.name}: done`);
       results.push(result);
@@ -72,6 +85,21 @@ async function main(args: string[]): Promise<number> {
   return exitCodes.done;
 }
 
+/** Refuses keys that would change nothing, as no suite of those to be run takes them. */
+function requireTaken(pairs: readonly string[], names: readonly string[]): void {
+  const run = names.map((name) => suites[name]);
+  const taken = ["device", ...ownKeys.filter((key) => run.some(({ keys }) => keys.includes(key)))];
+  for (const pair of pairs) {
+    const key = pair.slice(0, pair.indexOf("="));
+    const isTaken = taken.includes(key) ||
+      !ownKeys.includes(key) && run.some(({ takesModel }) => takesModel);
+    if (isTaken) continue;
+    throw new UserError(
+      `Cannot set ${pair} with ${names.join(" and ")}: the keys are ${taken.join(", ")}`,
+    );
+  }
+}
+
 /** Separates the keys of this command from those of the model. */
 function readOptions(
   pairs: readonly string[],
@@ -80,7 +108,7 @@ function readOptions(
   const overrides: string[] = [];
   for (const pair of pairs) {
     const [key] = pair.split("=", 1);
-    if (["preset", "stages", "steps", "runs"].includes(key)) {
+    if (ownKeys.includes(key)) {
       own.set(key, pair.slice(key.length + 1));
     } else overrides.push(pair);
   }

@@ -16,37 +16,22 @@ import {
 import { crossEntropy } from "../kernels/cross_entropy.ts";
 import { indexScores } from "../kernels/index_scores.ts";
 import { indexerKl } from "../kernels/indexer_kl.ts";
-import type { Kernel, Layout } from "../kernels/kernel.ts";
+import type { Kernel } from "../kernels/kernel.ts";
 import { type Form, matmul } from "../kernels/matmul.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { topK } from "../kernels/top_k.ts";
 import type { Device } from "../open_device.ts";
 import type { Capabilities } from "../ops/op.ts";
 import { measureCeilings } from "./ceilings.ts";
-import { adapterOf, type BenchOptions, type BenchResult, rounded } from "./result.ts";
+import { gatheredLossCase } from "./gathered_loss.ts";
+import { type Case, type Data, random, type Sizes } from "./kernel_case.ts";
+import { adapterOf, type BenchResult, rounded } from "./result.ts";
 import { type Call, layout, runKernels } from "./run_kernels.ts";
 
 /** Samples of a kernel. */
 const SAMPLES = 9;
 
-/** What the shapes follow from. */
-interface Sizes {
-  readonly square: number;
-  readonly batch: number;
-  readonly seqLen: number;
-  readonly hidden: number;
-  readonly vocabulary: number;
-  readonly heads: number;
-  readonly nope: number;
-  readonly rope: number;
-  readonly value: number;
-  readonly indexHeads: number;
-  readonly indexDim: number;
-  readonly topk: number;
-  readonly parameters: number;
-}
-
-/** Those of `nano` for software adapters, of `base` for others. */
+/** Sizes of `nano` for software adapters, of `base` for others. */
 const SOFTWARE_SIZES: Sizes = {
   ...{ square: 512, batch: 8, seqLen: 128, hidden: 96, vocabulary: 256 },
   ...{ heads: 4, nope: 16, rope: 8, value: 16 },
@@ -58,30 +43,14 @@ const GPU_SIZES: Sizes = {
   ...{ indexHeads: 16, indexDim: 64, topk: 512, parameters: 2 ** 24 },
 };
 
-type Data = Float32Array | Int32Array;
-
-/** Kernels to be timed together, and their buffers. */
-interface Case {
-  readonly name: string;
-  readonly calls: readonly Call[];
-  readonly arrays: readonly Data[];
-  /** Where not the sum of the kernels' own. */
-  readonly flops?: number;
-  readonly bytes?: number;
-}
-
 /** Times every kernel of the list. */
 export async function* kernelSuite(
   device: Device,
-  { overrides }: BenchOptions,
 ): AsyncGenerator<BenchResult> {
   const { gpu } = device;
   if (!gpu) throw new UserError("Cannot time kernels with device=cpu: it has none; use webgpu");
   if (!gpu.features.includes("timestamp-query")) {
     throw new UserError(`Cannot time kernels on ${gpu.name}: it has no timestamp queries`);
-  }
-  if (overrides.length) {
-    throw new UserError(`Cannot set ${overrides[0]}: the shapes of suite kernels are fixed`);
   }
   const sizes = gpu.capabilities.software ? SOFTWARE_SIZES : GPU_SIZES;
   const ceilings = await measureCeilings(gpu);
@@ -111,20 +80,10 @@ function cases(sizes: Sizes, capabilities: Capabilities): (() => Case)[] {
     ...(["scores", "top-k", "KL"] as const).map((part) => () =>
       indexerCase(part, sizes, capabilities)
     ),
+    () => gatheredLossCase(sizes, capabilities),
     ...rowCases(sizes, capabilities),
     () => adamwCase(sizes),
   ];
-}
-
-/** Numbers from -0.5 to 0.5, repeated after a million. */
-function random({ rows, cols }: Layout): Float32Array<ArrayBuffer> {
-  const out = new Float32Array(rows * cols);
-  const drawn = Math.min(out.length, 2 ** 20);
-  for (let i = 0; i < drawn; i++) out[i] = Math.random() - 0.5;
-  for (let i = drawn; i < out.length; i += drawn) {
-    out.set(out.subarray(0, Math.min(drawn, out.length - i)), i);
-  }
-  return out;
 }
 
 /** One kernel whose buffers are these matrices, in order. */
@@ -138,8 +97,9 @@ function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities
   const index = { a: 0, b: 1, c: 2, d: 2, partial: 3 };
   // Never empty: Deno cannot upload an array of no elements.
   const partial = new Float32Array(Math.max(4, plan.partialElements));
+  const tile = plan.steps[0].kernel.variants?.names[0];
   return {
-    name: `matmul_${form} ${n}x${n}x${n}`,
+    name: `matmul_${form} ${n}x${n}x${n}${tile ? ` tile ${tile}` : ""}`,
     calls: plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]),
     arrays: [random(m), random(m), random(m), partial],
     flops: 2 * n ** 3,

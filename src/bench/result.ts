@@ -4,6 +4,7 @@
  * @module
  */
 import type { Device } from "../open_device.ts";
+import { textTable } from "../text_table.ts";
 import { WARM_UP_MS } from "./run_kernels.ts";
 
 /** One line of the output. Times are of one step, dispatch or start, in ms. */
@@ -97,17 +98,7 @@ export function formatResults(results: readonly BenchResult[]): string {
     details(r),
   ]);
   rows.unshift(["suite", "name", "median", "least", ""]);
-  const widths = rows[0].map((_, col) => Math.max(...rows.map((row) => row[col].length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, col) =>
-          col === 2 || col === 3 ? cell.padStart(widths[col]) : cell.padEnd(widths[col])
-        )
-        .join("  ")
-        .trimEnd()
-    )
-    .join("\n");
+  return textTable(rows, (column) => column !== 2 && column !== 3);
 }
 
 function details(r: BenchResult): string {

@@ -75,7 +75,7 @@ export async function openBenchModel(
   });
   const batches = Array.from({ length: config.accumulate }, (_, i) => randomBatch(config, i));
   // The same step again and again: the time does not depend on which one it is.
-  const hyper: StepHyper = stepHyper(config, spans, { span, step: 0 });
+  const hyper: StepHyper = stepHyper(config, span, 0);
   return {
     engine,
     step: () => engine.step(batches, hyper),

@@ -4,10 +4,10 @@
  *
  * @module
  */
-import type { Capabilities } from "../ops/op.ts";
 import { headColumns, type HeadDims } from "./attention_access.ts";
 import type { TargetCode } from "./attention_target.ts";
 import { productStep, range, unrolled } from "./attention_tile_steps.ts";
+import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
 
 /** A tile has `lanesY * rows` queries and `4 * lanesX` keys. */
 export interface TargetTile {
@@ -27,17 +27,13 @@ export const TARGET_TILES: readonly TargetTile[] = [
   { lanesX: 8, lanesY: 8, rows: 4, chunk: 8 },
 ];
 
-const odd = (n: number) => n % 2 === 0 ? n + 1 : n;
-
 /** The first of some tiles that the device has room for, or null. */
-export function chooseTargetTile(
-  { workgroupBytes, maxInvocations }: Capabilities,
-  tiles = TARGET_TILES,
-): TargetTile | null {
-  return tiles.find(({ lanesX, lanesY, rows, chunk }) =>
-    16 * (lanesY * rows + 4 * lanesX) * odd(chunk) <= workgroupBytes &&
-    lanesX * lanesY <= maxInvocations
-  ) ?? null;
+export function chooseTargetTile(room: WorkgroupRoom, tiles = TARGET_TILES): TargetTile | null {
+  const needs = ({ lanesX, lanesY, rows, chunk }: TargetTile) => ({
+    bytes: 16 * (lanesY * rows + 4 * lanesX) * odd(chunk),
+    threads: lanesX * lanesY,
+  });
+  return firstThatFits(tiles, needs, room);
 }
 
 /** Code of {@linkcode TargetCode}. */

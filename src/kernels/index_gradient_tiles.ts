@@ -4,10 +4,10 @@
  *
  * @module
  */
-import type { Capabilities } from "../ops/op.ts";
 import { shareOut, type Shares } from "./attention_tile_plan.ts";
 import { productStep, range, sumStep, unrolled } from "./attention_tile_steps.ts";
 import type { GradientCode, IndexGradientSpec } from "./index_gradient.ts";
+import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
 import { at } from "./units.ts";
 
 /** A tile has `lanesY * rows` rows and `4 * lanesX` columns. */
@@ -29,8 +29,6 @@ export const INDEX_TILES: readonly IndexTile[] = [
   { lanesX: 4, lanesY: 8, rows: 4, unroll: 4 },
   { lanesX: 4, lanesY: 8, rows: 2, unroll: 4 },
 ];
-
-const odd = (n: number) => n % 2 === 0 ? n + 1 : n;
 
 interface Sizes {
   readonly threads: number;
@@ -54,14 +52,14 @@ function sizesOf(dim: number, { lanesX, lanesY, rows }: IndexTile): Sizes {
 /** The first of some tiles for heads of this width that the device has room for, or null. */
 export function chooseIndexTile(
   dim: number,
-  { workgroupBytes, maxInvocations }: Capabilities,
+  room: WorkgroupRoom,
   tiles = INDEX_TILES,
 ): IndexTile | null {
-  return tiles.find((tile) => {
+  const needs = (tile: IndexTile) => {
     const { threads, tileRows, tileCols, pitch, weightPitch } = sizesOf(dim, tile);
-    const bytes = 16 * ((tileRows + tileCols) * pitch + tileRows * weightPitch);
-    return bytes <= workgroupBytes && threads <= maxInvocations;
-  }) ?? null;
+    return { bytes: 16 * ((tileRows + tileCols) * pitch + tileRows * weightPitch), threads };
+  };
+  return firstThatFits(tiles, needs, room);
 }
 
 /** Code of a pass: `"q"` has queries as rows and keys as columns, `"k"` the other way round. */

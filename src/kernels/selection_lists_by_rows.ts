@@ -19,7 +19,7 @@ import { SEGMENTS } from "./selection_lists.ts";
 const UNROLLED = 8;
 
 /** llvmpipe ends an invocation's loops, all together, after 65 535 rounds, without an error. */
-const MOST_ROUNDS = 60_000;
+export const MOST_ROUNDS = 60_000;
 
 /** Whether lists can be made by rows. */
 export function canListByRows(seqLen: number, topk: number): boolean {

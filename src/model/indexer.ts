@@ -7,8 +7,9 @@ import type { RunConfig } from "../config.ts";
 import { attentionMaps } from "../ops/attention_maps.ts";
 import { columns } from "../ops/columns.ts";
 import { detach } from "../ops/detach.ts";
-import { indexerLoss, type Teacher } from "../ops/indexer_loss.ts";
+import { indexerLoss, type LossSelection } from "../ops/indexer_loss.ts";
 import { indexerMetrics } from "../ops/indexer_metrics.ts";
+import type { Teacher } from "../ops/indexer_teacher.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { linear } from "../ops/linear.ts";
 import { mlaAttention, type MlaAttentionDims } from "../ops/mla_attention.ts";
@@ -36,23 +37,24 @@ export interface IndexerInputs {
 /**
  * Queries, keys and head weights of the lightning indexer (DeepSeek-V3.2 report, eq. 1): one key for
  * all heads, normed with mean and bias; rotary embedding on the *first* dims of a head, half-split,
- * the opposite of MLA in both; head weights signed. Its inputs are detached.
+ * the opposite of MLA in both; head weights signed. Its inputs are detached, unless
+ * `indexerDetach=false`: then its loss trains what lies before it, too.
  */
 export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): IndexerTensors {
   const { config: c, seqLen, weight } = layer;
   const { indexNHeads: heads, indexHeadDim: headDim, qkRopeHeadDim: dims, ropeTheta: theta } = c;
   const source = inputs[c.indexInput];
   if (!source) throw new TypeError("The model has no query latent for its indexer");
-  const hidden = detach(inputs.hidden);
+  const given = c.indexerDetach ? detach : (x: Tensor) => x;
   const own = (name: string) => weight(`indexer.${name}`);
   const rotate = (x: Tensor, heads: number) =>
     c.indexRope === "none"
       ? x
       : rope(x, { seqLen, heads, headDim, start: 0, dims, layout: c.indexRope, theta });
 
-  const qI = rotate(linear(detach(source), own("wq_b")), heads);
+  const qI = rotate(linear(given(source), own("wq_b")), heads);
   // One product makes the keys and the head weights.
-  const keyAndWeights = linear(hidden, [own("wk"), own("weights_proj")]);
+  const keyAndWeights = linear(given(inputs.hidden), [own("wk"), own("weights_proj")]);
   const key = columns(keyAndWeights, 0, headDim);
   const kI = rotate(
     c.indexKeyNorm === "none"
@@ -76,8 +78,11 @@ export interface Selection {
   readonly indices: Tensor | null;
   /** The same as bits; null with `indices`. */
   readonly mask: Tensor | null;
-  /** The mask of what the indexer selects, made when it is first asked for. */
-  readonly learned: () => Tensor;
+  /**
+   * The mask that measurements describe, made when it is first asked for: `mask`, or in dense
+   * attention what the indexer would select.
+   */
+  readonly measured: () => Tensor;
 }
 
 /** Runs `make` once, when its value is first asked for. */
@@ -106,18 +111,19 @@ export function selectedAttention(
     const attention = () => ({ q, kv, kPe, lse: dense().lse, ...dims });
     layer.shared.selection = select(inputs, layer, attention);
   }
-  const { indexer, indices, mask, learned } = layer.shared.selection!;
+  const { indexer, indices, mask, measured } = layer.shared.selection!;
   const topk = stage.indexTopk;
   const form = config.sparseForm;
   const { o, lse } = indices && mask
     ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form })
     : dense();
-  const weight = config.indexerLossWeight * lossShare(layer);
+  // A mean over the rows of a micro-batch, of which a step sums up as many.
+  const weight = config.indexerLossWeight * lossShare(layer) / config.accumulate;
   if (stage.kl !== "none" && weight > 0) {
     // Over the selected keys their own softmax may be the target; over all keys only dense attention.
     const isRestricted = stage.kl === "selected" && config.klTarget === "restricted";
     const kl = indexerKl(indexer(), { q, kv, kPe, lse: isRestricted ? lse : dense().lse }, {
-      mask: stage.kl === "selected" ? mask : null,
+      selection: stage.kl === "selected" && indices && mask ? { indices, mask } : null,
       weight,
       layer,
       dims,
@@ -139,7 +145,7 @@ export function selectedAttention(
       kI,
       w,
       { q, kv, kPe, lse: dense().lse },
-      learned(),
+      measured(),
       {
         ...dims,
         ...indexerDims(indexer(), config),
@@ -148,7 +154,7 @@ export function selectedAttention(
     );
     layer.metrics[`index/${layer.index}`] = means;
     layer.metrics[`index/${layer.index}/distance`] = histogram;
-    layer.selections.push(learned());
+    layer.selections.push(measured());
   }
   return o;
 }
@@ -174,10 +180,10 @@ function select(
   };
   const indices = selectors[stage.selector].select(context);
   const mask = indices && selectionMask(indices, { seqLen });
-  const learned = stage.selector === "learned" && mask
-    ? () => mask
-    : once(() => selectionMask(selectors.learned.select(context)!, { seqLen }));
-  return { indexer, indices, mask, learned };
+  const measured = once(() =>
+    mask ?? selectionMask(selectors.learned.select(context)!, { seqLen })
+  );
+  return { indexer, indices, mask, measured };
 }
 
 /** The part of a layer's KL in its indexer's loss. */
@@ -196,17 +202,18 @@ function indexerDims(indexer: IndexerTensors, config: RunConfig) {
 function indexerKl(
   indexer: IndexerTensors,
   teacher: Teacher,
-  { mask, weight, layer, dims }: {
-    mask: Tensor | null;
+  { selection, weight, layer, dims }: {
+    selection: LossSelection | null;
     weight: number;
     layer: LayerContext;
     dims: AttentionDims;
   },
 ): Tensor {
   const { config, stage } = layer;
-  return indexerLoss(indexer.qI, indexer.kI, indexer.w, teacher, mask, {
+  return indexerLoss(indexer.qI, indexer.kI, indexer.w, teacher, selection, {
     ...dims,
     ...indexerDims(indexer, config),
+    form: config.sparseForm,
     direction: config.klDirection,
     weight,
     gradient: stage.trainsIndexer,

@@ -4,7 +4,7 @@ import {
   requireIndexer,
   type Teacher,
   twinScores,
-} from "./indexer_loss.ts";
+} from "./indexer_teacher.ts";
 import { matrixType, type Op, type Tensor, type TfMatrix } from "./op.ts";
 
 /** Whole matrices of index scores and attention; see {@linkcode attentionMaps}. */

@@ -134,11 +134,11 @@ function target(
 const WINDOW = 64;
 
 /** Calls `body` with all sequences, or with as many at a time as fit into one binding each. */
-function byBatch(
+export function byBatch<Spec extends Pick<AttentionSpec, "extent">>(
   { capabilities }: Recorder,
-  spec: AttentionSpec,
+  spec: Spec,
   matrices: readonly Matrix[],
-  body: (spec: AttentionSpec, parts: Matrix[]) => void,
+  body: (spec: Spec, parts: Matrix[]) => void,
 ): void {
   const { batch, seqLen } = spec.extent;
   const limit = capabilities.maxBindingBytes / 4;

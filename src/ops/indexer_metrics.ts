@@ -13,7 +13,7 @@ import {
   requireIndexer,
   type Teacher,
   twinScores,
-} from "./indexer_loss.ts";
+} from "./indexer_teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "./op.ts";
 import { byQueryChunks } from "./query_chunks.ts";
 
@@ -170,10 +170,11 @@ function twinRow(
 }
 
 /**
- * How well an indexer knows its attention, and what it selects. All are means over the rows t of a
+ * How well an indexer knows its attention, and what is selected, by it or by another rule. All are means over the rows t of a
  * sequence from {@linkcode firstMeasured} on ({@linkcode measuredRows} of them): earlier rows select
  * most of what they see. p is the teacher and q the softmax of the index scores, both over all keys
- * s ≤ t; the columns are, in the order of {@linkcode INDEXER_METRICS}:
+ * s ≤ t; the columns are, in the order of {@linkcode INDEXER_METRICS} (the first, the entropies and
+ * those of scores know nothing of the selection, the others nothing of the scores):
  *
  * - `kl`: KL(p‖q) in nats
  * - `captured_mass`: Σ p over the selection; `oracle_mass`: over the k largest p, the most possible;

@@ -1,7 +1,7 @@
 import type { AttentionSpec, SelectionForm } from "../kernels/attention.ts";
-import { gathersByDefault } from "../kernels/attention_tuning.ts";
 import { maskWords } from "../kernels/selection_lists.ts";
 import { recordAttention, recordAttentionGradient } from "./attention_passes.ts";
+import { formOf } from "./attention_selection.ts";
 import { twinSelection } from "./attention_twin.ts";
 import { type MlaAttentionDims, mlaSpec, mlaTwin, mlaTypes } from "./mla_attention.ts";
 import { type Op, requireShapes, type Tensor } from "./op.ts";
@@ -18,12 +18,11 @@ export interface SparseMlaAttentionDims extends Omit<MlaAttentionDims, "window">
 }
 
 function specOf(attributes: SparseMlaAttentionDims): AttentionSpec {
-  const { seqLen, topk, form = "auto" } = attributes;
-  const fastest = gathersByDefault(seqLen, topk) ? "gathered" : "masked";
+  const { seqLen, topk, form } = attributes;
   return {
     ...mlaSpec(attributes),
     window: undefined,
-    selection: { form: form === "auto" ? fastest : form, topk },
+    selection: { form: formOf(form, seqLen, topk), topk },
   };
 }
 

@@ -3,10 +3,12 @@
  *
  *     deno run -A tests/kernels/indexer_bench.ts                everything
  *     deno run -A tests/kernels/indexer_bench.ts base           one shape
+ *     deno run -A tests/kernels/indexer_bench.ts loss           the loss over a selection, both forms
  *
  * Prints the median ms of 9 runs, GFLOP/s (of the visible pairs) and the time to make the pipeline;
  * of kernels with tiles in workgroup memory for every tile, with a star at the one that is taken.
- * A software adapter gets the shape `nano`.
+ * A software adapter gets the shape `nano`. Of the whole loss prints the GPU time, masked and
+ * gathered, and what its kernels take of it.
  */
 import { attentionTarget } from "../../src/kernels/attention_target.ts";
 import {
@@ -23,7 +25,14 @@ import {
 import { indexScores } from "../../src/kernels/index_scores.ts";
 import { indexerKl } from "../../src/kernels/indexer_kl.ts";
 import type { Kernel } from "../../src/kernels/kernel.ts";
+import { indexerLoss } from "../../src/ops/indexer_loss.ts";
+import { matrixAt } from "../../src/ops/matrix.ts";
+import type { Storage } from "../../src/ops/op.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
+import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
+import { lower } from "../../src/webgpu/lower.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan.ts";
+import { profilePlan, type ProfileRow } from "../../src/webgpu/profile.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens; heads, widths without and with position and of values; index heads, their width. */
@@ -139,8 +148,90 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   }
 }
 
+/** `indices` and `mask`: random keys, in which neighbouring queries share few. */
+function randomSelection(seqLen: number, topk: number): [Int32Array, Int32Array] {
+  const words = Math.ceil(seqLen / 32);
+  const indices = new Int32Array(seqLen * topk).fill(-1);
+  const mask = new Int32Array(seqLen * words);
+  for (let t = 0; t < seqLen; t++) {
+    const keys = new Set<number>();
+    while (keys.size < Math.min(topk, t + 1)) keys.add(Math.floor(Math.random() * (t + 1)));
+    [...keys].sort((a, b) => a - b).forEach((key, i) => {
+      indices[t * topk + i] = key;
+      mask[t * words + (key >> 5)] |= 1 << (key & 31);
+    });
+  }
+  return [indices, mask];
+}
+
+/** Runs of the whole loss of which the median is taken. */
+const LOSS_RUNS = 5;
+
+/** Times the loss over a selection, with its gradients, in both forms. */
+async function benchLoss(gpu: Gpu): Promise<void> {
+  const [seqLen, topk, shape] = gpu.capabilities.software
+    ? [1024, 128, SHAPES.nano]
+    : [16384, 512, SHAPES.long];
+  const [, , heads, nope, rope, value, indexHeads, indexDim] = shape;
+  const [indices, mask] = randomSelection(seqLen, topk);
+  const widths = [
+    ...[indexHeads * indexDim, indexDim, indexHeads],
+    ...[heads * (nope + rope), heads * (nope + value), rope, heads],
+  ];
+  const data = [
+    ...widths.map((width) => Float32Array.from({ length: seqLen * width }, () => Math.random())),
+    ...[mask, indices],
+  ];
+  data[6].fill(Math.log(topk));
+  for (const form of ["masked", "gathered"] as const) {
+    const fixed = new Map<Storage, GPUBuffer>();
+    const graph = new Graph();
+    const leaves = data.map((values, i) => {
+      const storage = { label: "input", size: values.length };
+      const buffer = createStorageBuffer(gpu, storage.label, storage.size);
+      gpu.device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
+      fixed.set(storage, buffer);
+      const type = { rows: seqLen, cols: values.length / seqLen };
+      const dtype = i < 7 ? "f32" as const : "i32" as const;
+      return graph.leaf(matrixAt(storage, 0, { ...type, dtype }), { trained: false });
+    });
+    const [qI, kI, w, q, kv, kPe, lse, bits, lists] = leaves;
+    const loss = indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask: bits, indices: lists }, {
+      ...{ batch: 1, seqLen, heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value },
+      ...{ indexHeads, indexHeadDim: indexDim, activation: "relu", indexScale: 0.1, scale: 0.1 },
+      ...{ direction: "forward", weight: 1, gradient: true, form },
+    }) as GraphTensor;
+    const program = lower(graph, { capabilities: gpu.capabilities, keep: [loss] });
+    const pool = new SlotPool(gpu);
+    const plan = new Plan(gpu, program, fixed, pool);
+    const runs: ProfileRow[][] = [];
+    for (let i = 0; i <= LOSS_RUNS; i++) runs.push(await profilePlan(gpu, plan));
+    const total = (rows: ProfileRow[]) => rows.reduce((sum, { ms }) => sum + ms, 0);
+    // The first run warms up.
+    const median = runs.slice(1).sort((a, b) => total(a) - total(b))[LOSS_RUNS >> 1];
+    const parts = new Map<string, number>();
+    for (const { label, ms } of median) {
+      const [kernel] = label.split(" ");
+      parts.set(kernel, (parts.get(kernel) ?? 0) + ms);
+    }
+    console.log(
+      `loss ${seqLen} k=${topk}`.padEnd(24),
+      form.padEnd(11),
+      `${total(median).toFixed(3)} ms,`.padStart(12),
+      `${(pool.bytes / 2 ** 20).toFixed(0)} MiB:`.padStart(8),
+      [...parts].map(([kernel, ms]) => `${kernel} ${ms.toFixed(3)}`).join(", "),
+    );
+    await gpu.settle();
+    plan.destroy();
+    pool.destroy();
+    for (const buffer of fixed.values()) buffer.destroy();
+  }
+}
+
 using gpu = await Gpu.open();
 if (!gpu) throw new Error("No WebGPU adapter");
 console.log(gpu.name);
 const all = Object.keys(SHAPES).filter((name) => (name === "nano") === gpu.capabilities.software);
-for (const name of Deno.args.length ? Deno.args : all) await bench(gpu, name);
+for (const name of Deno.args.length ? Deno.args : [...all, "loss"]) {
+  await (name === "loss" ? benchLoss(gpu) : bench(gpu, name));
+}

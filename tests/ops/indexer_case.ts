@@ -1,5 +1,5 @@
 /** Random inputs of ops on an indexer and its teacher. */
-import type { IndexerDims } from "../../src/ops/indexer_loss.ts";
+import type { IndexerDims } from "../../src/ops/indexer_teacher.ts";
 import { type CheckInput, randomNormal } from "../check_op.ts";
 
 /** Batch and tokens, then the attention's heads and widths, then the indexer's. */
@@ -42,6 +42,13 @@ export function maskOf(selection: number[][], seqLen: number): CheckInput {
     for (const s of keys) values[row * words + (s >> 5)] |= 1 << (s & 31);
   });
   return { rows: selection.length, cols: words, dtype: "i32", values };
+}
+
+/** A selection as lists of `topk` positions: ascending, then -1. */
+export function indicesOf(selection: number[][], topk: number): CheckInput {
+  const values = new Int32Array(selection.length * topk).fill(-1);
+  selection.forEach((keys, row) => values.set(keys.toSorted((a, b) => a - b), row * topk));
+  return { rows: selection.length, cols: topk, dtype: "i32", values };
 }
 
 /**

@@ -1,41 +1,17 @@
 /** The indexer's loss against its twin: both supports, both directions, both families of kernels. */
 import assert from "node:assert/strict";
 import { attentionTarget } from "../../src/kernels/attention_target.ts";
-import {
-  indexerLoss,
-  type IndexerLossAttributes,
-  indexerLossOp,
-} from "../../src/ops/indexer_loss.ts";
+import { indexerLossOp } from "../../src/ops/indexer_loss.ts";
 import { matrixType, type TfMatrix } from "../../src/ops/op.ts";
 import { TfjsBackend, type TfjsTensor } from "../../src/tfjs/backend.ts";
-import { checkOp, type CheckOptions, testGpu } from "../check_op.ts";
+import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
-import { indexerDims, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
-
-/** Checks value and gradients; `k` keys per row are selected, or none are. */
-function checkLoss(
-  name: string,
-  attributes: IndexerLossAttributes,
-  k: number | null,
-  restrictedLse: boolean,
-  options: Partial<CheckOptions> = {},
-): Promise<void> {
-  const selection = k === null ? null : randomSelection(attributes, k);
-  const inputs = indexerInputs(attributes, restrictedLse ? selection : null);
-  if (selection) inputs.push(maskOf(selection, attributes.seqLen));
-  return checkOp(name, {
-    inputs,
-    apply: ([qI, kI, w, q, kv, kPe, lse, mask]) => [
-      indexerLoss(qI, kI, w, { q, kv, kPe, lse }, mask ?? null, attributes),
-    ],
-    losses: { 0: attributes.weight },
-    ...options,
-  });
-}
+import { indexerDims, indexerInputs, indicesOf, maskOf, randomSelection } from "./indexer_case.ts";
+import { checkLoss, lossOf } from "./indexer_loss_case.ts";
 
 const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
 const even = indexerDims([2, 70], [2, 8, 4, 8], [4, 8]);
-const forward = { direction: "forward", weight: 1, gradient: true } as const;
+const forward = { direction: "forward", weight: 1, gradient: true, form: "masked" } as const;
 
 for (const software of [true, false]) {
   const capabilities = { software };
@@ -124,16 +100,19 @@ Deno.test("indexerLoss on wasm: the twin's value and gradients are finite and is
   const backend = await TfjsBackend.open("wasm");
   const { tf } = backend;
   const selection = randomSelection(even, 9);
-  const inputs = [...indexerInputs(even, selection), maskOf(selection, even.seqLen)];
+  const inputs = [
+    ...indexerInputs(even, selection),
+    maskOf(selection, even.seqLen),
+    indicesOf(selection, 9),
+  ];
   const tensors = inputs.map(({ values, rows, cols, dtype }) =>
     backend.tensor(values!, rows, cols, dtype)
   );
-  const mask = tensors[7];
   for (const direction of ["forward", "reverse"] as const) {
     const attributes = { ...even, ...forward, direction };
     const gradients = tf.grads((...values) => {
-      const [qI, kI, w, q, kv, kPe, lse] = values.map((x) => backend.wrap(x as TfMatrix));
-      const kl = indexerLoss(qI, kI, w, { q, kv, kPe, lse }, mask, attributes) as TfjsTensor;
+      const given = values.map((x) => backend.wrap(x as TfMatrix));
+      const kl = lossOf([...given, ...tensors.slice(7)], attributes) as TfjsTensor;
       return tf.sum(kl.value);
     })(tensors.slice(0, 7).map((x) => x.value));
     gradients.forEach((gradient, i) => {
@@ -152,6 +131,12 @@ Deno.test("indexerLoss names what does not fit", () => {
     () => indexerLossOp.types([...types, matrixType(74, 2)], attributes),
     /i32 mask/,
   );
+  const [mask, indices] = [matrixType(74, 2, "i32"), matrixType(74, 6, "i32")];
+  assert.equal(indexerLossOp.types([...types, mask, indices], attributes).length, 4);
+  const expected = /indexerLoss.*expected i32 indices \[74, topk\] after the mask/;
+  for (const wrong of [[mask], [mask, matrixType(74, 6)], [mask, matrixType(37, 6, "i32")]]) {
+    assert.throws(() => indexerLossOp.types([...types, ...wrong], attributes), expected);
+  }
   assert.throws(() => indexerLossOp.types(types, { ...attributes, indexHeads: 0 }), /indexHeads/);
   assert.throws(() => indexerLossOp.types(types, { ...attributes, scale: NaN }), /scale/);
 });

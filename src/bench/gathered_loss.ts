@@ -1,0 +1,86 @@
+import { gatherGradientK, gatherGradientQ } from "../kernels/index_gather_gradient.ts";
+import { listGradients } from "../kernels/index_gather_lists.ts";
+import { gatherScores, gatherTarget } from "../kernels/index_gather_pairs.ts";
+import { indexerKl } from "../kernels/indexer_kl.ts";
+import type { Kernel } from "../kernels/kernel.ts";
+import {
+  countQueries,
+  listQueries,
+  maskWords,
+  scanStarts,
+  startsCols,
+} from "../kernels/selection_lists.ts";
+import { selectionMask } from "../kernels/selection_mask.ts";
+import type { Capabilities } from "../ops/op.ts";
+import { type Case, random, type Sizes } from "./kernel_case.ts";
+import { type Call, layout } from "./run_kernels.ts";
+
+/**
+ * The indexer's loss over a selection with its gradients, along lists: all kernels that a GPU runs,
+ * and the one that makes the mask for them.
+ */
+export function gatheredLossCase(
+  { batch, seqLen, heads, nope, rope, value, indexHeads, indexDim: dim, topk }: Sizes,
+  capabilities: Capabilities,
+): Case {
+  const rows = batch * seqLen;
+  const of = (cols: number) => layout(rows, cols);
+  const m = {
+    ...{ qI: of(indexHeads * dim), kI: of(dim), w: of(indexHeads) },
+    ...{ q: of(heads * (nope + rope)), kv: of(heads * (nope + value)), kPe: of(rope) },
+    ...{ lse: of(heads), indices: of(topk), mask: of(maskWords(seqLen)), scores: of(topk) },
+    ...{ target: of(topk), kl: of(1), gradQ: of(indexHeads * dim), gradW: of(indexHeads) },
+    ...{ starts: layout(batch, startsCols(seqLen)), queries: of(topk), gradK: of(dim) },
+  };
+  const { software } = capabilities;
+  const { indices, scores, target, starts, queries } = m;
+  const index = {
+    ...{ q: m.qI, k: m.kI, w: m.w, seqLen, heads: indexHeads, dim, scale: 0.1, capabilities },
+    activation: "relu" as const,
+  };
+  const teacher = { q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, indices, target };
+  const widths = { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, scale: 0.1 };
+  const lists = { indices, gradScores: scores, starts, queries, listed: target };
+  const kl = { ...m, mask: null, firstRow: 0, batch, direction: "forward", gradient: 1 } as const;
+  const calls: [Kernel, ...(keyof typeof m)[]][] = [
+    [selectionMask(m), "indices", "mask"],
+    [gatherScores({ ...index, indices, scores }), "qI", "kI", "w", "indices", "scores"],
+    [
+      gatherTarget({ ...teacher, ...widths, seqLen, capabilities }),
+      ...["q", "kv", "kPe", "lse", "indices", "target"] as const,
+    ],
+    [indexerKl({ ...kl, software }), "scores", "target", "kl"],
+    [
+      gatherGradientQ(index, lists, m.gradQ, m.gradW),
+      ...["qI", "kI", "w", "indices", "scores", "gradQ", "gradW"] as const,
+    ],
+    [countQueries(m.mask, starts, seqLen), "mask", "starts"],
+    [scanStarts(starts), "starts"],
+    [listQueries(m.mask, starts, queries, seqLen), "mask", "starts", "queries"],
+    [
+      listGradients({ ...lists, seqLen, software }),
+      ...["indices", "scores", "starts", "queries", "target"] as const,
+    ],
+    [
+      gatherGradientK(index, lists, m.gradK),
+      ...["qI", "kI", "w", "starts", "queries", "target", "gradK"] as const,
+    ],
+  ];
+  // Keys spread evenly over those that a query sees.
+  const keys = Int32Array.from({ length: rows * topk }, (_, i) => {
+    const [seen, n] = [Math.floor(i / topk) % seqLen + 1, i % topk];
+    return seen > topk ? Math.floor(n * seen / topk) : n < seen ? n : -1;
+  });
+  const names = Object.keys(m);
+  return {
+    name: `indexer_loss_gathered ${rows}x${topk}x${indexHeads}x${dim}`,
+    calls: calls.map(([kernel, ...used]): Call => [kernel, ...used.map((n) => names.indexOf(n))]),
+    arrays: Object.entries(m).map(([name, matrix]) =>
+      name === "indices"
+        ? keys
+        : name === "lse"
+        ? random(matrix).fill(Math.log(topk))
+        : random(matrix)
+    ),
+  };
+}

@@ -1,0 +1,191 @@
+/**
+ * What ops on an indexer and the attention that teaches it have in common.
+ *
+ * @module
+ */
+import type * as tfc from "@tensorflow/tfjs-core";
+import { attentionTarget } from "../kernels/attention_target.ts";
+import { indexScores } from "../kernels/index_scores.ts";
+import { twinHeads } from "./attention_passes.ts";
+import { detachOp } from "./detach.ts";
+import {
+  type Matrix,
+  type Recorder,
+  requireShapes,
+  type Tensor,
+  type TensorType,
+  type Tf,
+  type TfMatrix,
+} from "./op.ts";
+import type { QueryChunk } from "./query_chunks.ts";
+
+/** Sizes and factors of an indexer and of the attention that teaches it. */
+export interface IndexerDims {
+  batch: number;
+  seqLen: number;
+  indexHeads: number;
+  indexHeadDim: number;
+  activation: "relu" | "none";
+  /** Factor of the index scores, usually (indexHeads · indexHeadDim)^-0.5. */
+  indexScale: number;
+  /** Heads of the attention. */
+  heads: number;
+  qkNopeHeadDim: number;
+  qkRopeHeadDim: number;
+  vHeadDim: number;
+  /** Factor of the attention's scores, usually (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
+  scale: number;
+}
+
+/** An attention layer as a teacher: the inputs of `mlaAttention`, and an `lse`. */
+export interface Teacher {
+  /** `[N, heads · (qkNopeHeadDim + qkRopeHeadDim)]`. */
+  q: Tensor;
+  /** `[N, heads · (qkNopeHeadDim + vHeadDim)]`. */
+  kv: Tensor;
+  /** `[N, qkRopeHeadDim]`. */
+  kPe: Tensor;
+  /** `[N, heads]`. */
+  lse: Tensor;
+}
+
+/** The inputs that ops on an indexer and its teacher have in common, by name. */
+function named<T>([qI, kI, w, q, kv, kPe, lse, mask]: readonly T[]) {
+  return { qI, kI, w, q, kv, kPe, lse, mask: mask ?? null };
+}
+
+/** Checks the inputs of an op on an indexer, its teacher and, perhaps, a mask. */
+export function requireIndexer(op: string, inputs: readonly TensorType[], dims: IndexerDims): void {
+  const { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim } = dims;
+  const counts = { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim };
+  for (const [name, count] of Object.entries(counts)) {
+    if (!Number.isInteger(count) || count < 1) {
+      throw new RangeError(`Cannot apply ${op}: ${name} is ${count}, not a whole number above 0`);
+    }
+  }
+  for (const name of ["indexScale", "scale"] as const) {
+    if (!(dims[name] > 0 && Number.isFinite(dims[name]))) {
+      throw new RangeError(`Cannot apply ${op}: ${name} is ${dims[name]}, not a number above 0`);
+    }
+  }
+  const rope = dims.qkRopeHeadDim;
+  const rows = batch * seqLen;
+  const cols = [
+    indexHeads * indexHeadDim,
+    indexHeadDim,
+    indexHeads,
+    heads * (qkNopeHeadDim + rope),
+    heads * (qkNopeHeadDim + vHeadDim),
+    rope,
+    heads,
+    Math.ceil(seqLen / 32),
+  ];
+  requireShapes(
+    (inputs.length === 7 || inputs.length === 8) &&
+      inputs.every((x, i) =>
+        x.rows === rows && x.cols === cols[i] && x.dtype === (i === 7 ? "i32" : "f32")
+      ),
+    op,
+    inputs,
+    ["qI", "kI", "w", "q", "kv", "kPe", "lse", "i32 mask or none"]
+      .map((name, i) => `${name} ${rows}x${cols[i]}`).join(", "),
+  );
+}
+
+/** Records index scores and teacher of a chunk into `scores` and `target` [rows, keys]. */
+export function recordScores(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  dims: IndexerDims,
+  chunk: QueryChunk,
+  scores: Matrix,
+  target: Matrix,
+): void {
+  const { qI, kI, w, q, kv, kPe, lse } = named(inputs);
+  const { capabilities } = r;
+  const { firstRow, batch } = chunk;
+  const index = [chunk.queriesOf(qI), chunk.keysOf(kI), chunk.queriesOf(w)] as const;
+  r.dispatch(
+    indexScores({
+      q: index[0],
+      k: index[1],
+      w: index[2],
+      scores,
+      firstRow,
+      heads: dims.indexHeads,
+      dim: dims.indexHeadDim,
+      activation: dims.activation,
+      scale: dims.indexScale,
+      batch,
+      capabilities,
+    }),
+    ...index,
+    scores,
+  );
+  const given = {
+    q: chunk.queriesOf(q),
+    kv: chunk.keysOf(kv),
+    kPe: chunk.keysOf(kPe),
+    lse: chunk.queriesOf(lse),
+  };
+  r.dispatch(
+    attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities }),
+    ...Object.values(given),
+    target,
+  );
+}
+
+/**
+ * Index scores, teacher (not normalised) and support as [batch, seqLen, seqLen], for twins. Nothing
+ * flows back through the teacher.
+ */
+export function twinScores(
+  tf: Tf,
+  inputs: readonly TfMatrix[],
+  dims: IndexerDims,
+): { scores: tfc.Tensor; target: tfc.Tensor; support: tfc.Tensor } {
+  const { qI, kI, w, mask, ...teacher } = named(inputs);
+  const { batch, seqLen, heads, qkNopeHeadDim: nope } = dims;
+  const extent = { batch, seqLen };
+  const products = tf.matMul(
+    twinHeads(tf, qI, extent, dims.indexHeads),
+    tf.tile(twinHeads(tf, kI, extent, 1), [1, dims.indexHeads, 1, 1]),
+    false,
+    true,
+  );
+  const act = dims.activation === "relu" ? tf.relu(products) : products;
+  const weights = twinHeads(tf, w, extent, dims.indexHeads);
+  const scores = tf.mul(tf.sum(tf.mul(act, weights), 1), dims.indexScale);
+  const [q, kv, kPe, lse] = [teacher.q, teacher.kv, teacher.kPe, teacher.lse]
+    .map((x) => detachOp.twin(tf, [x], { cols: x.shape[1] })[0]);
+  const own = tf.slice(twinHeads(tf, kv, extent, heads), [0, 0, 0, 0], [-1, -1, -1, nope]);
+  const shared = tf.tile(twinHeads(tf, kPe, extent, 1), [1, heads, 1, 1]);
+  const logits = tf.matMul(
+    twinHeads(tf, q, extent, heads),
+    tf.concat([own, shared], 3),
+    false,
+    true,
+  );
+  const support = twinSupport(tf, mask, dims);
+  const hidden = tf.expandDims(tf.mul(tf.sub(1, support), -1e9), 1);
+  const logs = tf.sub(tf.mul(logits, dims.scale), twinHeads(tf, lse, extent, heads));
+  return { scores, target: tf.mean(tf.exp(tf.add(logs, hidden)), 1), support };
+}
+
+/** 1 where a query may look: at all keys up to itself, or at those of its row of the mask. */
+function twinSupport(
+  tf: Tf,
+  mask: TfMatrix | null,
+  { batch, seqLen }: IndexerDims,
+): tfc.Tensor {
+  const bits = mask?.dataSync();
+  const words = Math.ceil(seqLen / 32);
+  const support = new Float32Array(batch * seqLen * seqLen);
+  for (let row = 0, i = 0; row < batch * seqLen; row++) {
+    for (let s = 0; s < seqLen; s++, i++) {
+      const isSet = !bits || (bits[row * words + (s >> 5)] >> (s & 31) & 1) === 1;
+      support[i] = Number(s <= row % seqLen && isSet);
+    }
+  }
+  return tf.tensor3d(support, [batch, seqLen, seqLen]);
+}
