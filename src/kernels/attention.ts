@@ -41,9 +41,14 @@ export type { Extent, HeadDims } from "./attention_access.ts";
 export type { AttentionSpec, SelectionForm, SelectionSpec } from "./attention_pass.ts";
 export { type AttentionPlan, planAttention } from "./attention_tuning.ts";
 
-function generate(pass: Pass, spec: AttentionSpec, plan: AttentionPlan): PassCode {
+function generate(
+  pass: Pass,
+  spec: AttentionSpec,
+  plan: AttentionPlan,
+  aligned: boolean,
+): PassCode {
   if ("gather" in plan) return gatherCode(pass, spec, plan.gather);
-  return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows);
+  return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows, aligned);
 }
 
 function operands(
@@ -96,7 +101,7 @@ export function attentionForward(
     spec,
     operands(read, [["o", o], ["lse", lse]]),
     new Set(),
-    () => generate(PASSES.forward, spec, plan),
+    (aligned) => generate(PASSES.forward, spec, plan, aligned),
   );
 }
 
@@ -124,7 +129,7 @@ export function attentionGradQ(
     spec,
     operands(read, [["grad_q", gradQ]]),
     new Set(accumulate ? ["grad_q"] : []),
-    () => generate(PASSES.gradQ, spec, plan),
+    (aligned) => generate(PASSES.gradQ, spec, plan, aligned),
   );
 }
 
@@ -155,7 +160,7 @@ export function attentionGradKv(
     spec,
     operands(read, named(names, grads)),
     new Set(names.filter((_, i) => accumulate[i])),
-    () => generate(PASSES.gradKv, spec, plan),
+    (aligned) => generate(PASSES.gradKv, spec, plan, aligned),
   );
 }
 

@@ -105,9 +105,7 @@ export function loader(tensor: HeadTensor, dims: HeadDims, aligned: boolean): st
   const lines: string[] = [];
   if (aligned) {
     spans.forEach((s, i) => {
-      const column = plus(`head * ${s.headStride / 4}u`, (s.start - from) / 4);
-      const read =
-        `${s.buffer}[(u.${s.buffer}_offset + row * u.${s.buffer}_stride) / 4u + ${column} + c]`;
+      const read = vec4At(s, from / 4);
       from += s.width;
       lines.push(
         i < spans.length - 1 ? `  if (c < ${from / 4}u) { return ${read}; }` : `  return ${read};`,
@@ -130,6 +128,24 @@ ${lines.join("\n")}
 fn load_${tensor}(row: u32, head: u32, c: u32) -> vec4f {
   return vec4f(${[0, 1, 2, 3].map(element).join(", ")});
 }`;
+}
+
+/** `vec4` columns of the spans of a head: parts that lie in one matrix each. For aligned heads. */
+export function spanColumns(tensor: HeadTensor, dims: HeadDims): number[] {
+  return spansOf(tensor, dims).map(({ width }) => width / 4);
+}
+
+/** WGSL `load_<tensor>_<span>(row, head, c) -> vec4f`: like {@linkcode loader}, in one span. */
+export function spanLoaders(tensor: HeadTensor, dims: HeadDims): string {
+  return spansOf(tensor, dims).map((s, i) =>
+    `fn load_${tensor}_${i}(row: u32, head: u32, c: u32) -> vec4f { return ${vec4At(s, 0)}; }`
+  ).join("\n");
+}
+
+/** WGSL of the `vec4` in column `c - skipped` of a span. */
+function vec4At({ buffer, headStride, start }: Span, skipped: number): string {
+  const column = plus(`head * ${headStride / 4}u`, start / 4 - skipped);
+  return `${buffer}[(u.${buffer}_offset + row * u.${buffer}_stride) / 4u + ${column} + c]`;
 }
 
 /**

@@ -2,22 +2,25 @@
  * Attention for software adapters: an invocation keeps a few rows in registers and everything
  * else streams past from storage, with no workgroup memory. A load costs such an adapter about as
  * much as several multiplications per lane, even where all lanes read the same, so every loaded
- * column serves all rows of the invocation. Where rows have lists of columns, an invocation has
- * one row and follows its list: loads from as many places as there are lanes cost no more.
+ * column serves all rows of the invocation, and where a workgroup is one subgroup, each lane loads
+ * a part of the column and `subgroupBroadcast` hands it round. Where rows have lists of columns, an
+ * invocation has one row and follows its list: loads from as many places as there are lanes cost no
+ * more.
  *
  * @module
  */
-import { headColumns } from "./attention_access.ts";
+import { headColumns, type HeadTensor, spanColumns, spanLoaders } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, type PassCode, visible } from "./attention_pass.ts";
 import { type Bits, EMPTY_LSE, ifAnySelected, listOf, maskBits } from "./attention_selection.ts";
-
-/** Invocations per workgroup: one SIMD register of f32 on common CPUs. */
-const LANES = 8;
 
 /** Tuning of a pass: rows per invocation and columns per step. Both are powers of two. */
 export interface RowShape {
   readonly rows: number;
   readonly cols: number;
+  /** Invocations per workgroup, a power of two. */
+  readonly lanes: number;
+  /** Whether a workgroup is one subgroup. */
+  readonly subgroup: boolean;
 }
 
 /** Everything that the parts of a kernel depend on. */
@@ -26,6 +29,10 @@ interface Scope {
   readonly spec: AttentionSpec;
   readonly rows: readonly number[];
   readonly cols: readonly number[];
+  /** Invocations of a workgroup. */
+  readonly lanes: number;
+  /** Whether the lanes load columns together. */
+  readonly together: boolean;
   /** WGSL of the head of the columns. */
   readonly colHead: string;
   /** Rows of a workgroup. */
@@ -39,29 +46,43 @@ interface Scope {
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** Code of a pass for {@linkcode passKernel}. */
-export function rowCode(pass: Pass, spec: AttentionSpec, shape: RowShape): PassCode {
+export function rowCode(
+  pass: Pass,
+  spec: AttentionSpec,
+  shape: RowShape,
+  aligned: boolean,
+): PassCode {
   const lists = spec.selection?.form === "gathered";
   const rows = range(lists ? 1 : shape.rows);
   const cols = range(lists ? 1 : shape.cols);
-  const span = LANES * rows.length;
+  const { lanes, subgroup } = shape;
+  const together = subgroup && aligned && !lists;
+  const span = lanes * rows.length;
   const scope: Scope = {
     pass,
     spec,
     rows,
     cols,
+    lanes,
+    together,
     colHead: pass.keyMajor ? "q_head" : "kv_head",
     span,
     lists,
-    bits: spec.selection?.form === "masked" ? bitsOf(pass, rows, cols, span) : null,
+    bits: spec.selection?.form === "masked" ? bitsOf(pass, rows, cols, lanes) : null,
   };
   const lines = [...prologue(scope), ...loopOverColumns(scope), ...results(scope)];
-  return { declarations: "", body: lines.join("\n"), workgroup: LANES, tileRows: span };
+  return {
+    declarations: together ? pass.cols.map((t) => spanLoaders(t, spec.dims)).join("\n") : "",
+    body: lines.join("\n"),
+    workgroup: lanes,
+    tileRows: span,
+  };
 }
 
 /** The mask's bits for the rows and columns of an invocation. */
-function bitsOf(pass: Pass, rows: readonly number[], cols: readonly number[], span: number): Bits {
+function bitsOf(pass: Pass, rows: readonly number[], cols: readonly number[], lanes: number): Bits {
   if (pass.keyMajor) {
-    const keys = { origin: "first", length: span, lane: "lane", stride: LANES };
+    const keys = { origin: "first", length: lanes * rows.length, lane: "lane", stride: lanes };
     return maskBits(cols.map((j) => `c${j}`), keys, rows.length);
   }
   const keys = { origin: "start", length: cols.length, lane: "0u", stride: 1 };
@@ -69,10 +90,11 @@ function bitsOf(pass: Pass, rows: readonly number[], cols: readonly number[], sp
 }
 
 /** The rows of an invocation, and what it keeps over the columns. */
-function prologue({ pass, spec: { dims }, rows, span }: Scope): string[] {
+function prologue(scope: Scope): string[] {
+  const { pass, spec: { dims }, rows, lanes, span } = scope;
   const lines = [`let first = tile * ${span}u;`];
   for (const i of rows) {
-    lines.push(`let t${i} = first + lane + ${LANES * i}u;`);
+    lines.push(`let t${i} = first + lane + ${lanes * i}u;`);
     // Rows past the end repeat the last one, and are not stored.
     lines.push(`let r${i} = batch_row + min(t${i}, u.seq_len - 1u);`);
   }
@@ -165,18 +187,51 @@ function seen({ pass, spec, lists, bits }: Scope, i: number, j: number): string 
   return j === 0 ? predicate : `(${predicate} && ${at} < u.seq_len)`;
 }
 
+/** How an invocation gets the columns of a step: lines that load, and WGSL of `vec4` c of column j. */
+function columnsOf(
+  { spec: { dims }, cols, lanes, together, colHead }: Scope,
+  tensor: HeadTensor,
+): { load: string[]; value(j: number, c: number): string } {
+  if (!together) {
+    return { load: [], value: (j, c) => `load_${tensor}(c${j}, ${colHead}, ${c}u)` };
+  }
+  const load: string[] = [];
+  const values: string[][] = cols.map(() => []);
+  spanColumns(tensor, dims).forEach((width, s) => {
+    // All columns of the step in a row, so many `vec4`s at a time as there are lanes.
+    const count = width * cols.length;
+    for (let first = 0; first < count; first += lanes) {
+      const part = `${tensor}_part${s}_${first / lanes}`;
+      const at = first + lanes <= count
+        ? `(lane + ${first}u)`
+        : `min(lane + ${first}u, ${count - 1}u)`;
+      const column = cols.length === 1
+        ? "c0"
+        : `(batch_row + min(start + ${at} / ${width}u, u.seq_len - 1u))`;
+      const c = cols.length === 1 ? at : `${at} % ${width}u`;
+      load.push(`let ${part} = load_${tensor}_${s}(${column}, ${colHead}, ${c});`);
+      for (let lane = 0; lane < Math.min(lanes, count - first); lane++) {
+        values[Math.floor((first + lane) / width)].push(`subgroupBroadcast(${part}, ${lane}u)`);
+      }
+    }
+  });
+  return { load, value: (j, c) => values[j][c] };
+}
+
 /** One step: the columns from `start` on against all rows. */
 function step(scope: Scope): string[] {
-  const { pass, spec: { dims }, rows, cols, colHead } = scope;
+  const { pass, spec: { dims }, rows, cols } = scope;
   const lines: string[] = [];
   for (const j of cols) {
     for (const i of rows) lines.push(`var s${i}_${j} = 0.0;`, `var dp${i}_${j} = 0.0;`);
   }
   pass.rows.forEach((tensor, n) => {
     const other = pass.cols[n];
+    const column = columnsOf(scope, other);
+    lines.push(...column.load);
     for (const c of range(headColumns(tensor, dims))) {
       for (const j of cols) {
-        lines.push(`let ${other}_c${j}_${c} = load_${other}(c${j}, ${colHead}, ${c}u);`);
+        lines.push(`let ${other}_c${j}_${c} = ${column.value(j, c)};`);
         for (const i of rows) {
           lines.push(
             `${n === 0 ? "s" : "dp"}${i}_${j} += dot(${tensor}_${i}_${c}, ${other}_c${j}_${c});`,
@@ -190,7 +245,7 @@ function step(scope: Scope): string[] {
 
 /** Weights relative to the row's maximum so far, and the weighted sum of values. */
 function onlineSoftmax(scope: Scope): string[] {
-  const { spec: { dims }, rows, cols, colHead } = scope;
+  const { spec: { dims }, rows, cols } = scope;
   const lines: string[] = [];
   for (const i of rows) {
     for (const j of cols) {
@@ -205,8 +260,10 @@ function onlineSoftmax(scope: Scope): string[] {
     for (const j of cols) lines.push(`let p${i}_${j} = exp2(x${i}_${j} - top${i});`);
     lines.push(`l${i} = l${i} * alpha${i}${cols.map((j) => ` + p${i}_${j}`).join("")};`);
   }
+  const v = columnsOf(scope, "v");
+  lines.push(...v.load);
   for (const c of range(headColumns("o", dims))) {
-    for (const j of cols) lines.push(`let v_c${j}_${c} = load_v(c${j}, ${colHead}, ${c}u);`);
+    for (const j of cols) lines.push(`let v_c${j}_${c} = ${v.value(j, c)};`);
     for (const i of rows) {
       const sum = cols.map((j) => ` + p${i}_${j} * v_c${j}_${c}`).join("");
       lines.push(`o_${i}_${c} = o_${i}_${c} * alpha${i}${sum};`);
@@ -217,14 +274,19 @@ function onlineSoftmax(scope: Scope): string[] {
 
 /** Weights from the saved logarithms, and the sums of the gradients. */
 function gradients(scope: Scope): string[] {
-  const { pass, spec: { dims }, rows, cols } = scope;
+  const { pass, spec: { dims }, rows, cols, together } = scope;
   const lines: string[] = [];
   if (pass.keyMajor) {
+    const stat = (name: string, token: string) =>
+      `${name}[u.${name}_offset + ${token} * u.${name}_stride + q_head]`;
+    if (together) {
+      const own = "(batch_row + min(start + lane, u.seq_len - 1u))";
+      lines.push(`let own_lse = ${stat("lse", own)};`, `let own_delta = ${stat("delta", own)};`);
+    }
     for (const j of cols) {
-      lines.push(
-        `let lse${j} = lse[u.lse_offset + c${j} * u.lse_stride + q_head] * ${Math.LOG2E};`,
-        `let delta${j} = delta[u.delta_offset + c${j} * u.delta_stride + q_head];`,
-      );
+      const of = (name: string) =>
+        together ? `subgroupBroadcast(own_${name}, ${j}u)` : stat(name, `c${j}`);
+      lines.push(`let lse${j} = ${of("lse")} * ${Math.LOG2E};`, `let delta${j} = ${of("delta")};`);
     }
   }
   for (const i of rows) {

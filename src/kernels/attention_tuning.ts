@@ -9,6 +9,7 @@ import { gatherBytes, type GatherShape } from "./attention_gather.ts";
 import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
 import type { RowShape } from "./attention_rows.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
+import { subgroupLanes } from "./matmul_subgroup.ts";
 
 /** Capabilities that the choice of a kernel depends on. */
 export interface AttentionDevice {
@@ -57,13 +58,15 @@ export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>>
   },
 };
 
+/** Rows per invocation and columns per step of the kernels for software adapters. */
+type RowCounts = Pick<RowShape, "rows" | "cols">;
+
 /**
- * Rows and columns per step of the kernels for software adapters, by the largest `nope + rope`:
- * more rows are faster, until the compiler needs seconds for the code.
+ * The counts by the largest `nope + rope`: more rows are faster, until the compiler needs seconds
+ * for the code.
  */
-export const ROWS: readonly (RowShape & { readonly width: number })[] = [
-  { width: 24, rows: 8, cols: 2 },
-  { width: 48, rows: 4, cols: 1 },
+export const ROWS: readonly (RowCounts & { readonly width: number })[] = [
+  { width: 48, rows: 4, cols: 2 },
   { width: 96, rows: 2, cols: 1 },
   { width: Infinity, rows: 1, cols: 1 },
 ];
@@ -118,7 +121,7 @@ export function planAttention(
   const width = queryWidth(spec.dims);
   if (spec.selection?.form === "gathered") {
     const gather = device.software ? null : gatherShape(PASSES[name], spec.dims, device);
-    return gather ? { gather } : { rows: { rows: 1, cols: 1 } };
+    return gather ? { gather } : { rows: rowShape({ rows: 1, cols: 1 }, device) };
   }
   if (!device.software) {
     for (const tile of TILES[name][width <= 48 ? "narrow" : "wide"]) {
@@ -126,6 +129,12 @@ export function planAttention(
       if (bytes <= device.workgroupBytes && threads <= device.maxInvocations) return { tile };
     }
   }
-  const { rows, cols } = ROWS.find((shape) => width <= shape.width)!;
-  return { rows: { rows, cols } };
+  return { rows: rowShape(ROWS.find((shape) => width <= shape.width)!, device) };
+}
+
+/** The shape of a kernel of rows on a device. */
+export function rowShape({ rows, cols }: RowCounts, { subgroups }: AttentionDevice): RowShape {
+  const lanes = subgroupLanes(subgroups);
+  // Without known subgroups: one SIMD register of f32 on common CPUs.
+  return { rows, cols, lanes: lanes ?? 8, subgroup: lanes !== null };
 }

@@ -36,17 +36,19 @@ export function subgroupProduct(p: Product, lanes: 4 | 8): Kernel {
   const b = loads("b", p.b, p.form === "nt", "col", COLS_PER_LANE);
   const sums: string[] = [];
   const steps: string[] = [];
+  for (let e = 0; e < DEPTH; e++) {
+    const columns = [0, 1, 2, 3].map((j) => b.value(j, e));
+    steps.push(`let y${e} = vec4f(${columns.join(", ")});`);
+  }
   for (let i = 0; i < ROWS; i++) {
+    const owner = Math.floor(i / rowsPerLane);
+    let sum = `s${i}`;
+    sums.push(`var ${sum} = vec4f();`);
     for (let e = 0; e < DEPTH; e++) {
-      const owner = Math.floor(i / rowsPerLane);
-      steps.push(`let x${i}_${e} = subgroupBroadcast(${a.value(i % rowsPerLane, e)}, ${owner}u);`);
+      const x = `subgroupBroadcast(${a.value(i % rowsPerLane, e)}, ${owner}u)`;
+      sum = `fma(vec4f(${x}), y${e}, ${sum})`;
     }
-    for (let j = 0; j < COLS_PER_LANE; j++) {
-      let sum = `s${i}_${j}`;
-      sums.push(`var ${sum} = 0.0;`);
-      for (let e = 0; e < DEPTH; e++) sum = `fma(x${i}_${e}, ${b.value(j, e)}, ${sum})`;
-      steps.push(`s${i}_${j} = ${sum};`);
-    }
+    steps.push(`s${i} = ${sum};`);
   }
   const d = addend(p);
   const vec = isVec4(p.c) && (!d || isVec4(d));
@@ -120,7 +122,7 @@ function stores(p: Product, vec: boolean): string {
     lines.push(`if (col + ${j}u < u.n) {`);
     for (let i = 0; i < ROWS; i++) {
       const row = `firstRow + ${i}u`;
-      const sum = vec ? `vec4f(s${i}_0, s${i}_1, s${i}_2, s${i}_3)` : `s${i}_${j}`;
+      const sum = vec ? `s${i}` : `s${i}.${"xyzw"[j]}`;
       lines.push(`if (${row} < u.m) { ${store(p, row, `col + ${j}u`, sum, vec)} }`);
     }
     lines.push("}");

@@ -47,27 +47,21 @@ export function rope(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
   const width = ropeWidth(args, x, ...sinkLayouts(args.y));
   const y = sinkParts("y", args.y, width);
   const rotated = args.dims / width;
-  const start = args.start / width;
   const pairUnits = pairUnitsOf(args, width);
   return ropeKernel(args, width, {
     name: "rope",
     buffers: { x: `read ${unitType(width)}`, ...y.buffers },
-    uniforms: y.uniforms,
+    uniforms: { ...y.uniforms, pair_units: pairUnits, rotated },
     units: pairUnits + headDim / width - rotated,
     store: y.store,
     // The columns that are not rotated come after the pairs.
     other: `
-  if (col >= ${pairUnits}u) {
-    var c = col - ${pairUnits}u;
-    if (c >= ${start}u) { c += ${rotated}u; }
+  if (col >= u.pair_units) {
+    var c = col - u.pair_units;
+    if (c >= u.start) { c += u.rotated; }
     for (; head < u.heads; head += u.splits) {
-      ${
-      y.store(
-        "token",
-        `head * ${headDim / width}u + c`,
-        at("x", "token", `head * ${headDim / width}u + c`),
-      )
-    }
+      let i = head * u.head_dim + c;
+      ${y.store("token", "i", at("x", "token", "i"))}
     }
     return;
   }`,
@@ -142,13 +136,10 @@ interface Variant {
 
 function ropeKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Variant): Kernel {
   const { x, heads } = args;
-  const head = args.headDim / width;
-  const start = args.start / width;
   const turns = turnsPerPosition(args.dims, args.theta);
   // Sines are dear without a GPU: there one invocation serves all heads.
   const splits = args.software ? 1 : heads;
   const over = spread(x.rows * splits, variant.units);
-  const first = `head * ${head}u + ${start}u + col`;
   const kernel = makeKernel({
     name: variant.name,
     shape: `${x.rows}x${x.cols}`,
@@ -160,6 +151,9 @@ function ropeKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Varia
       seq_len: args.seqLen,
       first_row: args.firstRow,
       heads,
+      head_dim: args.headDim / width,
+      start: args.start / width,
+      ...args.layout === "halfSplit" ? { half: args.dims / 2 / width } : {},
       splits,
       direction: new Float(args.inverse ? -1 : 1),
     },
@@ -172,7 +166,7 @@ function ropeKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Varia
   let position = (u.first_row + token) % u.seq_len;
   ${rotation(args, width)}
   for (; head < u.heads; head += u.splits) {
-    ${rotate(args, width, first, variant.store)}
+    ${rotate(args, width, variant.store)}
   }`,
     flops: 3 * x.rows * heads * args.dims,
     bytes: variant.bytes,
@@ -204,13 +198,14 @@ function rotation(spec: RopeSpec, width: Width): string {
 }
 
 /** WGSL that rotates the pairs of one head. */
-function rotate(spec: RopeSpec, width: Width, first: string, store: Variant["store"]): string {
+function rotate(spec: RopeSpec, width: Width, store: Variant["store"]): string {
+  const first = "head * u.head_dim + u.start + col";
   if (width === 4 && spec.layout === "interleaved") {
     return `let i = ${first};
     let v = ${at("x", "token", "i")};
     ${store("token", "i", "(v * c + v.yxwz * s)")}`;
   }
-  const second = spec.layout === "interleaved" ? "1u" : `${spec.dims / 2 / width}u`;
+  const second = spec.layout === "interleaved" ? "1u" : "u.half";
   return `let i = ${first}${spec.layout === "interleaved" ? " + col" : ""};
     let v = ${at("x", "token", "i")};
     let w = ${at("x", "token", `i + ${second}`)};

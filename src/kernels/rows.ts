@@ -44,11 +44,14 @@ export function rowGroups(rows: number, units: number, software: boolean): RowGr
   };
 }
 
-/** The power of two from 16 to 256 that leaves the fewest lanes idle, within 8 rounds. */
+/**
+ * The power of two from 32 to 256 that leaves the fewest lanes idle, within 8 rounds: fewer would
+ * suit narrow rows, but every number of lanes is one more kernel to compile.
+ */
 function lanesFor(units: number): number {
   let best = 256;
   let bestUse = 0;
-  for (const lanes of [256, 128, 64, 32, 16]) {
+  for (const lanes of [256, 128, 64, 32]) {
     const rounds = Math.ceil(units / lanes);
     const use = units / (rounds * lanes);
     if (use > bestUse && (rounds <= 8 || lanes === 256)) [best, bestUse] = [lanes, use];

@@ -85,6 +85,11 @@ export class Gpu {
     return limitsOf(this.device);
   }
 
+  /** Whether the pipeline of a kernel is there, or has to be compiled first. */
+  hasPipeline({ code }: Kernel): boolean {
+    return this.#pipelines.has(code);
+  }
+
   /** The pipeline of a kernel; kernels with the same code share one. */
   pipeline(kernel: Kernel): GPUComputePipeline {
     const known = this.#pipelines.get(kernel.code);
@@ -145,15 +150,22 @@ export class Gpu {
   }
 }
 
-/**
- * Vulkan only: without it Deno falls back to OpenGL, where kernels take minutes or hang. And Mesa's
- * drivers complain on stderr where the runtime folder is not set; they need none to compute.
- */
+/** What drivers read from the environment, where the user has not set it. */
+const DRIVER_SETTINGS: Readonly<Record<string, string>> = {
+  // Without it Deno falls back to OpenGL, where kernels take minutes or hang.
+  DENO_WEBGPU_BACKEND: "vulkan",
+  // Mesa's drivers complain on stderr without this folder; they need none to compute.
+  XDG_RUNTIME_DIR: "/tmp",
+  // NVIDIA's driver keeps compiled kernels between processes; for root only if it is told to.
+  __GL_SHADER_DISK_CACHE: "1",
+};
+
 function prepareLinux(): void {
   const mayAsk = Deno.permissions.querySync({ name: "env" }).state === "granted";
   if (Deno.build.os !== "linux" || !mayAsk) return;
-  if (!Deno.env.get("DENO_WEBGPU_BACKEND")) Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
-  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  for (const [name, value] of Object.entries(DRIVER_SETTINGS)) {
+    if (!Deno.env.get(name)) Deno.env.set(name, value);
+  }
 }
 
 function limitsOf({ limits }: GPUAdapter | GPUDevice): Record<string, number> {

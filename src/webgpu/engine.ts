@@ -31,6 +31,9 @@ import { type Tuning, tuningOf } from "./tuning.ts";
 /** Steps whose metrics the device keeps until they are read. */
 const RING_ROWS = 1024;
 
+/** The optimizer's numbers that leave values and moments as they are; see `ADAMW_HYPER`. */
+const FROZEN = Float32Array.of(0, 0, 0, 1, 1, 1, 1, 1);
+
 /** A plan with the inputs it reads and the results it leaves. */
 interface Compiled {
   readonly plan: Plan;
@@ -389,7 +392,7 @@ export class WebGpuEngine implements Engine {
   #hyperRows(hyper: StepHyper): Float32Array[] {
     return this.#trainedRanges().map(({ group, decay }) => {
       const own = hyper.groups[group];
-      if (!own) throw new TypeError(`The trained group ${group} has no hyper-parameters`);
+      if (!own) return FROZEN;
       const { lr, weightDecay, clip, update } = own;
       return Float32Array.of(
         lr,

@@ -1,9 +1,10 @@
 /**
- * A recorded plan: pipelines, bind groups and memory made once, replayed every step.
+ * A recorded plan: bind groups, memory and pipelines made once, replayed every step.
  *
  * @module
  */
 import { MemoryError } from "../errors.ts";
+import type { Kernel } from "../kernels/kernel.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch } from "./lower.ts";
@@ -85,14 +86,12 @@ export interface PlanSource {
   readonly kept: ReadonlySet<Storage>;
 }
 
-/** A dispatch with everything made. */
+/** A dispatch with its memory bound. */
 interface Prepared {
-  readonly label: string;
-  readonly flops: number;
-  readonly bytes: number;
-  readonly pipeline: GPUComputePipeline;
+  readonly kernel: Kernel;
   readonly group: GPUBindGroup;
-  readonly grid: readonly [number, number, number];
+  /** Made when it is needed first. */
+  pipeline: GPUComputePipeline | null;
 }
 
 /** A program ready to run. */
@@ -128,11 +127,8 @@ export class Plan {
     gpu.device.queue.writeBuffer(this.#uniforms, 0, data);
 
     this.steps = source.dispatches.map(({ kernel, operands }, i) => ({
-      label: kernel.label,
-      flops: kernel.flops,
-      bytes: kernel.bytes,
-      grid: kernel.grid,
-      pipeline: gpu.pipeline(kernel),
+      kernel,
+      pipeline: null,
       group: gpu.device.createBindGroup({
         label: kernel.label,
         layout: gpu.layout(kernel),
@@ -146,21 +142,40 @@ export class Plan {
 
   /**
    * Runs the plan: one pass, one submit. The commands of the next run are encoded at once, while
-   * the GPU works on this one.
+   * the GPU works on this one. The first time it works while kernels are still being compiled.
    */
   submit(): void {
-    this.#gpu.device.queue.submit([this.#next ?? this.#encode()]);
-    this.#next = this.#encode();
+    const { queue } = this.#gpu.device;
+    if (this.#next) {
+      queue.submit([this.#next]);
+    } else {
+      for (const steps of this.#parts()) queue.submit([this.#encode(steps)]);
+    }
+    this.#next = this.#encode(this.steps);
   }
 
-  #encode(): GPUCommandBuffer {
+  /** The steps in parts, each up to the next kernel that has to be compiled. */
+  *#parts(): Generator<Prepared[]> {
+    let part: Prepared[] = [];
+    for (const step of this.steps) {
+      if (part.length && !this.#gpu.hasPipeline(step.kernel)) {
+        yield part;
+        part = [];
+      }
+      step.pipeline = this.#gpu.pipeline(step.kernel);
+      part.push(step);
+    }
+    yield part;
+  }
+
+  #encode(steps: readonly Prepared[]): GPUCommandBuffer {
     const encoder = this.#gpu.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     let last: GPUComputePipeline | null = null;
-    for (const { pipeline, group, grid } of this.steps) {
-      if (pipeline !== last) pass.setPipeline(last = pipeline);
+    for (const { kernel, group, pipeline } of steps) {
+      if (pipeline !== last) pass.setPipeline((last = pipeline)!);
       pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+      pass.dispatchWorkgroups(kernel.grid[0], kernel.grid[1], kernel.grid[2]);
     }
     pass.end();
     return encoder.finish();

@@ -42,7 +42,7 @@ export async function profilePlan(gpu: Gpu, plan: Plan): Promise<ProfileRow[]> {
       usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
     });
     const encoder = device.createCommandEncoder();
-    steps.forEach(({ pipeline, group, grid }, i) => {
+    steps.forEach(({ kernel, group }, i) => {
       const pass = encoder.beginComputePass({
         timestampWrites: {
           querySet,
@@ -50,16 +50,16 @@ export async function profilePlan(gpu: Gpu, plan: Plan): Promise<ProfileRow[]> {
           endOfPassWriteIndex: 2 * i + 1,
         },
       });
-      pass.setPipeline(pipeline);
+      pass.setPipeline(gpu.pipeline(kernel));
       pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(...grid);
+      pass.dispatchWorkgroups(...kernel.grid);
       pass.end();
     });
     encoder.resolveQuerySet(querySet, 0, count, resolved, 0);
     device.queue.submit([encoder.finish()]);
     const reader = new ReadBack(gpu, count * 8);
     const stamps = new BigUint64Array(await reader.read(resolved, 0, count * 8));
-    steps.forEach(({ label, flops, bytes }, i) => {
+    steps.forEach(({ kernel: { label, flops, bytes } }, i) => {
       const row = rows.get(label) ?? { label, calls: 0, ms: 0, flops: 0, bytes: 0 };
       rows.set(label, row);
       row.calls++;

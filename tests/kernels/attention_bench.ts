@@ -17,9 +17,8 @@ import {
   planAttention,
 } from "../../src/kernels/attention.ts";
 import { PASSES } from "../../src/kernels/attention_pass.ts";
-import type { RowShape } from "../../src/kernels/attention_rows.ts";
 import { planTile, type Tile } from "../../src/kernels/attention_tile_plan.ts";
-import type { PassName } from "../../src/kernels/attention_tuning.ts";
+import { type PassName, rowShape } from "../../src/kernels/attention_tuning.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
@@ -79,15 +78,18 @@ const TILES: Record<PassName, [number, number, number, number, number][]> = {
 };
 
 /** For software adapters. */
-const ROWS: RowShape[] = [
+const ROWS = [
+  { rows: 2, cols: 1 },
+  { rows: 2, cols: 2 },
   { rows: 4, cols: 1 },
   { rows: 4, cols: 2 },
-  { rows: 8, cols: 1 },
-  { rows: 8, cols: 2 },
+  { rows: 4, cols: 4 },
 ];
 
 function candidates(pass: PassName, spec: AttentionSpec, gpu: Gpu): AttentionPlan[] {
-  if (gpu.capabilities.software) return ROWS.map((rows) => ({ rows }));
+  if (gpu.capabilities.software) {
+    return ROWS.map((counts) => ({ rows: rowShape(counts, gpu.capabilities) }));
+  }
   const { workgroupBytes, maxInvocations } = gpu.capabilities;
   return TILES[pass]
     .map(([lanesX, lanesY, rows, chunk, unroll]): Tile => ({ lanesX, lanesY, rows, chunk, unroll }))

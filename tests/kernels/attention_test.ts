@@ -10,7 +10,7 @@ import {
   sumHeads,
 } from "../../src/kernels/attention.ts";
 import type { Tile } from "../../src/kernels/attention_tile_plan.ts";
-import { type PassName, ROWS, TILES } from "../../src/kernels/attention_tuning.ts";
+import { type PassName, ROWS, rowShape, TILES } from "../../src/kernels/attention_tuning.ts";
 import type { Layout } from "../../src/kernels/kernel.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
@@ -156,8 +156,11 @@ const SHAPES: [string, AttentionSpec][] = [
 /** Small, so that short sequences have many tiles and heads several chunks. */
 const SMALL_TILE: Tile = { lanesX: 4, lanesY: 4, rows: 2, chunk: 5, unroll: 2 };
 
+const COUNTS = { rows: 2, cols: 2 };
+
 const PLANS: Record<string, AttentionPlan> = {
-  rows: { rows: { rows: 2, cols: 2 } },
+  rows: { rows: { ...COUNTS, lanes: 8, subgroup: false } },
+  "rows of a subgroup": { rows: rowShape(COUNTS, gpu!.capabilities) },
   tiles: { tile: SMALL_TILE },
 };
 
@@ -181,7 +184,7 @@ Deno.test("attention: more than 65 535 workgroups", () =>
 Deno.test("attention by rows: every shape of the table", async () => {
   for (const { rows, cols } of ROWS) {
     const spec = shape([1, 70, 2, 2], [4, 0, 4]);
-    await check(spec, () => ({ rows: { rows, cols } }));
+    await check(spec, () => ({ rows: rowShape({ rows, cols }, gpu!.capabilities) }));
   }
 });
 
