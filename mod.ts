@@ -29,6 +29,11 @@
  *
  * @module
  */
+export { type Plan, type PlannedRun, planRuns, REAL_SIZE, sized } from "./src/ablate/plan.ts";
+export * from "./src/ablate/results.ts";
+export { type AblationJob, runAblation } from "./src/ablate/runner.ts";
+export { estimate } from "./src/ablate/summary.ts";
+export { formatEstimate, resultsTable } from "./src/ablate/table.ts";
 export * from "./src/config.ts";
 export * from "./src/cost_description.ts";
 export * from "./src/costs.ts";
@@ -37,7 +42,15 @@ export * from "./src/data/dataset.ts";
 export * from "./src/data/tokenizer.ts";
 export * from "./src/engine.ts";
 export * from "./src/errors.ts";
+export {
+  evaluateModel,
+  type EvaluationReport,
+  type LayerReport,
+} from "./src/eval/evaluate_model.ts";
+export { type InformationDensity, measureDensity } from "./src/eval/information_density.ts";
+export * from "./src/eval/load_model.ts";
 export * from "./src/eval/parity.ts";
+export { reportTables } from "./src/eval/report_tables.ts";
 export * from "./src/experiment.ts";
 export * from "./src/fields.ts";
 export * from "./src/hugging_face.ts";
@@ -49,6 +62,10 @@ export * from "./src/model/parameters.ts";
 export * from "./src/model/stage_view.ts";
 export * from "./src/model/transformer.ts";
 export * from "./src/open_device.ts";
+export { writeAblationReport } from "./src/report/ablation_report.ts";
+export * from "./src/report/notebook_figure.ts";
+export { writeRunReport } from "./src/report/run_report.ts";
+export { type LayerMaps, type SampleMaps, sampleMaps } from "./src/report/sample_maps.ts";
 export * from "./src/rng.ts";
 export * from "./src/safetensors.ts";
 export * from "./src/stages.ts";

@@ -8,7 +8,7 @@ function dense(config: Delta): Delta {
   return { ...config, recipe: "dense", stages };
 }
 
-/** MHA, GQA, MQA, MLA and MLA with DSA, at the same size (spec §6 J). */
+/** MHA, GQA, MQA, MLA and MLA with DSA, at the same size. */
 export const experiment: Experiment = {
   question: "Which attention is best for its parameters, and which for its cache?",
   expect: "DeepSeek-V2, 7B dense, MMLU: MHA 45.2, GQA-8 41.2, MQA 37.9, and MLA above MHA with a " +

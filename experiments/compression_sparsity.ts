@@ -1,8 +1,9 @@
 import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** The grid of latent width × selected keys (spec §6 A), on text. */
+/** The grid of latent width × selected keys, on text. */
 export const experiment: Experiment = {
   question:
     "How far can latents be compressed before top-k selection hurts, and do the losses of " +
@@ -44,6 +45,11 @@ export const experiment: Experiment = {
   ],
   baseline: { "sparse.indexTopk": 1024 },
   sizes: {
+    small: {
+      config: small,
+      axes: { kvLoraRank: [16, 32, 64, 128], "sparse.indexTopk": [8, 16, 32, 64, 256] },
+      baseline: { "sparse.indexTopk": 256 },
+    },
     smoke: {
       config: smoke,
       axes: { kvLoraRank: [8, 16], "sparse.indexTopk": [4, 16, 64] },

@@ -2,7 +2,7 @@ import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** One indexer for several layers (spec §6 G). */
+/** One indexer for several layers. */
 export const experiment: Experiment = {
   question:
     "How many layers may share one indexer, and should it learn the attention of all of them?",

@@ -2,7 +2,7 @@ import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** How small an indexer may be, and which of its parts it needs (spec §6 E). */
+/** How small an indexer may be, and which of its parts it needs. */
 export const experiment: Experiment = {
   question:
     "How small may the indexer be, and does it need its ReLU, its key norm, the query latent?",

@@ -9,7 +9,7 @@ function atEach(topks: readonly number[]): Record<string, { indexTopk: number }>
 
 const evaluate = atEach([2, 8, 16, 32, 64, 128, 256, 1024]);
 
-/** Trained with one k, used with another (spec §6 L). */
+/** Trained with one k, used with another. */
 export const experiment: Experiment = {
   question: "May a model select more or fewer keys than it was trained with?",
   expect:

@@ -2,7 +2,7 @@ import type { Experiment } from "../src/experiment.ts";
 import { base } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** What a step costs by length and form of attention (spec §6 H). */
+/** What a step costs by length and form of attention. */
 export const experiment: Experiment = {
   question:
     "From which length on is sparse attention faster than dense attention, and how do the " +

@@ -2,14 +2,15 @@ import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** What the indexer is asked to imitate, and how its error is weighed (spec §6 D). */
+/** What the indexer is asked to imitate, and how its error is weighed. */
 export const experiment: Experiment = {
   question:
     "Which loss teaches the indexer best: direction of the KL, its support, its target, its " +
-    "weight?",
+    "weight? And may it train the backbone?",
   expect: "All reports use forward KL; over selected keys (DeepSeek-V3.2) or all (Megatron's " +
     "default); with weights from 0.001 to 1. With own AdamW moments and own clipping the weight " +
-    "should hardly matter. Reverse KL is untried: it should seek the mode and lose mass",
+    "should hardly matter. Reverse KL is untried: it should seek the mode and lose mass. MSA " +
+    "reports that training diverges if a KL of large weight reaches the backbone",
   config: { ...base, indexTopk: 32, measureEvery: 100 },
   variants: {
     published: {},
@@ -20,6 +21,9 @@ export const experiment: Experiment = {
     reverseAllKeys: { klDirection: "reverse", "sparse.kl": "dense" },
     weight1e3: { indexerLossWeight: 1e-3 },
     weight1e2: { indexerLossWeight: 1e-2 },
+    // The KL's gradient goes on into the backbone, at weight 1 and 0.01.
+    attached: { indexerDetach: false },
+    attached1e2: { indexerDetach: false, indexerLossWeight: 1e-2 },
     // The indexer stays as the warm-up left it: the part of the sparse stage's KL.
     frozenIndexer: { "sparse.trains": "backbone", "sparse.kl": "none" },
   },

@@ -2,7 +2,7 @@ import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 
-/** Where positions enter MLA and its indexer (spec §6 B). */
+/** Where positions enter MLA and its indexer. */
 export const experiment: Experiment = {
   question:
     "Does RoPE belong into the latent, beside it, or nowhere, and how do the choices extend " +

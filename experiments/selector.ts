@@ -20,7 +20,7 @@ function alone(config: Delta): Delta {
   return { ...config, recipe: "dense", stages };
 }
 
-/** Who should pick the keys (spec §6 F). */
+/** Who should pick the keys. */
 export const experiment: Experiment = {
   question:
     "What is a trained token selector worth against blocks, rules, chance and the oracle, " +

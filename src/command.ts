@@ -4,6 +4,7 @@
  * @module
  */
 import { MemoryError, UserError } from "./errors.ts";
+import { suggest } from "./suggest.ts";
 
 /** Exit codes of all commands. */
 export const exitCodes = {
@@ -56,4 +57,69 @@ export function splitArguments(
     else out.words.push(arg);
   }
   return out;
+}
+
+/** What a command works on. */
+export interface Wanted {
+  /** What it does with that, e.g. `evaluate`. */
+  readonly verb: string;
+  /** How many of what, e.g. `one run folder`. */
+  readonly what: string;
+  /** The command's help. */
+  readonly help: string;
+}
+
+/**
+ * Refuses a command line that names nothing to work on, after its help.
+ *
+ * @throws {UserError} saying what is missing
+ */
+export function requireWords(words: readonly string[], { verb, what, help }: Wanted): void {
+  if (words.length) return;
+  console.error(`${help}\n`);
+  throw new UserError(`Cannot ${verb} nothing: give ${what}`);
+}
+
+/**
+ * The word of a command that works on one thing.
+ *
+ * @throws {UserError} if there is none, or more than one
+ */
+export function oneWord(words: readonly string[], wanted: Wanted): string {
+  requireWords(words, wanted);
+  const [word, ...more] = words;
+  if (!more.length) return word;
+  const { verb, what } = wanted;
+  throw new UserError(`Cannot ${verb} ${words.join(" and ")}: give ${what}; see --help`);
+}
+
+/**
+ * Refuses a word that is a key without its value.
+ *
+ * @throws {UserError} naming the key
+ */
+export function requireValues(words: readonly string[], keys: readonly string[]): void {
+  const key = words.find((word) => keys.includes(word));
+  if (key !== undefined) throw new UserError(`Cannot set ${key} to nothing: write ${key}=…`);
+}
+
+/**
+ * Refuses `key=value` words whose key a command does not take.
+ *
+ * @throws {UserError} naming the key, and the nearest one or all there are
+ */
+export function requireKeys(
+  command: string,
+  pairs: readonly string[],
+  keys: readonly string[],
+): void {
+  for (const pair of pairs) {
+    const key = pair.slice(0, pair.indexOf("="));
+    if (keys.includes(key)) continue;
+    const near = suggest(key, keys);
+    throw new UserError(
+      `Cannot set "${key}": ` +
+        (near ? `did you mean ${near}?` : `${command} takes ${keys.join(", ")}`),
+    );
+  }
 }

@@ -151,7 +151,10 @@ export const fields = {
     "whose attention a shared indexer learns: of its own layer, or of all its layers in the mean",
   ),
   indexerLr: number("indexer", 1e-3, "learning rate of the indexer", { min: Number.MIN_VALUE }),
-  indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective"),
+  indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective", {
+    min: Number.MIN_VALUE,
+  }),
+  indexerDetach: flag("indexer", true, "false: KL's gradient goes on into the backbone"),
   klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
   klTarget: choice(
     "indexer",
@@ -282,7 +285,11 @@ export function parseOverrides(overrides: readonly string[]): ConfigInput {
     const dot = key.indexOf(".");
     if (dot > 0) {
       const [name, stageKey] = [key.slice(0, dot), key.slice(dot + 1)];
-      const value = parseValue(key, stageField(name, stageKey), word.slice(at + 1));
+      const text = word.slice(at + 1);
+      // A key that no stage has is refused with the stages at hand: its stage may be unknown too.
+      const value = Object.hasOwn(stageFields, stageKey)
+        ? parseValue(key, stageField(name, stageKey), text)
+        : text;
       stages.push({ name, [stageKey]: value });
     } else {
       typed[key] = parseValue(key, fieldOf(key), word.slice(at + 1));

@@ -9,6 +9,11 @@ import type { Stage } from "./stages.ts";
 /** What the costs depend on of a {@linkcode Stage}. */
 export type StageCosts = Pick<Stage, "attention" | "trains" | "kl" | "indexTopk">;
 
+/** The stage that a run's costs are of: its last sparse one, or its last. */
+export function mainStage({ stages }: Pick<RunConfig, "stages">): Stage {
+  return stages.findLast(({ attention }) => attention === "sparse") ?? stages[stages.length - 1];
+}
+
 /** Whether attention goes to keys that were chosen by their index scores. */
 export function selectsByIndex({ selector }: RunConfig, { attention }: StageCosts): boolean {
   return attention === "sparse" && (selector === "learned" || selector === "block");
@@ -52,6 +57,11 @@ export function indexerLayers({ numHiddenLayers, indexShare }: RunConfig): numbe
 /** Layers whose attention teaches an indexer. */
 export function teacherLayers(config: RunConfig): number {
   return config.indexShareLoss === "served" ? config.numHiddenLayers : indexerLayers(config);
+}
+
+/** Whether the indexer's loss needs attention to all keys: for its keys, or for their target. */
+export function hasDenseTarget({ klTarget }: RunConfig, { kl }: StageCosts): boolean {
+  return kl === "dense" || kl === "selected" && klTarget === "renormalized";
 }
 
 /** Multiply-adds of one index score. */

@@ -7,6 +7,7 @@
 import type { RunConfig } from "./config.ts";
 import {
   coreContext,
+  hasDenseTarget,
   headWidths,
   indexerLayers,
   indexWidth,
@@ -21,6 +22,9 @@ import { modelParameters } from "./model/parameters.ts";
 import type { Stage } from "./stages.ts";
 
 export type { StageCosts };
+
+/** Bytes of a float32. */
+const FLOAT = 4;
 
 /** Numbers of parameters. */
 export interface ParameterCount {
@@ -100,6 +104,15 @@ export interface ForwardFlops {
   readonly total: number;
 }
 
+/** Parts of a forward pass as tables show them. */
+export const FLOP_PARTS = ["projections", "core", "indexer", "mlp", "head"] as const;
+
+/** {@linkcode FLOP_PARTS} of a forward pass: what the indexers do in one. */
+export function flopParts(flops: ForwardFlops): Record<typeof FLOP_PARTS[number], number> {
+  const { projections, core, indexerProjections, indexScores, mlp, head } = flops;
+  return { projections, core, indexer: indexerProjections + indexScores, mlp, head };
+}
+
 /**
  * Operations of a stage's forward pass for one token of a sequence of `seqLen`. Norms, activations,
  * softmax and top-k are not counted.
@@ -148,12 +161,13 @@ export function forwardFlopsPerToken(
  * Operations of a stage's training step for one token, by what the stage trains:
  *
  * - backbone: three times its forward pass; frozen, once.
- * - indexer, trained: its projections twice (no gradient goes on to their input), and
- *   `4 ctx H_I (d_I + 1)` for the gradient of its scores, over the keys of its loss.
- * - its teacher: attention scores once more, `2 ctx H (n + r)`, over the keys of its loss; and dense
- *   attention beside sparse attention, where the teacher or the selector needs it.
+ * - indexer, trained: its projections twice (no gradient goes on to their input, unless
+ *   `indexerDetach=false` and the backbone is trained too), and `4 ctx H_I (d_I + 1)` for the
+ *   gradient of its scores, over the keys of its loss.
+ * - its teacher, see {@linkcode teacherFlopsPerToken}; and for the selector `oracle` dense attention
+ *   beside sparse attention.
  *
- * What attention computes again in its backward pass is not counted.
+ * What is computed again is not counted: by attention in its backward pass, and with `recompute`.
  *
  * @param stage default: the last of the run
  */
@@ -162,24 +176,45 @@ export function trainingFlopsPerToken(
   stage: StageCosts = lastStage(config),
 ): number {
   const forward = forwardFlopsPerToken(config, stage);
-  const { qk, v } = headWidths(config);
-  const { numAttentionHeads: heads, numHiddenLayers: layers } = config;
-  const indexer = forward.indexerProjections + forward.indexScores;
+  const { indexer } = flopParts(forward);
   const backbone = forward.total - indexer;
-  let flops = indexer + (stage.trains === "indexer" ? 1 : 3) * backbone;
-  if (stage.kl !== "none") {
-    flops += 2 * lossContext(config, stage) * heads * qk * teacherLayers(config);
-    if (stage.trains !== "backbone") {
-      flops += forward.indexerProjections +
-        4 * lossContext(config, stage) * indexWidth(config) * teacherLayers(config);
-    }
+  let flops = indexer + (stage.trains === "indexer" ? 1 : 3) * backbone +
+    teacherFlopsPerToken(config, stage);
+  if (stage.kl !== "none" && stage.trains !== "backbone") {
+    const goesOn = !config.indexerDetach && stage.trains === "both";
+    flops += (goesOn ? 2 : 1) * forward.indexerProjections +
+      4 * lossContext(config, stage) * indexWidth(config) * teacherLayers(config);
   }
-  const isDenseToo = config.selector === "oracle" ||
-    stage.kl === "selected" && config.klTarget === "renormalized";
-  if (stage.attention === "sparse" && isDenseToo) {
-    flops += 2 * coreContext(config, { ...stage, attention: "dense" }) * heads * (qk + v) * layers;
+  // Layers share it with their teacher.
+  if (config.selector === "oracle" && !hasDenseTarget(config, stage)) {
+    flops += denseBeside(config, stage) * indexerLayers(config);
   }
   return flops;
+}
+
+/**
+ * Operations a token that a training step spends on the indexer's target: attention scores once
+ * more, `2 ctx H (n + r)`, over the keys of its loss; and dense attention beside sparse attention
+ * where the loss needs it.
+ *
+ * @param stage default: the last of the run
+ */
+export function teacherFlopsPerToken(
+  config: RunConfig,
+  stage: StageCosts = lastStage(config),
+): number {
+  if (stage.kl === "none") return 0;
+  const scores = 2 * lossContext(config, stage) * config.numAttentionHeads * headWidths(config).qk;
+  const dense = hasDenseTarget(config, stage) ? denseBeside(config, stage) : 0;
+  return (scores + dense) * teacherLayers(config);
+}
+
+/** Operations a token and layer of dense attention in a sparse stage; 0 in others, which have it. */
+function denseBeside(config: RunConfig, stage: StageCosts): number {
+  if (stage.attention !== "sparse") return 0;
+  const { qk, v } = headWidths(config);
+  const context = coreContext(config, { ...stage, attention: "dense" });
+  return 2 * context * config.numAttentionHeads * (qk + v);
 }
 
 /** What generating keeps of each token, and what it reads of the others. */
@@ -193,6 +228,8 @@ export interface CacheCost {
   readonly elements: number;
   /** Bytes a token, all layers, in float32. */
   readonly bytes: number;
+  /** Bytes read for the token at position `seqLen`, all layers, in float32. */
+  readonly readBytes: number;
   /**
    * Elements that a layer reads for the token at position `seqLen`: `S (d_c + r)` mla,
    * `S d_I + k (d_c + r)` DSA.
@@ -233,90 +270,12 @@ export function cachePerToken(
   const ranksAll = stage.attention === "sparse" && config.selector === "oracle";
   const keys = ranksAll ? seqLen : keysAtMost(config, stage);
   const readPerLayer = seqLen * indexKeys / config.numHiddenLayers + Math.min(keys, seqLen) * own;
-  return { elementsPerLayer, elements, bytes: 4 * elements, readPerLayer };
+  return {
+    ...{ elementsPerLayer, elements, readPerLayer },
+    bytes: FLOAT * elements,
+    readBytes: FLOAT * readPerLayer * config.numHiddenLayers,
+  };
 }
-
-/**
- * The costs of a configuration in a few lines; those of the model are of its last sparse stage, or
- * of its last stage if none is sparse.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { resolveConfig } from "./config.ts";
- * import { describeCosts } from "./costs.ts";
- *
- * const config = resolveConfig({ preset: "base", recipe: "dense" });
- * assert.match(describeCosts(config), /^parameters +92\.5 M/);
- * ```
- */
-export function describeCosts(config: RunConfig): string {
-  const { stages } = config;
-  const stage = stages.findLast(({ attention }) => attention === "sparse") ?? lastStage(config);
-  const { total, ...parts } = countParameters(config);
-  const flops = forwardFlopsPerToken(config, stage);
-  const tokens = config.batchSize * config.seqLen * config.accumulate;
-  const share = (part: number) => `${(100 * part / flops.total).toFixed(0)} %`;
-  const named = (value: number, name: string) => value ? [`${name} ${withUnit(value)}`] : [];
-  const index = flops.indexerProjections + flops.indexScores;
-  const steps = stages.map((stage) =>
-    (stages.length > 1 ? `${stage.name} ` : "") +
-    `${withUnit(trainingFlopsPerToken(config, stage) * tokens)}FLOP`
-  );
-  return [
-    `parameters  ${withUnit(total)} (` +
-    Object.entries(parts).flatMap(([name, value]) => named(value, name)).join(", ") + ")",
-    `forward     ${withUnit(flops.total)}FLOP a token (projections ${share(flops.projections)}, ` +
-    `core attention ${share(flops.core)}, ${index ? `indexer ${share(index)}, ` : ""}` +
-    `mlp ${share(flops.mlp)}, head ${share(flops.head)})`,
-    `training    ${steps.join(", ")} a step of ${tokens.toLocaleString("en-US")} tokens`,
-    ...describeCache(config, stage),
-    ...(selectsByIndex(config, stage) ? describeIndexer(config) : []),
-  ].join("\n");
-}
-
-function describeCache(config: RunConfig, stage: Stage): string[] {
-  const cache = cachePerToken(config, stage);
-  const { qk, v } = headWidths(config);
-  const uncompressed = config.numAttentionHeads * (qk + v);
-  const ratio = uncompressed / cache.elementsPerLayer;
-  const dense = cachePerToken(config, { ...stage, attention: "dense", indexTopk: config.seqLen });
-  const whole = selectsByIndex(config, stage)
-    ? `, dense attention ${dense.readPerLayer.toLocaleString("en-US")}`
-    : "";
-  const indexKey = cache.elementsPerLayer - dense.elementsPerLayer;
-  return [
-    `cache       ${cache.bytes.toLocaleString("en-US")} bytes a token: ` +
-    `${cache.elementsPerLayer} elements a layer` +
-    (indexKey ? ` (latent and rope key ${dense.elementsPerLayer}, index key ${indexKey})` : "") +
-    (ratio === 1 ? "" : `; keys and values of all heads would be ${uncompressed}, ` +
-      `${ratio.toFixed(1)} times as many`),
-    `decoding    reads ${cache.readPerLayer.toLocaleString("en-US")} elements a layer for token ` +
-    `${config.seqLen.toLocaleString("en-US")}${whole}`,
-  ];
-}
-
-function describeIndexer(config: RunConfig): string[] {
-  const { qk, v } = headWidths(config);
-  const [index, attention] = [2 * indexWidth(config), 2 * config.numAttentionHeads * (qk + v)];
-  const lines = [
-    "note        selecting does not shrink the stored cache, and the total cost stays quadratic in " +
-    `the length with a small constant: ${index} FLOP a pair of tokens, not ${attention}`,
-  ];
-  if (index > MOST_INDEX_SHARE * attention) {
-    lines.push(
-      `warning     index scores cost ${
-        (100 * index / attention).toPrecision(3)
-      } % of dense attention, ` +
-        `more than ${100 * MOST_INDEX_SHARE} %: an oversized indexer removes the benefit; ` +
-        "lower indexNHeads or indexHeadDim",
-    );
-  }
-  return lines;
-}
-
-/** What index scores may cost of dense attention for sparse attention to be worth it. */
-const MOST_INDEX_SHARE = 0.2;
 
 function lastStage({ stages }: RunConfig): Stage {
   return stages[stages.length - 1];
@@ -327,10 +286,4 @@ function indexerProjections(config: RunConfig): number {
   return modelParameters(config)
     .filter(({ name, shape }) => name.includes(".indexer.") && shape.length === 2)
     .reduce((sum, { rows, cols }) => sum + rows * cols, 0);
-}
-
-/** `13179648` as `13.2 M`; numbers below a thousand as they are. */
-function withUnit(value: number): string {
-  const power = Math.min(6, Math.floor(Math.log10(Math.max(value, 1)) / 3));
-  return power === 0 ? `${value}` : `${(value / 1000 ** power).toPrecision(3)} ${" kMGTPE"[power]}`;
 }

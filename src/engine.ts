@@ -64,9 +64,16 @@ export interface StepInputs {
 
 /** What a loss function makes. */
 export interface LossResult {
-  /** Scalars `[1, 1]` that are summed with their weights into the objective. */
+  /**
+   * Scalars `[1, 1]` that are summed with their weights into the objective, over the micro-batches
+   * of a step too.
+   */
   readonly losses: readonly { tensor: Tensor; weight: number }[];
-  /** Scalars or rows `[1, n]` to report, by name; those of micro-batches are summed. */
+  /**
+   * Scalars or rows `[1, n]` to report, by name. A step sums those of its micro-batches: right for
+   * shares of the whole step, such as a loss times `inverseCount`; a mean over the rows of each
+   * micro-batch, such as the indexer's KL, comes out as many times too large.
+   */
   readonly metrics: Readonly<Record<string, Tensor>>;
   /** `[N, vocabSize]`. */
   readonly logits: Tensor;

@@ -5,8 +5,9 @@
  */
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type ConfigInput, resolveConfig, type RunConfig } from "./config.ts";
+import { type ConfigInput, fields, resolveConfig, type RunConfig } from "./config.ts";
 import { UserError } from "./errors.ts";
+import { stageFields } from "./stages.ts";
 import { suggest } from "./suggest.ts";
 
 /** A value of an axis; `none` is null. */
@@ -77,11 +78,18 @@ export async function loadExperiment(name: string): Promise<Experiment> {
   if (!names.includes(name)) {
     const near = suggest(name, names);
     throw new UserError(
-      `Cannot find experiment "${name}": ${near ? `did you mean ${near}? ` : ""}` +
-        `There are ${names.join(", ")}`,
+      `Cannot find experiment "${name}": ` +
+        (isKey(name)
+          ? `it is a key, write ${name}=…`
+          : `${near ? `did you mean ${near}? ` : ""}There are ${names.join(", ")}`),
     );
   }
   return (await import(new URL(`${name}.ts`, folder).href)).experiment;
+}
+
+/** Whether a word is a key without its value, of the run or of a stage. */
+function isKey(word: string): boolean {
+  return Object.hasOwn(fields, word) || Object.hasOwn(stageFields, word.replace(/^\w+\./, ""));
 }
 
 async function loadFile(path: string): Promise<Experiment> {

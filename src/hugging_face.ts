@@ -27,8 +27,13 @@ const ownIndexerWords = [
   "indexKeyNorm",
   "indexRope",
   "selector",
+  "blockSize",
+  "blockPool",
+  "sinks",
   "indexShare",
 ] as const;
+/** How an indexer was taught: it computes the same without them. */
+const teachingWords = ["indexShareLoss", "indexerDetach", "klDirection", "klTarget"] as const;
 
 /** What a `config.json` of model type `latentk` says of its attention. */
 function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
@@ -97,7 +102,7 @@ export function toHuggingFace(
       ...common,
       ...snake(config, ownWords(config.attention)),
       ...indexer,
-      ...(hasIndexer ? snake(config, ownIndexerWords) : {}),
+      ...(hasIndexer ? snake(config, [...ownIndexerWords, ...teachingWords]) : {}),
     };
   }
   return {
@@ -169,7 +174,10 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
     config.recipe = "dense";
   }
   if (type === "latentk") {
-    const indexer = json.index_input === undefined ? [] : [...indexerWords, ...ownIndexerWords];
+    const taught = teachingWords.filter((key) => snakeCase(key) in json);
+    const indexer = json.index_input === undefined
+      ? []
+      : [...indexerWords, ...ownIndexerWords, ...taught];
     Object.assign(config, camel(json, [...ownWords(json.attention), ...indexer]));
   } else if (isMla) {
     refuseExperts(json);

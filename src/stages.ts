@@ -39,13 +39,21 @@ export type Stage = { name: string } & ValuesOf<typeof stageFields>;
 /** A stage as an experiment or the command line gives it: the rest follows from its name. */
 export type StageInput = { name: string } & Partial<Stage>;
 
-/** Named lists of stages; `dsa_twin` goes on densely beside the sparse stage, on the same tokens. */
+/**
+ * Named lists of stages; `dsa_twin` also goes on densely, on the tokens of the sparse stage, which
+ * comes last: its model is the run's.
+ */
 export const recipes = {
-  dense: ["dense"],
-  dsa: ["dense", "warmup", "sparse"],
-  dsa_twin: ["dense", "warmup", "sparse", "twin"],
-  sparse: ["sparse"],
-} as const;
+  dense: [{ name: "dense" }],
+  dsa: [{ name: "dense" }, { name: "warmup" }, { name: "sparse" }],
+  dsa_twin: [
+    { name: "dense" },
+    { name: "warmup" },
+    { name: "twin" },
+    { name: "sparse", from: "warmup" },
+  ],
+  sparse: [{ name: "sparse" }],
+} as const satisfies Record<string, readonly StageInput[]>;
 
 /** Values of a stage that follow from its name and the run's own keys. */
 function template(name: string, config: RunConfig): Partial<Stage> {
@@ -97,7 +105,7 @@ export function resolveStages(
   given: readonly StageInput[] | null,
   typed: readonly StageInput[],
 ): Stage[] {
-  const inputs: readonly StageInput[] = given ?? recipes[config.recipe].map((name) => ({ name }));
+  const inputs: readonly StageInput[] = given ?? recipes[config.recipe];
   const names = inputs.map(({ name }) => name);
   for (const { name, ...keys } of typed) {
     if (names.includes(name)) continue;
@@ -150,8 +158,7 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   if (stage.schedule === "wsd" && warmupSteps + stage.decaySteps > steps) {
     fail("decaySteps", `with ${name}.warmupSteps=${warmupSteps} more than ${name}.steps=${steps}`);
   }
-  const indexed = attention === "sparse" || kl !== "none";
-  if (indexed && config.attention !== "mla") {
+  if (isIndexed(stage) && config.attention !== "mla") {
     fail(attention === "sparse" ? "attention" : "kl", `only attention=mla has an indexer`);
   }
   if (trains !== "backbone" && kl === "none") {
@@ -162,9 +169,14 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   }
 }
 
+/** Whether a stage needs the indexer's weights. */
+export function isIndexed({ attention, kl }: Pick<Stage, "attention" | "kl">): boolean {
+  return attention === "sparse" || kl !== "none";
+}
+
 /** Whether any stage needs the indexer's weights. */
 export function usesIndexer(config: Pick<RunConfig, "stages">): boolean {
-  return config.stages.some(({ attention, kl }) => attention === "sparse" || kl !== "none");
+  return config.stages.some(isIndexed);
 }
 
 /** Where a stage lies in the run. */
@@ -177,9 +189,12 @@ export interface StageSpan {
   readonly start: number;
   /** Steps of the run after its last. */
   readonly end: number;
+  /** The stage at whose end it starts; null for the first. */
+  readonly before: StageSpan | null;
   /**
-   * Index of its first batch of training data: that of its first step, or, for a twin, that of the
-   * stage it is compared with (the one after `from` that trains the backbone too).
+   * Index of the training batch of its first step: as many as the backbone has been trained on.
+   * Whatever lies between, the same update of the backbone sees the same tokens: after warm-ups of
+   * any length, which read ahead, and in a twin.
    */
   readonly firstBatch: number;
 }
@@ -189,13 +204,19 @@ export function stageSpans(stages: readonly Stage[]): StageSpan[] {
   const spans: StageSpan[] = [];
   let start = 0;
   stages.forEach((stage, index) => {
-    const since = stages.findIndex(({ name }) => name === stage.from);
-    const rival = spans.find(({ index: i, stage: other }) =>
-      stage.from !== null && i > since && other.trains !== "indexer"
-    );
     const end = start + stage.steps;
-    spans.push({ stage, index, start, end, firstBatch: rival?.firstBatch ?? start });
+    const named = spans.find((span) => span.stage.name === stage.from);
+    const before = named ?? spans[index - 1] ?? null;
+    const updates = before?.stage.trains === "indexer" ? 0 : before?.stage.steps ?? 0;
+    const firstBatch = (before?.firstBatch ?? 0) + updates;
+    spans.push({ stage, index, start, end, before, firstBatch });
     start = end;
   });
   return spans;
+}
+
+/** The stage in which step `step` of a run is the last one done; its last stage for later steps. */
+export function stageAt(stages: readonly Stage[], step: number): Stage {
+  const span = stageSpans(stages).find(({ end }) => step <= end);
+  return span?.stage ?? stages[stages.length - 1];
 }

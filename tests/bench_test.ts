@@ -66,7 +66,9 @@ Deno.test("mistakes are told in one line", async () => {
       [["kernel"], 'Cannot run suite "kernel": did you mean kernels?'],
       [["step", "steps=0"], "Cannot set steps=0: expected a whole number from 1"],
       [["step", "preset=nano", "stages=twin"], "Cannot time stages=twin: recipe=dsa has dense"],
-      [["kernels", "seqLen=64"], "Cannot set seqLen=64: the shapes of suite kernels are fixed"],
+      [["kernels", "seqLen=64"], "Cannot set seqLen=64 with kernels: the keys are device"],
+      [["peer", "preset=tiny"], "Cannot set preset=tiny with peer: the keys are device, steps"],
+      [["peer", "kernels", "runs=2"], "Cannot set runs=2 with peer and kernels: the keys are"],
     ] as const
   ) {
     const { code, err } = await bench(...args);

@@ -9,9 +9,9 @@ import { readSafetensors } from "../src/safetensors.ts";
 import {
   checkpointAt,
   checkpointView,
+  keepLatestCheckpoint,
   latestCheckpoint,
   loadCheckpoint,
-  resumeConfig,
   saveCheckpoint,
   type Snapshot,
 } from "../src/train/checkpoint.ts";
@@ -88,15 +88,16 @@ Deno.test("a checkpoint gives back what was saved, bit for bit", () =>
 
 Deno.test("a checkpoint has the attention of the stage it was saved in", () =>
   withRun(async (run) => {
-    // dense ends at 100, warmup at 120, sparse at 140, its dense twin at 160.
+    // dense ends at 100, warmup at 120, the dense twin at 140, sparse at 160.
     const cases: [number, string, number][] = [
       [0, "dense", 64],
       [100, "dense", 64],
       [120, "dense", 64],
-      [121, "learned", 9],
-      [140, "learned", 9],
-      [160, "dense", 64],
-      [9999, "dense", 64],
+      [121, "dense", 64],
+      [140, "dense", 64],
+      [141, "learned", 9],
+      [160, "learned", 9],
+      [9999, "learned", 9],
     ];
     for (const [step, selector, indexTopk] of cases) {
       const path = await saveCheckpoint(run, snapshotOf(step));
@@ -109,11 +110,36 @@ Deno.test("a checkpoint has the attention of the stage it was saved in", () =>
 
 Deno.test("a checkpoint that a later stage starts from is kept", () =>
   withRun(async (run) => {
-    for (const step of [50, 100, 110, 120, 140]) {
+    for (const step of [50, 100, 110, 120, 130, 140]) {
       await saveCheckpoint(run, snapshotOf(step, { keepCheckpoints: 1 }));
     }
-    assert.deepEqual(names(join(run, "checkpoints")), ["step_000100", "step_000140"]);
+    // The twin starts at 100, the sparse stage at 120.
+    assert.deepEqual(names(join(run, "checkpoints")), [
+      "step_000100",
+      "step_000120",
+      "step_000140",
+    ]);
     assert.equal((await loadCheckpoint(checkpointAt(run, 100))).step, 100);
+  }));
+
+Deno.test("the end of the last stage with an indexer is kept, whatever comes after it", () =>
+  withRun(async (run) => {
+    const { stages } = resolveConfig({
+      stages: [
+        ...[{ name: "dense", steps: 30 }, { name: "warmup", steps: 10 }],
+        ...[{ name: "sparse", steps: 20 }, { name: "twin", steps: 20 }],
+      ],
+      warmupSteps: 0,
+    });
+    for (const step of [30, 40, 50, 60, 70, 80]) {
+      await saveCheckpoint(run, snapshotOf(step, { keepCheckpoints: 1, stages }));
+    }
+    const kept = names(join(run, "checkpoints"));
+    assert.deepEqual(kept, ["step_000030", "step_000060", "step_000080"]);
+    await keepLatestCheckpoint(run, { ...config, stages });
+    assert.deepEqual(names(join(run, "checkpoints")), ["step_000060", "step_000080"]);
+    const view = checkpointView(await loadCheckpoint(checkpointAt(run, 60)));
+    assert.equal(view.selector, "learned");
   }));
 
 Deno.test("the newest checkpoints are kept, the others removed", () =>
@@ -166,6 +192,8 @@ Deno.test("runs without a checkpoint are told so", () =>
     await refused(latestCheckpoint(`${run}_none`), /there is no such folder/);
     await refused(loadCheckpoint(join(run, "checkpoints", "step_000001")), /no such folder/);
     await refused(loadCheckpoint(run), /state\.json is missing/);
+    const path = await saveCheckpoint(run, snapshotOf(5));
+    await refused(latestCheckpoint(path), new RegExp(`it is a checkpoint; give its run, ${run}$`));
   }));
 
 Deno.test("damaged and foreign checkpoints are refused by name", () =>
@@ -182,7 +210,7 @@ Deno.test("damaged and foreign checkpoints are refused by name", () =>
       ["state.json", edit("format", "other"), /no checkpoint of latentk/],
       ["state.json", edit("version", 99), /version is 99/],
       ["state.json", edit("step", "5"), /state\.json is damaged/],
-      ["state.json", edit("config", { ...config, stepz: 5 }), /"stepz"/],
+      ["state.json", edit("config", { ...config, stepz: 5 }), /state\.json: .*"stepz"/],
       ["state.json", edit("config", { ...config, kvLoraRank: 7 }), /kv_.* is F32 .*needs F32/],
       [
         "state.json",
@@ -204,50 +232,6 @@ Deno.test("damaged and foreign checkpoints are refused by name", () =>
     }
     await loadCheckpoint(path);
   }));
-
-Deno.test("a resumed run may be longer, but not another model", () => {
-  const saved = resolveConfig({ ...config, name: "x_001" });
-  const typed = [
-    "resume=runs/x_001",
-    "twin.steps=900",
-    "logEvery=1",
-    "device=cpu",
-    "hiddenSize=16",
-  ];
-  const [dense, warmup, sparse, twin] = saved.stages;
-  assert.deepEqual(resumeConfig(saved, typed), {
-    ...saved,
-    resume: "runs/x_001",
-    stages: [dense, warmup, sparse, { ...twin, steps: 900 }],
-    logEvery: 1,
-    device: "cpu",
-  });
-  const alone = resolveConfig({ recipe: "dense", steps: 100 });
-  assert.equal(resumeConfig(alone, ["steps=900"]).stages[0].steps, 900);
-  const cases: [string, RegExp][] = [
-    ["hiddenSize=32", /hiddenSize=32.*hiddenSize=16; leave it out, or start a new run/],
-    ["clip=none", /clip=none.*clip=1/],
-    ["qLoraRank=none", /qLoraRank=none.*qLoraRank=48/],
-    ["attention=gqa", /attention=gqa.*attention=mla/],
-    ["recipe=dense", /recipe=dense.*recipe=dsa_twin/],
-    ["data=sotu", /data=sotu.*data=moby_dick/],
-    ["lr=1", /lr=1:.*lr=0\.004/],
-    ["seed=1", /seed=1/],
-    ["preset=small", /preset=small/],
-    ["name=y", /name=y.*name=x_001/],
-    ["needleDepths=0.5", /needleDepths=0\.5.*none/],
-    ["steps=900", /other stages: .*\(twin\.steps=…\)/],
-    ["warmup.steps=900", /other stages/],
-    ["twin.lr=1", /other stages/],
-  ];
-  for (const [word, expected] of cases) {
-    assert.throws(() => resumeConfig(saved, [word]), (error) => {
-      assert(error instanceof UserError);
-      assert.match(error.message, expected);
-      return true;
-    });
-  }
-});
 
 /** A run that logs a row a step and saves every third step, as fast as it can, for ever. */
 const endlessRun = (run: string) => `

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { resolveConfig, type RunConfig } from "../src/config.ts";
+import { computedCosts } from "../src/ablate/run_costs.ts";
+import { describeCosts } from "../src/cost_description.ts";
 import {
   cachePerToken,
   countParameters,
-  describeCosts,
   forwardFlopsPerToken,
+  teacherFlopsPerToken,
   trainingFlopsPerToken,
 } from "../src/costs.ts";
 
@@ -53,7 +55,9 @@ Deno.test("the parts add up", () => {
       }
       const last = config.stages[config.stages.length - 1];
       assert.deepEqual(forwardFlopsPerToken(config), forwardFlopsPerToken(config, last));
-      assert.equal(trainingFlopsPerToken(config), 3 * forwardFlopsPerToken(config).total);
+      const [first] = config.stages;
+      const forward = forwardFlopsPerToken(config, first).total;
+      assert.equal(trainingFlopsPerToken(config, first), 3 * forward);
     }
   }
 });
@@ -90,8 +94,9 @@ Deno.test("an indexer's work, stage by stage", () => {
   const label = `seed ${seed}`;
   const products = 3 * (24 * heads * width + 64 * width + 64 * heads);
   assert.equal(countParameters(config).indexer, products + 3 * 2 * width, label);
-  const [dense, warmup, sparse, twin] = config.stages.map((stage) =>
-    forwardFlopsPerToken(config, stage)
+  const stage = (name: string) => config.stages.find((one) => one.name === name)!;
+  const [dense, warmup, sparse, twin] = ["dense", "warmup", "sparse", "twin"].map((name) =>
+    forwardFlopsPerToken(config, stage(name))
   );
   assert.deepEqual(twin, dense);
   assert.deepEqual([dense.indexerProjections, dense.indexScores], [0, 0]);
@@ -104,32 +109,49 @@ Deno.test("an indexer's work, stage by stage", () => {
   const core = (most: number) => 3 * 2 * pairs(seqLen, most) * 5 / seqLen;
   nearly(sparse.core, core(topk) * (6 + rope + 7), label);
 
-  const training = config.stages.map((stage) => trainingFlopsPerToken(config, stage));
+  const training = (name: string) => trainingFlopsPerToken(config, stage(name));
   // Frozen backbone forward only; no gradient for the indexer's inputs; the teacher's scores.
   const whole = dense.total + 4 * products + 3 * scores + core(Infinity) * (6 + rope);
-  nearly(training[1], whole, label);
+  nearly(training("warmup"), whole, label);
   const backbone = dense.total - dense.core + sparse.core;
   const selected = 2 * 3 * 2 * pairs(seqLen, topk) * heads * (width + 1) / seqLen;
   const sum = 3 * backbone + 4 * products + scores + selected + core(topk) * (6 + rope);
-  nearly(training[2], sum, label);
-  assert.equal(training[3], training[0]);
+  nearly(training("sparse"), sum, label);
+  assert.equal(training("twin"), training("dense"));
 
   // The dense teacher and the oracle need dense attention besides.
   const denseCore = core(Infinity) * (6 + rope + 7);
-  const last = { ...config.stages[2] };
-  nearly(
-    trainingFlopsPerToken({ ...config, klTarget: "renormalized" }, last),
-    sum + denseCore,
-    label,
-  );
+  const last = stage("sparse");
+  const renormalized = { ...config, klTarget: "renormalized" } as const;
+  nearly(trainingFlopsPerToken(renormalized, last), sum + denseCore, label);
+  nearly(teacherFlopsPerToken(renormalized, last), core(topk) * (6 + rope) + denseCore, label);
+  // So does a loss over all keys, whose target and gradient are over more of them.
+  const allKeys = { ...last, kl: "dense" } as const;
+  const teacher = core(Infinity) * (6 + rope) + denseCore;
+  const more = teacher - core(topk) * (6 + rope) + 2 * scores - selected;
+  for (const own of [config, renormalized]) {
+    nearly(teacherFlopsPerToken(own, allKeys), teacher, label);
+    nearly(trainingFlopsPerToken(own, allKeys), sum + more, label);
+  }
+  const costs = computedCosts({ ...config, stages: [allKeys] });
+  nearly(costs["flopsPerToken/teacher"], teacher, label);
+  nearly(costs["flopsPerToken/training"], sum + more, label);
+  // A KL that reaches the backbone has the gradient of the indexer's inputs, too.
+  const attached = { ...config, indexerDetach: false };
+  nearly(trainingFlopsPerToken(attached, last), sum + 2 * products, label);
+  nearly(trainingFlopsPerToken(attached, stage("warmup")), whole, label);
   // One indexer for all three layers, taught by its own or by all.
   const served = { ...config, indexShare: 3, indexShareLoss: "served" } as const;
   const one = sum - (4 * products + scores + selected + core(topk) * (6 + rope)) * 2 / 3;
   nearly(trainingFlopsPerToken({ ...served, indexShareLoss: "own" }, last), one, label);
   const taught = one + (selected + core(topk) * (6 + rope)) * 2 / 3;
   nearly(trainingFlopsPerToken(served, last), taught, label);
-  const oracle = trainingFlopsPerToken({ ...config, selector: "oracle" }, last);
-  nearly(oracle, sum + denseCore - scores + selected / 2, label);
+  const chosen = { ...config, selector: "oracle" } as const;
+  const oracle = sum + denseCore - scores + selected / 2;
+  nearly(trainingFlopsPerToken(chosen, last), oracle, label);
+  nearly(teacherFlopsPerToken(chosen, last), core(topk) * (6 + rope), label);
+  // One dense attention is enough for both.
+  nearly(trainingFlopsPerToken(chosen, allKeys), sum + more, label);
 });
 
 Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more", () => {
@@ -137,14 +159,14 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   assert.equal(cache("attention=mha", "headDim=6").elementsPerLayer, 2 * 4 * 6);
   assert.equal(cache("attention=gqa", "headDim=6", "numKeyValueHeads=2").elementsPerLayer, 24);
   const sizes = ["kvLoraRank=20", "qkRopeHeadDim=6", "numHiddenLayers=5", "seqLen=50"];
-  const mla = { elementsPerLayer: 26, elements: 130, bytes: 520, readPerLayer: 50 * 26 };
+  const reads = (readPerLayer: number) => ({ readPerLayer, readBytes: 4 * 5 * readPerLayer });
+  const mla = { elementsPerLayer: 26, elements: 130, bytes: 520, ...reads(50 * 26) };
   assert.deepEqual(cache(...sizes, "recipe=dense"), mla);
-  assert.deepEqual(cache(...sizes, "recipe=dsa_twin"), mla);
   const dsa = [...sizes, "recipe=dsa", "indexHeadDim=10", "indexTopk=7"];
   const elements = { elementsPerLayer: 36, elements: 180, bytes: 720 };
-  assert.deepEqual(cache(...dsa), { ...elements, readPerLayer: 50 * 10 + 7 * 26 });
+  assert.deepEqual(cache(...dsa), { ...elements, ...reads(50 * 10 + 7 * 26) });
   assert.equal(cache(...dsa, "indexTopk=70").readPerLayer, 50 * 36);
-  assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, readPerLayer: 7 * 26 });
+  assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, ...reads(7 * 26) });
   assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
   assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);
   assert.equal(cache("attention=mosa", "headDim=6", "indexTopk=9").readPerLayer, 9 * 48);
@@ -167,16 +189,21 @@ Deno.test("costs are described in a few lines", () => {
   assert.doesNotMatch(describe({ attention: "mha" }), /times as many/);
   assert.throws(() => describe({ tokenizer: "char" }), RangeError);
 
-  // Of the sparse stage, though the twin comes last.
   for (const recipe of ["dsa", "dsa_twin"] as const) {
     const dsa = describe({ preset: "tiny", recipe });
     assert.equal(dsa.split("\n").length, 7);
-    assert.match(dsa, /dense \S+ GFLOP, warmup \S+ GFLOP, sparse \S+ GFLOP/);
+    assert.match(dsa, /dense \S+ GFLOP, warmup \S+ GFLOP, (twin \S+ GFLOP, )?sparse \S+ GFLOP/);
     assert.match(dsa, /112 elements a layer \(latent and rope key 80, index key 32\)/);
     assert.match(dsa, /reads 13,312 elements.*dense attention 20,480/);
     assert.match(dsa, /not shrink the stored cache.*quadratic.*264 FLOP a pair of tokens, not 640/);
   }
+  // Of the sparse stage, though another one comes last.
+  const stages = [{ name: "sparse" }, { name: "dense" }];
+  assert.match(describe({ preset: "tiny", stages } as Partial<RunConfig>), /index key 32/);
   assert.doesNotMatch(describe({ selector: "recency" }), /quadratic|oversized/);
+  // Two of three layers have an index key.
+  const shared = describe({ preset: "tiny", numHiddenLayers: 3, indexShare: 2 });
+  assert.match(shared, /101\.3 elements a layer \(latent and rope key 80, index key 21\.3\)/);
 });
 
 Deno.test("an oversized indexer is warned of from a fifth of dense attention on", () => {

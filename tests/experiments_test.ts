@@ -102,6 +102,36 @@ Deno.test("runs of the grid share all but their sparse stage, and its tokens are
   }
 });
 
+Deno.test("warm-ups of any length are followed by the same tokens, and the sparse model is the last", async () => {
+  const { runs, trunks } = await planned("warmup_length", REAL_SIZE);
+  for (const { variant, config } of runs) {
+    const spans = stageSpans(config.stages);
+    const last = spans.at(-1)!;
+    assert.equal(last.stage.name, "sparse", variant);
+    const twin = spans.find(({ stage }) => stage.name === "twin");
+    const tokens = [last, ...(twin ? [twin] : [])].map(({ firstBatch, stage: { steps } }) => [
+      firstBatch,
+      firstBatch + steps,
+    ]);
+    const want = variant === "scratch" ? [[0, 1800]] : [[1500, 1800], [1500, 1800]];
+    assert.deepEqual(tokens, want, variant);
+  }
+  // Dense stage and twin are trained once a seed.
+  const twins = trunks.filter((trunk) => trunk?.name.startsWith("twin"));
+  assert.equal(twins.length, 12);
+  assert.equal(new Set(twins).size, 3);
+});
+
+Deno.test("dense baselines end on the tokens of the sparse stage", async () => {
+  for (const name of ["baselines", "selector"]) {
+    const { runs } = await planned(name, REAL_SIZE);
+    for (const { variant, config } of runs) {
+      const { firstBatch, stage } = stageSpans(config.stages).at(-1)!;
+      assert.deepEqual([firstBatch, stage.steps], [1500, 300], `${name} ${variant}`);
+    }
+  }
+});
+
 Deno.test("baselines are of equal parameters, and where they say so of equal cache", async () => {
   const { runs } = await planned("baselines", REAL_SIZE);
   const mla = runs.find(({ variant }) => variant === "mla")!.config;

@@ -14,6 +14,7 @@ const PACKAGES = "python3-nbclient jupyter-client jupyter-nbconvert";
 
 interface Cell {
   readonly cell_type: string;
+  readonly source: readonly string[] | string;
   readonly execution_count: number | null;
   readonly outputs: readonly { output_type: string; data?: Record<string, unknown> }[];
 }
@@ -107,6 +108,9 @@ Deno.test("notebooks run from top to bottom on the Deno kernel", async (t) => {
         assert.equal(code, 0, text);
         const cells = await readCells(path);
         assert(cells.every(({ execution_count }) => execution_count !== null), text);
+        const source = cells.flatMap(({ source }) => source).join("");
+        const modules = [...source.matchAll(/(?:from|import) ?\(?"([.\w@:/-]+)"/g)];
+        assert.deepEqual(modules.map(([, name]) => name), ["../mod.ts"], "what programs import");
         const types = (all: readonly Cell[]) =>
           all.map(({ outputs }) => outputs.flatMap(({ data }) => Object.keys(data ?? {})));
         assert(types(cells).flat().includes("image/svg+xml"), "it draws no figure");

@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { formatDuration, formatProgress, Progress } from "../src/train/progress.ts";
 
-const update = { step: 120, loss: 3.4121, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51_234.4 };
+const update = {
+  step: 120,
+  label: "loss",
+  loss: 3.4121,
+  lr: 3e-4,
+  stepMs: 41.2,
+  tokensPerSecond: 51_234.4,
+} as const;
 
 function record(terminal: boolean, body: (progress: Progress) => void): string {
   let text = "";
@@ -24,6 +31,7 @@ Deno.test("a progress line says step, loss, rate, time, speed and what is left",
   );
   assert.match(formatProgress(2_000_000, update), /^step 0000120\/2000000 \(0\.0%\)/);
   assert.match(formatProgress(120, update), /\(100\.0%\).*eta 0s$/);
+  assert.match(formatProgress(200, { ...update, label: "kl" }), /\| kl 3\.412 \|/);
 });
 
 Deno.test("durations", () => {

@@ -26,7 +26,7 @@ Deno.test("dense, warm-up and sparse training on recall: the learned selection i
   assert.equal(code, 0, new TextDecoder().decode(stderr));
   const rows = readMetrics(join(cwd, "runs/recall/metrics.jsonl")) as Record<string, number>[];
   const at = (step: number) => rows.find((row) => row.step === step)!;
-  const [before, warm, sparse, twin] = [at(351), at(600), at(660), at(720)];
+  const [before, warm, twin, sparse] = [at(351), at(600), at(660), at(720)];
   assert(twin["val/accuracy"] > 0.95, `dense accuracy ${twin["val/accuracy"]}`);
   // The warm-up takes the indexer most of the way from where it started to the oracle.
   const share = (row: Record<string, number>) =>

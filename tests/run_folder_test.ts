@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { resolveConfig } from "../src/config.ts";
 import { UserError } from "../src/errors.ts";
 import { describeEnvironment } from "../src/train/environment.ts";
-import { markLogs, readMetrics, readSummary, RunFolder } from "../src/train/run_folder.ts";
+import { markLogs } from "../src/train/log_mark.ts";
+import { readMetrics, readSummary, RunFolder } from "../src/train/run_folder.ts";
 
 const config = resolveConfig({});
 

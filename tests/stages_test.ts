@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { type ConfigInput, resolveConfig } from "../src/config.ts";
 import { UserError } from "../src/errors.ts";
-import { recipes, type StageInput, stageSpans, usesIndexer } from "../src/stages.ts";
-import { predecessor, stepHyper, trainedGroups } from "../src/train/hyper.ts";
+import { recipes, stageAt, type StageInput, stageSpans, usesIndexer } from "../src/stages.ts";
+import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
 /** A fresh whole number in [low, low + 100). */
@@ -19,30 +19,29 @@ function spansOf(words: string) {
   const config = resolveConfig({}, words.split(" "));
   const spans = stageSpans(config.stages);
   const byName = Object.fromEntries(spans.map((span) => [span.stage.name, span]));
-  const hyper = (name: string, step: number) =>
-    stepHyper(config, spans, { span: byName[name], step });
+  const hyper = (name: string, step: number) => stepHyper(config, byName[name], step);
   return { config, spans, byName, hyper };
 }
 
 Deno.test("each recipe has its stages, trained as the report says", () => {
-  for (const [recipe, names] of Object.entries(recipes)) {
+  for (const [recipe, inputs] of Object.entries(recipes)) {
     const stages = stagesOf(`recipe=${recipe}`);
-    assert.deepEqual(stages.map(({ name }) => name), names);
+    assert.deepEqual(stages.map(({ name }) => name), inputs.map(({ name }) => name));
     assert.equal(usesIndexer({ stages }), recipe !== "dense");
   }
   const steps = fresh(100, 0);
-  const [dense, warmup, sparse, twin] = stagesOf(
-    `recipe=dsa_twin steps=${steps} lr=0.01 minLr=0.2`,
+  const stages = stagesOf(`recipe=dsa_twin steps=${steps} lr=0.01 minLr=0.2`);
+  const how = stages.map(({ attention, trains, kl, from }) =>
+    `${attention} ${trains} ${kl} ${from}`
   );
-  const how = [dense, warmup, sparse, twin].map(({ attention, trains, kl }) =>
-    `${attention} ${trains} ${kl}`
-  );
+  // The last one makes the model that evaluations and samples are of.
   assert.deepEqual(how, [
-    "dense backbone none",
-    "dense indexer dense",
-    "sparse both selected",
-    "dense backbone none",
+    "dense backbone none null",
+    "dense indexer dense null",
+    "dense backbone none dense",
+    "sparse both selected warmup",
   ]);
+  const [dense, , twin, sparse] = stages;
   assert.deepEqual([dense.steps, sparse.steps], [steps, Math.round(steps / 5)], `seed ${seed}`);
   assert.equal(twin.steps, sparse.steps);
   // The low rate that the dense stage ended with, for the sparse stage and its rival alike.
@@ -88,6 +87,7 @@ Deno.test("what cannot be is refused by its key, with a way out", () => {
     ["recipe=dense warmup.steps=3", /no stage "warmup".*this run has dense/],
     ["warmup.stepz=3", /warmup\.stepz: did you mean warmup\.steps\?/],
     ["warmup.qqqqqq=3", /warmup\.qqqqqq: a stage has steps, attention/],
+    ["xyzzy.qqqqqq=3", /xyzzy\.qqqqqq: there is no stage "xyzzy"; this run has dense/],
     ["warmup.steps=0", /warmup\.steps=0: expected a whole number from 1/],
     ["sparse.trains=bth", /sparse\.trains=bth.*did you mean both\?/],
     ["warmup.minLr=2", /warmup\.minLr=2.*to 1/],
@@ -112,9 +112,9 @@ Deno.test("what cannot be is refused by its key, with a way out", () => {
   }
 });
 
-Deno.test("stages follow each other, and the twin sees the sparse stage's tokens", () => {
-  const [dense, warmup, sparse, twin] = [fresh(10, 0), fresh(10, 1), fresh(10, 2), fresh(10, 3)];
-  const { spans, byName } = spansOf(
+Deno.test("stages follow each other or the one that they name", () => {
+  const [dense, warmup, twin, sparse] = [fresh(10, 0), fresh(10, 1), fresh(10, 2), fresh(10, 3)];
+  const { config, spans } = spansOf(
     `recipe=dsa_twin dense.steps=${dense} dense.warmupSteps=1 warmup.steps=${warmup} ` +
       `sparse.steps=${sparse} twin.steps=${twin}`,
   );
@@ -123,16 +123,61 @@ Deno.test("stages follow each other, and the twin sees the sparse stage's tokens
     [
       [0, 0, dense],
       [1, dense, dense + warmup],
-      [2, dense + warmup, dense + warmup + sparse],
-      [3, dense + warmup + sparse, dense + warmup + sparse + twin],
+      [2, dense + warmup, dense + warmup + twin],
+      [3, dense + warmup + twin, dense + warmup + twin + sparse],
     ],
     `seed ${seed}`,
   );
-  const first = spans.map(({ firstBatch }) => firstBatch);
-  assert.deepEqual(first, [0, dense, dense + warmup, dense + warmup], `seed ${seed}`);
-  const before = spans.map((span) => predecessor(spans, span)?.stage.name ?? null);
-  assert.deepEqual(before, [null, "dense", "warmup", "dense"]);
-  assert.equal(byName.twin.stage.from, "dense");
+  const before = spans.map(({ before }) => before?.stage.name ?? null);
+  assert.deepEqual(before, [null, "dense", "dense", "warmup"]);
+  const steps = [0, dense, dense + 1, dense + warmup, dense + warmup + 1, 9999];
+  const names = steps.map((step) => stageAt(config.stages, step).name);
+  assert.deepEqual(names, ["dense", "dense", "warmup", "warmup", "twin", "sparse"]);
+});
+
+Deno.test("the same update of the backbone sees the same batch, whatever lies between", () => {
+  const [dense, long, short] = [fresh(10, 0), fresh(150, 1), fresh(10, 2)];
+  /** The training batch of each update of the backbone on the way to the end of a stage. */
+  const batchesTo = (stages: StageInput[], name: string): number[] => {
+    const config = resolveConfig({
+      warmupSteps: 0,
+      stages: [{ name: "dense", steps: dense }, ...stages],
+    });
+    const spans = stageSpans(config.stages);
+    const batches: number[] = [];
+    let span = spans.find(({ stage }) => stage.name === name) ?? null;
+    for (; span; span = span.before) {
+      const { stage: { steps, trains }, firstBatch } = span;
+      if (trains === "indexer") continue;
+      batches.unshift(...Array.from({ length: steps }, (_, i) => firstBatch + i));
+    }
+    return batches;
+  };
+  const warmup = (steps: number) => ({ name: "warmup", steps });
+  const steps = fresh(10, 3);
+  const [sparse, twin] = [{ name: "sparse", steps }, { name: "twin", steps }];
+  const cases: [StageInput[], string][] = [
+    [[warmup(short), sparse], "sparse"],
+    [[warmup(long), sparse], "sparse"],
+    [[sparse], "sparse"],
+    // Beside each other, in either order; a dense baseline has nothing else.
+    [[warmup(long), twin, { ...sparse, from: "warmup" }], "sparse"],
+    [[warmup(long), twin, { ...sparse, from: "warmup" }], "twin"],
+    [[warmup(short), sparse, twin], "twin"],
+    [[twin, { ...warmup(short), from: "dense" }, sparse], "sparse"],
+    [[twin], "twin"],
+  ];
+  // Each batch once, in order, none left out.
+  const want = Array.from({ length: dense + steps }, (_, i) => i);
+  for (const [stages, name] of cases) {
+    assert.deepEqual(batchesTo(stages, name), want, `${JSON.stringify(stages)}, seed ${seed}`);
+  }
+  // A stage that goes on after another has what comes next.
+  const on = [twin, { ...sparse, from: "twin" }];
+  assert.deepEqual(batchesTo(on, "sparse").at(-1), dense + 2 * steps - 1, `seed ${seed}`);
+  // A warm-up reads ahead, where it starts.
+  const { byName } = spansOf(`recipe=dsa dense.steps=${dense} dense.warmupSteps=0`);
+  assert.equal(byName.warmup.firstBatch, dense);
 });
 
 Deno.test("a stage updates the groups that it trains, each at its own rate", () => {

@@ -1,16 +1,20 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { resolveConfig } from "../src/config.ts";
 import { PAIR, trainBpe } from "../src/data/bpe_training.ts";
 import { wordPattern } from "../src/data/byte_level.ts";
 import {
   createTokenizer,
   loadTokenizer,
   type Tokenizer,
-  TOKENIZER_CONFIG,
   type TokenizerKind,
 } from "../src/data/tokenizer.ts";
 import { UserError } from "../src/errors.ts";
+import { initialParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";
+import { saveCheckpoint } from "../src/train/checkpoint.ts";
+import { RunFolder } from "../src/train/run_folder.ts";
 
 const kinds: TokenizerKind[] = ["byte", "char", "bpe"];
 const excerpt = Deno.readTextFileSync(new URL("fixtures/moby_excerpt.txt", import.meta.url));
@@ -31,6 +35,23 @@ function randomText(rng: Rng, length: number): string {
   return Array.from({ length }, () => signs[rng.below(signs.length)]).join("");
 }
 
+/** A tokenizer's files in a checkpoint, as a library reads them. */
+async function savedFiles(tokenizer: Tokenizer): Promise<[json: object, config: object]> {
+  const root = await Deno.makeTempDir();
+  try {
+    const config = resolveConfig({ numHiddenLayers: 1, vocabSize: tokenizer.vocabSize });
+    const run = RunFolder.create(config, { experiment: "tokenizer", root });
+    const parameters = initialParameters(config);
+    const state = { parameters, m: parameters, v: parameters };
+    const snapshot = { step: 0, config, state, tokenizer: tokenizer.toJSON() };
+    const folder = await saveCheckpoint(run.path, snapshot);
+    const read = async (name: string) => JSON.parse(await Deno.readTextFile(join(folder, name)));
+    return [await read("tokenizer.json"), await read("tokenizer_config.json")];
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+}
+
 function expectSame(ours: Tokenizer, theirs: HuggingFaceTokenizer, text: string): void {
   const ids = [...ours.encode(text)];
   const where = `${ours.kind}, seed ${seed}: ${JSON.stringify(text).slice(0, 80)}`;
@@ -43,8 +64,14 @@ for (const kind of kinds) {
   const tokenizer = createTokenizer(kind, excerpt, { vocabSize: 1000 });
   const saved = JSON.stringify(tokenizer);
 
-  Deno.test(`${kind}: tokenizer.json gives the same ids and text in Hugging Face's library`, () => {
-    const theirs = new HuggingFaceTokenizer(JSON.parse(saved), TOKENIZER_CONFIG);
+  Deno.test(`${kind}: a checkpoint gives the same ids and text in Hugging Face's library`, async () => {
+    const files = await savedFiles(tokenizer);
+    // What AutoTokenizer needs: without a class it takes that of the model's type.
+    assert.deepEqual(files[1], {
+      tokenizer_class: "PreTrainedTokenizerFast",
+      clean_up_tokenization_spaces: false,
+    });
+    const theirs = new HuggingFaceTokenizer(...files);
     const rng = new Rng(seed, kind);
     for (const text of [excerpt.slice(0, 20_000), ...foreign]) expectSame(tokenizer, theirs, text);
     for (let i = 0; i < 50; i++) expectSame(tokenizer, theirs, randomText(rng, 1 + rng.below(60)));

@@ -1,15 +1,15 @@
 import type { Delta } from "../../src/experiment.ts";
 
 /**
- * What lets a small MLA model find out how to look things up, at all and within a few thousand
- * steps (see LOG.md): queries without a latent of their own, which otherwise stay on the plateau of
- * guessing among the values in sight; weights that start large enough for attention to prefer
- * anything; few symbols; many answers in a batch.
+ * What lets a small MLA model find out how to look things up, at all and within a few hundred steps
+ * (see LOG.md): a small learning rate, with which the plateau of guessing among the values in sight
+ * is left in every seed; queries without a latent of their own; weights that start large enough for
+ * attention to prefer anything; few symbols; many answers in a batch.
  */
 const lookUp: Delta = {
   qLoraRank: null,
   initializerRange: 0.05,
-  lr: 4e-3,
+  lr: 1e-3,
   numHiddenLayers: 2,
 };
 

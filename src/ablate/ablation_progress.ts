@@ -146,13 +146,13 @@ export class AblationProgress {
     return ms / 1000;
   }
 
-  #format({ step, loss, stepMs }: ProgressUpdate): string {
+  #format({ step, label, loss, stepMs }: ProgressUpdate): string {
     const { stage = "", end = step } = this.#pieceAt(step) ?? {};
     const percent = this.#total ? 100 * (1 - this.stepsLeft / this.#total) : 100;
     return [
       `runs ${this.#done}/${this.#runs}`,
       `${this.#part} ${stage} ${step}/${end}`,
-      `loss ${loss.toFixed(3)}`,
+      `${label} ${loss.toFixed(3)}`,
       `${stepMs.toFixed(1)} ms`,
       `all ${percent.toFixed(1)}%`,
       `eta ${formatDuration(this.#eta())}`,

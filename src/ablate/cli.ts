@@ -4,7 +4,8 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { exitCodes, runCommand, splitArguments } from "../command.ts";
+import { exitCodes, oneWord, requireValues, runCommand, splitArguments } from "../command.ts";
+import { configKeys } from "../config.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
 import { writeAside } from "../train/run_folder.ts";
@@ -44,18 +45,14 @@ async function main(args: string[]): Promise<number> {
     console.log(help());
     return exitCodes.done;
   }
-  if (words.length !== 1) {
-    throw new UserError(
-      `Cannot run ${words.length ? words.join(" and ") : "nothing"}: give one experiment, of ` +
-        experimentNames().join(", "),
-    );
-  }
+  requireValues(words, [...OWN_KEYS, ...configKeys]);
+  const word = oneWord(words, { verb: "run", what: "one experiment", help: help() });
   const { own, rest } = takeOwn(pairs);
   const size = own.size ?? REAL_SIZE;
-  const experiment = sized(await loadExperiment(words[0]), size);
+  const experiment = sized(await loadExperiment(word), size);
   const seeds = own.seeds === undefined ? {} : { seeds: own.seeds.split(",").map(readSeed) };
   const plan = planRuns({ ...experiment, ...seeds }, rest);
-  const name = basename(words[0], ".ts");
+  const name = basename(word, ".ts");
   const folder = join("runs", own.name ?? (size === REAL_SIZE ? name : `${name}_${size}`));
   const budgetMs = own.budget === undefined ? Infinity : readBudget(own.budget);
 
@@ -93,7 +90,6 @@ async function main(args: string[]): Promise<number> {
   }
   console.log(folder);
   if (interrupted) return exitCodes.interrupted;
-  if (left) return exitCodes.done;
   const isFailed = results.runs.some(({ status }) => status === "failed");
   return isFailed ? exitCodes.failed : exitCodes.done;
 }

@@ -10,6 +10,7 @@ import { stageSpans } from "../stages.ts";
 import { describeEnvironment } from "../train/environment.ts";
 import { type MetricsRow, readMetrics, readSummary } from "../train/run_folder.ts";
 import { readEvaluations } from "./evaluations.ts";
+import { readResults } from "./folder.ts";
 import type { Plan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { computedCosts, measuredCosts } from "./run_costs.ts";
@@ -86,11 +87,7 @@ export function resultsOf(
 
 /** The adapter of the results that are there: a command may find nothing to do. */
 export function adapterOf(ablation: string): string {
-  try {
-    return JSON.parse(Deno.readTextFileSync(join(ablation, "results.json"))).adapter;
-  } catch {
-    return "none";
-  }
+  return readResults(ablation)?.adapter ?? "none";
 }
 
 /** The commit of the code, as in {@linkcode AblationResults.git}. */

@@ -8,6 +8,7 @@ import type { ConfigInput, RunConfig } from "../config.ts";
 import type { Metrics } from "../engine.ts";
 import { evaluateModel, type EvaluationReport } from "../eval/evaluate_model.ts";
 import { loadModel } from "../eval/load_model.ts";
+import { readJson } from "../files.ts";
 import type { Device } from "../open_device.ts";
 import { pretty, writeAside } from "../train/run_folder.ts";
 import type { RunData } from "./run_data.ts";
@@ -68,10 +69,5 @@ function metricsOf(report: EvaluationReport): Metrics {
 }
 
 function read(folder: string): Saved {
-  try {
-    return JSON.parse(Deno.readTextFileSync(join(folder, "evaluations.json")));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return {};
-    throw error;
-  }
+  return (readJson(join(folder, "evaluations.json")) ?? {}) as Saved;
 }

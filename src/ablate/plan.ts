@@ -13,8 +13,11 @@ import { suggest } from "../suggest.ts";
 export interface PlannedRun {
   /** `<variant>_s<seed>`, its folder. */
   readonly name: string;
+  /** Name of the variant: that of the experiment, its axis values, or both. */
   readonly variant: string;
+  /** Value of each axis. */
   readonly axes: Readonly<Record<string, Value>>;
+  /** Of weights and batches. */
   readonly seed: number;
   /** What differs from the experiment's own configuration. */
   readonly delta: Delta;
@@ -24,7 +27,9 @@ export interface PlannedRun {
 
 /** An experiment in one of its sizes. */
 export interface Plan {
+  /** In that size. */
   readonly experiment: Experiment;
+  /** Values of each axis, in the experiment's order. */
   readonly axes: Readonly<Record<string, readonly Value[]>>;
   /** Seed by seed, so that what is there early is a whole grid. */
   readonly runs: readonly PlannedRun[];

@@ -11,11 +11,13 @@ export interface RunResult {
   readonly variant: string;
   /** Value of each axis; `variant` is one of them where an experiment has both. */
   readonly axes: Readonly<Record<string, Value>>;
+  /** Of weights and batches. */
   readonly seed: number;
   /** Run folder, relative to the ablation's folder: `runs/<variant>_s<seed>`. */
   readonly folder: string;
   /** `missing`: not run yet, or not to its end. */
   readonly status: "done" | "failed" | "missing";
+  /** Why it failed. */
   readonly error?: string;
   /** The step at which a failed run diverged. */
   readonly failedStep?: number;
@@ -41,6 +43,7 @@ export interface RunResult {
 
 /** A mean over seeds. */
 export interface Estimate {
+  /** Over the seeds. */
   readonly mean: number;
   /** Sample standard deviation (n - 1); 0 for one seed. */
   readonly sd: number;
@@ -50,7 +53,9 @@ export interface Estimate {
 
 /** One variant over all its seeds. */
 export interface SummaryRow {
+  /** Its name. */
   readonly variant: string;
+  /** Its value of each axis. */
   readonly axes: Readonly<Record<string, Value>>;
   /** Finished runs. */
   readonly n: number;
@@ -66,10 +71,13 @@ export interface AdditiveFit {
   readonly rows: string;
   /** The axis of the columns. */
   readonly cols: string;
+  /** What is fitted, in the mean over seeds. */
   readonly metric: string;
+  /** Of all cells. */
   readonly mean: number;
   /** By value, in the order of the axis; they sum to 0. */
   readonly rowEffects: Readonly<Record<string, number>>;
+  /** The same of the columns. */
   readonly colEffects: Readonly<Record<string, number>>;
   /** `[row][column]`. */
   readonly residuals: readonly (readonly number[])[];
@@ -77,6 +85,7 @@ export interface AdditiveFit {
   readonly interaction: number;
   /** The share that chance alone would leave, from how residuals differ by seed; 0 for one seed. */
   readonly interactionNoise: number;
+  /** The largest residual, without sign. */
   readonly maxResidual: number;
   /** Pooled standard deviation over seeds within a cell; 0 for one seed. */
   readonly seedSd: number;
@@ -84,9 +93,13 @@ export interface AdditiveFit {
 
 /** Content of `results.json`. */
 export interface AblationResults {
+  /** Its name. */
   readonly experiment: string;
+  /** `real` or a size that the experiment names. */
   readonly size: string;
+  /** What the experiment asks. */
   readonly question: string;
+  /** What it expects, and from which sources. */
   readonly expect?: string;
   /** Values of each axis, in the experiment's order. */
   readonly axes: Readonly<Record<string, readonly Value[]>>;
@@ -94,10 +107,13 @@ export interface AblationResults {
   readonly tabulate: readonly string[];
   /** A variant, or values of some axes; differences are to the runs that have these. */
   readonly baseline?: string | Readonly<Record<string, Value>>;
+  /** What its runs were trained on. */
   readonly adapter: string;
   /** The commit; with `+` where files were changed; null outside a repository. */
   readonly git: string | null;
+  /** All that are planned, also those that are missing. */
   readonly runs: readonly RunResult[];
+  /** A row for each variant. */
   readonly summary: readonly SummaryRow[];
   /** Of each tabulated metric; empty unless there are two axes. */
   readonly fit: readonly AdditiveFit[];

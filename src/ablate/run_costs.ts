@@ -4,23 +4,17 @@
  * @module
  */
 import type { RunConfig } from "../config.ts";
+import { mainStage } from "../cost_contexts.ts";
 import {
   cachePerToken,
   countParameters,
+  flopParts,
   forwardFlopsPerToken,
+  teacherFlopsPerToken,
   trainingFlopsPerToken,
 } from "../costs.ts";
-import { coreContext, headWidths, lossContext } from "../cost_contexts.ts";
-import { type Stage, stageSpans } from "../stages.ts";
+import { type StageSpan, stageSpans } from "../stages.ts";
 import type { MetricsRow } from "../train/run_folder.ts";
-
-/** Bytes of a float32. */
-const FLOAT = 4;
-
-/** The stage that a run's costs are of: its last sparse one, or its last. */
-export function mainStage({ stages }: Pick<RunConfig, "stages">): Stage {
-  return stages.findLast(({ attention }) => attention === "sparse") ?? stages[stages.length - 1];
-}
 
 /**
  * The costs of `RunResult.costs` that follow from the configuration, of its last sparse stage or
@@ -45,31 +39,24 @@ export function computedCosts(config: RunConfig): Record<string, number> {
   return {
     "parameters": countParameters(config).total,
     "cache/storedBytes": cache.bytes,
-    "cache/readBytes": FLOAT * cache.readPerLayer * config.numHiddenLayers,
-    "flopsPerToken/projections": flops.projections,
-    "flopsPerToken/core": flops.core,
-    "flopsPerToken/indexer": flops.indexerProjections + flops.indexScores,
-    "flopsPerToken/mlp": flops.mlp,
-    "flopsPerToken/head": flops.head,
+    "cache/readBytes": cache.readBytes,
+    ...Object.fromEntries(
+      Object.entries(flopParts(flops)).map(([part, count]) => [`flopsPerToken/${part}`, count]),
+    ),
     "flopsPerToken/total": flops.total,
-    "flopsPerToken/teacher": teacherFlops(config, stage),
+    "flopsPerToken/teacher": teacherFlopsPerToken(config, stage),
     "flopsPerToken/training": trainingFlopsPerToken(config, stage),
   };
 }
 
-/**
- * Operations a token that a training step spends on the indexer's target: attention scores once
- * more over the keys of its loss, and dense attention beside the sparse one where the target needs
- * it.
- */
-function teacherFlops(config: RunConfig, stage: Stage): number {
-  if (stage.kl === "none") return 0;
-  const { qk, v } = headWidths(config);
-  const { numAttentionHeads: heads, numHiddenLayers: layers } = config;
-  const isDenseToo = stage.attention === "sparse" && stage.kl === "selected" &&
-    config.klTarget === "renormalized";
-  const dense = isDenseToo ? coreContext(config, { ...stage, attention: "dense" }) * (qk + v) : 0;
-  return 2 * heads * layers * (lossContext(config, stage) * qk + dense);
+/** Median time of a step in a stage; null where none was logged. */
+export function medianStepMs(
+  rows: readonly MetricsRow[],
+  { start, end }: StageSpan,
+): number | null {
+  const times = rows.filter(({ step }) => step > start && step <= end)
+    .flatMap((row) => row["time/step_ms"] ?? []).sort((a, b) => a - b);
+  return times.length ? times[times.length >> 1] : null;
 }
 
 /**
@@ -82,11 +69,11 @@ export function measuredCosts(
   rows: readonly MetricsRow[],
 ): Record<string, number> {
   const costs: Record<string, number> = {};
-  for (const { stage, start, end } of stageSpans(config.stages)) {
+  for (const span of stageSpans(config.stages)) {
+    const { stage, start, end } = span;
     const own = rows.filter(({ step }) => step > start && step <= end);
-    const times = own.flatMap((row) => row["time/step_ms"] ?? []).sort((a, b) => a - b);
-    if (times.length) {
-      const median = times[Math.floor(times.length / 2)];
+    const median = medianStepMs(rows, span);
+    if (median !== null) {
       costs[`time/${stage.name}/step_ms`] = median;
       if (stage === mainStage(config)) costs["time/step_ms"] = median;
     }

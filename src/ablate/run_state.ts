@@ -4,9 +4,11 @@
  * @module
  */
 import { join } from "node:path";
-import { type ConfigInput, configKeys, fields, resolveConfig, type RunConfig } from "../config.ts";
+import { type ConfigKey, configKeys, fields, type RunConfig } from "../config.ts";
 import { UserError } from "../errors.ts";
 import { show } from "../fields.ts";
+import { readJson } from "../files.ts";
+import { savedConfig } from "../saved_config.ts";
 import { latestCheckpoint } from "../train/checkpoint.ts";
 import { readSummary, type Summary } from "../train/run_folder.ts";
 
@@ -32,15 +34,15 @@ export async function stateOf(folder: string): Promise<RunState> {
   return { status: isSaved ? "started" : "new", summary };
 }
 
-/** The configuration of a run folder, or null where there is none. */
+/**
+ * The configuration of a run folder, or null where there is none.
+ *
+ * @throws {UserError} if it is damaged, or another program's
+ */
 export function configOf(folder: string): RunConfig | null {
-  try {
-    const text = Deno.readTextFileSync(join(folder, "config.json"));
-    return resolveConfig(JSON.parse(text) as ConfigInput);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw error;
-  }
+  const path = join(folder, "config.json");
+  const saved = readJson(path);
+  return saved && savedConfig(saved, path);
 }
 
 /** Keys that may differ from those of a run that is there: its results stay the same. */
@@ -54,6 +56,11 @@ const FREE: readonly string[] = [
   "recipe",
 ];
 
+/** Whether a key says only what is written when: all of the group but the size of evaluations. */
+export function isForLogs(key: ConfigKey): boolean {
+  return fields[key].group === "log" && key !== "evalBatches";
+}
+
 /**
  * Refuses a folder whose run was made with another configuration.
  *
@@ -63,7 +70,7 @@ export function requireSame(folder: string, planned: RunConfig): void {
   const saved = configOf(folder);
   if (!saved) return;
   for (const key of configKeys) {
-    const isFree = FREE.includes(key) || fields[key].group === "log" ||
+    const isFree = FREE.includes(key) || isForLogs(key) ||
       key === "vocabSize" && planned.vocabSize === 0;
     if (isFree || String(saved[key]) === String(planned[key])) continue;
     refuse(folder, key, saved[key], planned[key]);

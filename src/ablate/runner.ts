@@ -22,6 +22,7 @@ import {
   undoneRun,
 } from "./collect.ts";
 import { evaluateRun, missingEvaluations } from "./evaluations.ts";
+import { requireOwnFolder } from "./folder.ts";
 import type { Plan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { RunData } from "./run_data.ts";
@@ -31,8 +32,11 @@ import { assignTrunks, type Trunk } from "./trunks.ts";
 
 /** An ablation to be run. */
 export interface AblationJob {
+  /** Its name. */
   readonly experiment: string;
+  /** `real` or a size that the experiment names. */
   readonly size: string;
+  /** Its runs in that size. */
   readonly plan: Plan;
   /** Its folder. */
   readonly folder: string;
@@ -58,7 +62,7 @@ type Ending = "done" | "stopped" | Failure;
  * Runs what is missing, goes on with what was stopped, and writes `results.json` after each run.
  *
  * @returns the results; `finished` is false where it was stopped
- * @throws {UserError} before anything is trained, if a folder holds another run, data cannot be
+ * @throws {UserError} before anything is written, if a folder holds something else, data cannot be
  * read, or there is no such device
  */
 export async function runAblation(job: AblationJob): Promise<AblationResults> {
@@ -80,6 +84,7 @@ class Runner implements Disposable {
   readonly #git: string | null;
 
   constructor(job: AblationJob) {
+    requireOwnFolder(job.folder, job);
     this.#job = job;
     this.#runs = job.plan.runs;
     this.#trunks = assignTrunks(job.plan.runs);
@@ -94,6 +99,8 @@ class Runner implements Disposable {
       await this.#open(pending[0].config);
     }
     Deno.mkdirSync(this.#job.folder, { recursive: true });
+    // It tells whose folder this is, from the start.
+    this.#write();
     for (const run of pending) {
       if (this.#job.shouldStop()) break;
       const started = performance.now();
@@ -235,7 +242,7 @@ class Runner implements Disposable {
     });
     if (status === "done") {
       // Those that its stages started from are in the trunks, or not needed any more.
-      await keepLatestCheckpoint(folder);
+      await keepLatestCheckpoint(folder, own);
       return "done";
     }
     return status === "interrupted" ? "stopped" : { error: error!, step };

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { textTable } from "../text_table.ts";
+import { decimals } from "../units.ts";
 import type { AblationResults, AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
 
 /** Costs of a table, where runs have them; `scale` makes the unit of the title. */
@@ -49,7 +51,7 @@ export function resultsTable(results: AblationResults): string {
     `${results.experiment}, size ${results.size}, ${results.adapter}` +
     (results.git ? `, commit ${results.git}` : ""),
     "",
-    ...aligned([header, ...lines]),
+    textTable([header, ...lines]),
     ...fit.filter(({ metric }) => metric === main).flatMap((one) => ["", ...fitLines(one)]),
     ...notes(runs),
   ].join("\n");
@@ -60,7 +62,7 @@ export function formatEstimate(value: Estimate | undefined, sign: "+" | "" = "")
   if (!value) return "";
   const { mean, sd, n } = value;
   const plus = sign && mean >= 0 ? sign : "";
-  return `${plus}${mean.toFixed(4)}${n > 1 ? ` ± ${sd.toFixed(4)}` : ""}`;
+  return `${plus}${decimals(mean)}${n > 1 ? ` ± ${decimals(sd)}` : ""}`;
 }
 
 function stateOf({ variant }: SummaryRow, runs: readonly RunResult[]): string {
@@ -84,7 +86,7 @@ function formatCost(value: number): string {
 /** The fit and its residuals: a row for each value of the first axis. */
 function fitLines({ rows, cols, metric, ...fit }: AdditiveFit): string[] {
   const colNames = Object.keys(fit.colEffects);
-  const signed = (value: number) => (value < 0 ? "" : "+") + value.toFixed(4);
+  const signed = (value: number) => (value < 0 ? "" : "+") + decimals(value);
   const table = [
     [`${rows} \\ ${cols}`, ...colNames, "effect"],
     ...Object.entries(fit.rowEffects).map(([name, effect], i) => [
@@ -97,9 +99,9 @@ function fitLines({ rows, cols, metric, ...fit }: AdditiveFit): string[] {
   return [
     `${metric} = ${fit.mean.toFixed(4)} + ${rows} + ${cols} + residual; the residuals are ` +
     `${percent(fit.interaction)} of the variance (seeds alone would leave ` +
-    `${percent(fit.interactionNoise)}), at most ${fit.maxResidual.toFixed(4)}; seeds differ by ` +
-    `${fit.seedSd.toFixed(4)} (sd)`,
-    ...aligned(table),
+    `${percent(fit.interactionNoise)}), at most ${decimals(fit.maxResidual)}; seeds differ by ` +
+    `${decimals(fit.seedSd)} (sd)`,
+    textTable(table),
   ];
 }
 
@@ -114,13 +116,4 @@ function notes(runs: readonly RunResult[]): string[] {
   const lines = failed.map((run) => `failed: ${name(run)}: ${run.error}`);
   if (missing.length) lines.push(`missing: ${missing.length} of ${runs.length} runs`);
   return lines.length ? ["", ...lines] : [];
-}
-
-/** First column to the left, the others to the right. */
-function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0].map((_, j) => Math.max(...rows.map((row) => row[j].length)));
-  return rows.map((row) =>
-    row.map((cell, j) => j === 0 ? cell.padEnd(widths[j]) : cell.padStart(widths[j])).join("  ")
-      .trimEnd()
-  );
 }

@@ -6,8 +6,9 @@
  */
 import { createHash } from "node:crypto";
 import { type ConfigKey, configKeys, fields, type RunConfig } from "../config.ts";
-import { type Stage, stageSpans } from "../stages.ts";
+import { isIndexed, type Stage, stageSpans } from "../stages.ts";
 import type { PlannedRun } from "./plan.ts";
+import { isForLogs } from "./run_state.ts";
 
 /** The first stages of several runs. */
 export interface Trunk {
@@ -49,12 +50,13 @@ const SELECTION: readonly ConfigKey[] = [
   "sparseForm",
   "klTarget",
 ];
-/** Keys of the group `indexer` that matter through the stages alone, or to measurements only. */
+/** Keys of the group `indexer` that matter through the stages alone, or to when is measured. */
 const OF_INDEXER_STAGES: readonly ConfigKey[] = ["indexTopk", "indexerLr", "measureEvery"];
 
 /**
  * What a run's state at the end of each of its stages depends on: two runs with the same text for
- * a stage have bitwise the same weights at its end, but for an indexer that was not used yet.
+ * a stage have bitwise the same weights at its end, but for an indexer that was not used yet, and
+ * the same measurements of them.
  *
  * @example
  * ```ts
@@ -63,44 +65,39 @@ const OF_INDEXER_STAGES: readonly ConfigKey[] = ["indexTopk", "indexerLr", "meas
  * import { stageIdentities } from "./trunks.ts";
  *
  * const [a, b] = [16, 32].map((indexTopk) => stageIdentities(resolveConfig({ indexTopk })));
- * assert.deepEqual(a.map((identity, i) => identity === b[i]), [true, true, false]);
+ * assert.deepEqual(a.map((identity, i) => identity === b[i]), [true, false, false]);
  * ```
  */
 export function stageIdentities(config: RunConfig): string[] {
   const stages: unknown[] = [];
-  let isIndexed = false, selects = false;
+  let hasIndexer = false, selects = false;
   return config.stages.map((stage) => {
-    isIndexed ||= usesIndexer(stage);
+    hasIndexer ||= isIndexed(stage);
     selects ||= stage.attention === "sparse" || stage.kl === "selected";
     stages.push(essence(stage));
     return JSON.stringify([configKeys.filter(matters).map((key) => [key, config[key]]), stages]);
   });
 
   function matters(key: ConfigKey): boolean {
-    if (PASSIVE.includes(key) || STAGE_MAKERS.includes(key) || fields[key].group === "log") {
-      return false;
-    }
+    if (PASSIVE.includes(key) || STAGE_MAKERS.includes(key) || isForLogs(key)) return false;
     if (fields[key].group !== "indexer") return true;
     if (key === "indexTopk") return config.attention === "mosa";
-    if (OF_INDEXER_STAGES.includes(key) || !isIndexed) return false;
+    if (OF_INDEXER_STAGES.includes(key) || !hasIndexer) return false;
     return selects || !SELECTION.includes(key);
   }
 }
 
 /** Whether the indexer has been trained at a step. */
 export function hasTrainedIndexer(config: RunConfig, step: number): boolean {
-  return stageSpans(config.stages).some(({ start, stage }) => start < step && usesIndexer(stage));
-}
-
-function usesIndexer({ attention, kl }: Stage): boolean {
-  return attention === "sparse" || kl !== "none";
+  return stageSpans(config.stages).some(({ start, stage }) => start < step && isIndexed(stage));
 }
 
 /** A stage without the keys that have no effect in it. */
 function essence(stage: Stage): Partial<Stage> {
-  const { attention, kl, trains, schedule } = stage;
+  const { trains, schedule } = stage;
   const rest: Partial<Stage> = { ...stage };
-  if (attention === "dense" && kl !== "selected") delete rest.indexTopk;
+  // A warm-up trains the same with any k, but what its indexer captures is measured with its own.
+  if (!isIndexed(stage)) delete rest.indexTopk;
   if (trains === "backbone") delete rest.indexerLr;
   if (trains === "indexer") delete rest.lr;
   if (schedule !== "wsd") delete rest.decaySteps;
@@ -136,7 +133,7 @@ export function assignTrunks(runs: readonly PlannedRun[]): (Trunk | null)[] {
       const { stages } = runs[i].config;
       // The last stage is followed by measurements, which need the model at its end.
       if (depth >= stages.length) continue;
-      if (depth === stages.length - 1 && usesIndexer(stages[depth])) continue;
+      if (depth === stages.length - 1 && isIndexed(stages[depth])) continue;
       const group = groups.get(identities[i][depth]) ?? [];
       groups.set(identities[i][depth], [...group, i]);
     }

@@ -67,7 +67,10 @@ export interface TokenizerJson {
   };
 }
 
-/** The content of the `tokenizer_config.json` that belongs beside every `tokenizer.json`. */
+/**
+ * The content of the `tokenizer_config.json` beside every `tokenizer.json`. With it transformers'
+ * `AutoTokenizer` takes that file as it is, whatever the type of the model.
+ */
 export const TOKENIZER_CONFIG = {
   tokenizer_class: "PreTrainedTokenizerFast",
   clean_up_tokenization_spaces: false,

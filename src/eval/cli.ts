@@ -3,11 +3,10 @@
  *
  * @module
  */
-import { exitCodes, runCommand, splitArguments } from "../command.ts";
-import { type ConfigInput, type ConfigKey, parseOverrides } from "../config.ts";
-import { UserError } from "../errors.ts";
-import { suggest } from "../suggest.ts";
-import { evaluateModel, stageOf } from "./evaluate_model.ts";
+import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "../command.ts";
+import { type ConfigKey, parseOverrides } from "../config.ts";
+import { stageAt } from "../stages.ts";
+import { evaluateModel } from "./evaluate_model.ts";
 import { loadModel, type SavedModel } from "./load_model.ts";
 import { reportTables } from "./report_tables.ts";
 
@@ -39,18 +38,13 @@ const changeable: readonly ConfigKey[] = [
 
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, ["--json"]);
-  if (flags.has("--help") || !args.length) {
+  if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
   }
-  const typed = parseKeys(pairs);
-  if (words.length !== 1) {
-    throw new UserError(
-      `Cannot evaluate ${words.length ? words.join(" and ") : "nothing"}: ` +
-        "give one run or model folder; see --help",
-    );
-  }
-  const model = await loadModel(words[0], typed);
+  requireKeys("eval", pairs, changeable);
+  const wanted = { verb: "evaluate", what: "one run or model folder", help: HELP };
+  const model = await loadModel(oneWord(words, wanted), parseOverrides(pairs));
   const report = await evaluateModel(model, { note: (line) => console.error(line) });
   if (flags.has("--json")) {
     console.log(JSON.stringify(report));
@@ -64,22 +58,9 @@ async function main(args: string[]): Promise<number> {
   return exitCodes.done;
 }
 
-function parseKeys(pairs: readonly string[]): ConfigInput {
-  const names: readonly string[] = changeable;
-  for (const pair of pairs) {
-    const key = pair.slice(0, pair.indexOf("="));
-    if (names.includes(key)) continue;
-    const near = suggest(key, names);
-    throw new UserError(
-      `Cannot set "${key}": ` + (near ? `did you mean ${near}?` : `eval takes ${names.join(", ")}`),
-    );
-  }
-  return parseOverrides(pairs);
-}
-
 function describeModel(model: SavedModel): string {
   const { folder, step, config } = model;
-  const stage = stageOf(model);
+  const stage = stageAt(config.stages, step ?? 0);
   const attention = stage.attention === "sparse"
     ? `sparse attention to ${Math.min(stage.indexTopk, config.seqLen)} latents`
     : `dense attention`;

@@ -12,8 +12,9 @@ import { MemoryError, UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { type Stage, stageSpans, usesIndexer } from "../stages.ts";
+import { type Stage, stageAt, usesIndexer } from "../stages.ts";
 import { checkpointView } from "../train/checkpoint.ts";
+import { rightAnswers } from "../train/evaluate.ts";
 import { measureIndexer, swapTest } from "../train/measure.ts";
 import type { SavedModel } from "./load_model.ts";
 import { Buckets } from "./positions.ts";
@@ -21,8 +22,9 @@ import { Buckets } from "./positions.ts";
 /** The tokens of the byte tokenizer. */
 const BYTES = 256;
 
-/** Measurements of one indexer: shares and nats by name (see `indexerMetrics`). */
+/** Measurements of one layer: shares and nats by name; see {@linkcode measureIndexer}. */
 export interface LayerReport {
+  /** By name, as in `INDEXER_METRICS`; `dense_kl` is KL over all keys. */
   readonly [metric: string]: number | readonly number[];
   /** Shares of the selected keys by distance: 0, 1, 2–3, 4–7 …. */
   readonly distance: readonly number[];
@@ -30,11 +32,15 @@ export interface LayerReport {
 
 /** What `deno task eval --json` prints. */
 export interface EvaluationReport {
+  /** What was asked for. */
   readonly folder: string;
   /** Null in Hugging Face's layout. */
   readonly step: number | null;
+  /** The device, for people. */
   readonly device: string;
+  /** Name of the text or task. */
   readonly data: string;
+  /** Batches that the means are over. */
   readonly batches: number;
   /** Nats a scored token. */
   readonly loss: number;
@@ -98,7 +104,7 @@ async function measure(
   const { config, folder, step } = model;
   const count = Math.min(config.evalBatches, dataset.validationBatches);
   const batches = Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
-  const stage = stageOf(model);
+  const stage = stageAt(config.stages, step ?? 0);
   const { losses, answers } = await scoreTokens(engine, config.seqLen, batches);
   const loss = losses.total().mean;
   const { bytesPerToken } = dataset;
@@ -118,11 +124,6 @@ async function measure(
     index: indexed ? await meanMeasurement(engine, { config, stage, batches }) : null,
     swap: indexed ? withoutPrefix(await swapTest(engine, { config, stage, batches })) : null,
   };
-}
-
-/** The stage that a model was saved in. */
-export function stageOf({ config, step }: Pick<SavedModel, "config" | "step">): Stage {
-  return stageSpans(config.stages).find(({ end }) => (step ?? 0) <= end)!.stage;
 }
 
 async function openData({ config, folder, tokenizer }: SavedModel): Promise<Dataset> {
@@ -163,13 +164,8 @@ async function scoreTokens(
     });
     if (!batch.answers) continue;
     answers ??= new Buckets();
-    const logits = await engine.logits(batch.tokens);
-    const vocabSize = logits.length / batch.tokens.length;
-    for (const { position, distance } of batch.answers) {
-      const row = logits.subarray(position * vocabSize, (position + 1) * vocabSize);
-      const likeliest = row.indexOf(row.reduce((a, b) => Math.max(a, b)));
-      answers.add(distance, likeliest === batch.targets[position] ? 1 : 0);
-    }
+    const right = rightAnswers(await engine.logits(batch.tokens), batch);
+    batch.answers.forEach(({ distance }, i) => answers!.add(distance, Number(right[i])));
   }
   return { losses, answers };
 }

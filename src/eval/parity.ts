@@ -12,8 +12,10 @@ import { basename, join } from "node:path";
 import { resolveConfig, type RunConfig } from "../config.ts";
 import type { Batch } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
+import { isThere, readJson } from "../files.ts";
 import { fromHuggingFace } from "../hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
+import { savedParameters } from "../model/saved_parameters.ts";
 import type { StageView } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
@@ -57,7 +59,7 @@ export function worst({ tensors }: ParityCase): ParityTensor {
 /**
  * Compares one case: every tensor of its `golden.safetensors`.
  *
- * @throws {UserError} if the folder lacks a file or a tensor
+ * @throws {UserError} if the folder lacks a file or a tensor, or has weights of another model
  *
  * @example
  * ```ts
@@ -72,12 +74,22 @@ export async function compareWithGolden(
   folder: string,
   options: { device?: RunConfig["device"]; note?: (line: string) => void } = {},
 ): Promise<ParityCase> {
-  const json = await readJson(join(folder, "config.json"));
-  const weights = (await readSafetensors(join(folder, "weights.safetensors"))).tensors;
+  const refuse = (reason: string): never => {
+    throw new UserError(`Cannot compare ${folder}: ${reason}`);
+  };
+  if (!isThere(folder)) refuse("there is no such folder; give one such as tests/golden/even");
+  const json = readJson(join(folder, "config.json")) ?? refuse("config.json is missing");
+  const file = join(folder, "weights.safetensors");
+  const weights = (await readSafetensors(file)).tensors;
   const golden = (await readSafetensors(join(folder, "golden.safetensors"))).tensors;
-  const ids = golden.get("input_ids");
-  if (!ids) throw new UserError(`Cannot compare ${folder}: golden.safetensors has no input_ids`);
-  const [batchSize, seqLen] = ids.shape;
+  const { data: ids, shape } = golden.get("input_ids") ??
+    refuse("golden.safetensors has no input_ids");
+  if (!(ids instanceof Int32Array) || shape.length !== 2) {
+    return refuse(
+      `input_ids of golden.safetensors are no integers [batch, length], but [${shape}]`,
+    );
+  }
+  const [batchSize, seqLen] = shape;
   const hasIndexer = [...weights.keys()].some((name) => name.includes(".indexer."));
   const config = resolveConfig({
     ...fromHuggingFace(json),
@@ -86,11 +98,9 @@ export async function compareWithGolden(
     batchSize,
     seqLen,
   });
+  const initial = savedParameters(weights, config, { file });
+  const batch = nextTokenBatch(ids, seqLen);
   using device = await openDevice(config.device, { note: options.note });
-  const batch = nextTokenBatch(ids.data as Int32Array, seqLen);
-  const initial = new Map(
-    [...weights].map(([name, { data }]) => [name, data as Float32Array]),
-  );
   const tensors: ParityTensor[] = [];
   for (const mode of ["dense", "sparse"] as const) {
     const wanted = new Map(
@@ -101,10 +111,11 @@ export async function compareWithGolden(
     const got = await compute(device, { config, mode, batch, initial, hasIndexer });
     for (const [name, tensor] of wanted) {
       const values = got.get(name);
-      if (!values) throw new UserError(`Cannot compare ${folder}: nothing here computes ${name}`);
+      if (!values) return refuse(`nothing here computes ${name}`);
       tensors.push(compare(`${mode}.${name}`, values, { tensor, seqLen }));
     }
   }
+  if (!tensors.length) refuse("golden.safetensors has no tensors dense.… or sparse.…");
   return { case: basename(folder), device: device.gpu?.name ?? "cpu", tensors };
 }
 
@@ -204,12 +215,4 @@ function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): number 
   }
   const relative = norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
   return Number.isNaN(relative) ? Infinity : relative;
-}
-
-async function readJson(path: string): Promise<Record<string, unknown>> {
-  try {
-    return JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    throw new UserError(`Cannot read ${path}: ${error instanceof Error ? error.message : error}`);
-  }
 }

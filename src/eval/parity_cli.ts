@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { exitCodes, runCommand, splitArguments } from "../command.ts";
+import { exitCodes, requireKeys, requireWords, runCommand, splitArguments } from "../command.ts";
 import { parseOverrides } from "../config.ts";
-import { UserError } from "../errors.ts";
 import { compareWithGolden, type ParityCase, passes, worst } from "./parity.ts";
 
 const HELP = `usage: deno task parity <folder> ... [device=auto|webgpu|cpu] [--json] [--all]
@@ -18,14 +17,13 @@ relative errors |ours - golden| / |golden| per tensor. Exit code 1 if one is out
 
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, ["--json", "--all"]);
-  if (flags.has("--help") || !args.length) {
+  if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
   }
-  if (!words.length) throw new UserError("Cannot compare: give a folder with golden vectors");
-  const { device, ...others } = parseOverrides(pairs);
-  const other = Object.keys(others)[0];
-  if (other) throw new UserError(`Cannot set ${other}: parity takes device only`);
+  requireKeys("parity", pairs, ["device"]);
+  requireWords(words, { verb: "compare", what: "a folder with golden vectors", help: HELP });
+  const { device } = parseOverrides(pairs);
   const cases: ParityCase[] = [];
   for (const folder of words) {
     cases.push(await compareWithGolden(folder, { device, note: (line) => console.error(line) }));

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { textTable } from "../text_table.ts";
 import type { EvaluationReport } from "./evaluate_model.ts";
 
 /** Short aligned tables: losses, answers, indexers, selectors. */
@@ -12,13 +13,13 @@ export function reportTables(report: EvaluationReport): string {
     `validation loss ${loss.toFixed(4)} nats` +
     (bitsPerByte === null ? "" : `, ${bitsPerByte.toFixed(4)} bits a byte`) +
     (accuracy === null ? "" : `, ${percent(accuracy)} right`),
-    table([
+    textTable([
       ["position", "tokens", "loss"],
       ...positions.map((row) => [range(row), String(row.count), row.loss.toFixed(4)]),
     ]),
   ];
   if (accuracy !== null) {
-    parts.push(table([
+    parts.push(textTable([
       ["distance", "answers", "right"],
       ...accuracyByDistance.map((row) => [range(row), String(row.count), percent(row.accuracy)]),
     ]));
@@ -26,7 +27,7 @@ export function reportTables(report: EvaluationReport): string {
   if (index) parts.push(indexTable(index), distanceTable(index.layers));
   if (swap) {
     const lead = (nats: number) => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
-    parts.push(table([
+    parts.push(textTable([
       ["selector", "loss", "to dense"],
       ...Object.entries(swap).map(([name, nats]) => [
         name,
@@ -42,7 +43,7 @@ type Index = NonNullable<EvaluationReport["index"]>;
 
 function indexTable({ mean, layers }: Index): string {
   const cell = (value: unknown) => typeof value === "number" ? value.toFixed(4) : "";
-  return table([
+  return textTable([
     ["indexer", "mean", ...layers.map((_, i) => `layer ${i}`)],
     ...Object.entries(mean).map(([name, value]) => [
       name,
@@ -57,7 +58,7 @@ function distanceTable(layers: Index["layers"]): string {
     from: bin === 0 ? 0 : 2 ** (bin - 1),
     to: 2 ** bin,
   }));
-  return table([
+  return textTable([
     ["selected at distance", ...layers.map((_, i) => `layer ${i}`)],
     ...bins.map((bin, b) => [range(bin), ...layers.map(({ distance }) => percent(distance[b]))]),
   ]);
@@ -70,13 +71,4 @@ function range({ from, to }: { from: number; to: number }): string {
 
 function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
-}
-
-/** First column to the left, the others to the right. */
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0].map((_, col) => Math.max(...rows.map((row) => row[col].length)));
-  return rows.map((row) =>
-    row.map((cell, col) => col === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[col]))
-      .join("  ").trimEnd()
-  ).join("\n");
 }

@@ -1,51 +1,70 @@
 /**
- * `deno task sample <run> [prompt=…]`
+ * `deno task sample <run or model folder> [prompt=…]`
  *
  * @module
  */
-import { exitCodes, runCommand, splitArguments } from "../command.ts";
-import { resolveConfig } from "../config.ts";
+import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "../command.ts";
+import { parseOverrides } from "../config.ts";
+import { isTask } from "../config_checks.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
+import { loadModel } from "../eval/load_model.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { openDevice } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import { checkpointView, latestCheckpoint, loadCheckpoint } from "../train/checkpoint.ts";
-import { sample } from "./sample.ts";
+import { checkpointView } from "../train/checkpoint.ts";
+import { isCausal, sample } from "./sample.ts";
 
-const HELP = `usage: deno task sample <run folder> [prompt=...] [key=value ...]
+const HELP = `usage: deno task sample <folder> [prompt=...] [key=value ...]
 
   deno task sample runs/quickstart_001 prompt="Call me " sampleTokens=400 temperature=0.7
 
+The folder is a run (its latest checkpoint counts), a checkpoint of one, or a model in Hugging
+Face's layout: config.json, model.safetensors, tokenizer.json.
+
 keys: prompt, sampleTokens, temperature, seed, device`;
+
+const keys = ["prompt", "sampleTokens", "temperature", "seed", "device"];
 
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, []);
-  if (flags.has("--help") || !words.length && !pairs.length) {
+  if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
   }
-  if (words.length !== 1) throw new UserError("Cannot sample: give one run folder; see --help");
-  const checkpoint = await loadCheckpoint(await latestCheckpoint(words[0]), { optimizer: false });
-  const allowed = ["samplePrompt", "sampleTokens", "temperature", "seed", "device"];
-  const overrides = pairs.map((pair) => pair.replace(/^prompt=/, "samplePrompt="));
-  for (const pair of overrides) {
-    const key = pair.slice(0, pair.indexOf("="));
-    if (allowed.includes(key)) continue;
-    throw new UserError(`Cannot set ${key}: sampling takes prompt, ${allowed.slice(1).join(", ")}`);
+  requireKeys("sample", pairs, keys);
+  const folder = oneWord(words, { verb: "sample", what: "one run or model folder", help: HELP });
+  const typed = parseOverrides(pairs.map((pair) => pair.replace(/^prompt=/, "samplePrompt=")));
+  const model = await loadModel(folder, { ...typed, batchSize: 1 }, "sample");
+  const { config, step } = model;
+  if (!isCausal(config)) {
+    throw new UserError(
+      `Cannot sample ${folder}: heads of attention=mosa pick among all tokens of a sequence, later ` +
+        "ones too, so it cannot generate them one by one; use another attention",
+    );
   }
-  const config = { ...resolveConfig(checkpoint.config, overrides), batchSize: 1 };
-  if (!checkpoint.tokenizer) {
-    throw new UserError(`Cannot sample ${words[0]}: data=${config.data} has no text`);
+  if (!model.tokenizer) {
+    throw new UserError(
+      `Cannot sample ${folder}: ` +
+        (step !== null && isTask(config.data)
+          ? `data=${config.data} has no text`
+          : "tokenizer.json is missing"),
+    );
   }
-  const tokenizer = loadTokenizer(checkpoint.tokenizer as object);
+  const tokenizer = loadTokenizer(model.tokenizer);
+  if (tokenizer.vocabSize > config.vocabSize) {
+    throw new UserError(
+      `Cannot sample ${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, the model only ` +
+        `${config.vocabSize}; use the tokenizer that it was trained with`,
+    );
+  }
   const note = (line: string) => console.error(line);
   using device = await openDevice(config.device, { note });
   using engine = await device.open({
     parameters: modelParameters(config),
-    initial: checkpoint.state.parameters,
-    loss: languageModel(config, { stage: checkpointView(checkpoint) }),
+    initial: model.parameters,
+    loss: languageModel(config, { stage: checkpointView({ config, step: step ?? 0 }) }),
     batchSize: 1,
     seqLen: config.seqLen,
     trained: [],
@@ -56,6 +75,7 @@ async function main(args: string[]): Promise<number> {
     count: config.sampleTokens,
     temperature: config.temperature,
     seqLen: config.seqLen,
+    vocabSize: tokenizer.vocabSize,
     rng: new Rng(config.seed, "sample"),
   });
   console.log(config.samplePrompt + tokenizer.decode(tokens));

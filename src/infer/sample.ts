@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { RunConfig } from "../config.ts";
 import type { Engine } from "../engine.ts";
 import type { Rng } from "../rng.ts";
 
@@ -16,6 +17,8 @@ export interface SampleOptions {
   readonly temperature: number;
   /** The sequence length of the engine's model: its window of context. */
   readonly seqLen: number;
+  /** Tokens to draw from, the first ones; default: all that the model knows. */
+  readonly vocabSize?: number;
   /** Takes one word a token, none at temperature 0. */
   readonly rng: Rng;
   /** Called with each token as it comes. */
@@ -23,23 +26,31 @@ export interface SampleOptions {
 }
 
 /**
+ * Whether a token's logits depend on the tokens before it alone, so that text can be generated.
+ * The heads of mosa pick among all tokens of the sequence.
+ */
+export function isCausal({ attention }: Pick<RunConfig, "attention">): boolean {
+  return attention !== "mosa";
+}
+
+/**
  * Continues `prompt` by `count` tokens, each drawn from the model's distribution over the last
- * `seqLen` tokens.
+ * `seqLen` tokens. The model must be causal; see {@linkcode isCausal}.
  *
  * @returns the new tokens
  * @throws {RangeError} if the prompt is empty
  */
 export async function sample(engine: Engine, options: SampleOptions): Promise<Int32Array> {
-  const { prompt, count, temperature, seqLen, rng, onToken } = options;
+  const { prompt, count, temperature, seqLen, vocabSize, rng, onToken } = options;
   if (!prompt.length) throw new RangeError("Cannot sample from an empty prompt: give a token");
   const all = Array.from(prompt);
-  // Positions after the last token are filled with zeros: attention is causal, they change nothing.
+  // Positions after the last token are filled with zeros: to a causal model they change nothing.
   const window = new Int32Array(seqLen);
   for (let i = 0; i < count; i++) {
     const recent = all.slice(-seqLen);
     window.fill(0).set(recent);
     const logits = await engine.logits(window, recent.length - 1);
-    const token = draw(logits, temperature, rng);
+    const token = draw(logits.subarray(0, vocabSize), temperature, rng);
     all.push(token);
     onToken?.(token);
   }

@@ -3,15 +3,18 @@
  *
  * @module
  */
+import { FLOP_PARTS } from "../costs.ts";
+import { withUnit } from "../units.ts";
 import {
   type AblationData,
   costOf,
   type Facet,
   isLowerBetter,
   mainMetric,
+  valueText,
 } from "./ablation_data.ts";
 import { claimsTable } from "./cost_section.ts";
-import { type Block, bytes, type Figure, type Section, type Table, withUnit } from "./figure.ts";
+import { type Block, bytes, type Figure, type Section, type Table } from "./figure.ts";
 import { stackedBars } from "./plots.ts";
 
 const frontCosts = [
@@ -19,8 +22,6 @@ const frontCosts = [
   { cost: "cache/storedBytes", name: "cache bytes stored a token", id: "stored" },
   { cost: "flopsPerToken/total", name: "forward FLOP a token", id: "flops" },
 ];
-
-const flopParts = ["projections", "core", "indexer", "mlp", "head"];
 
 /** The main metric against each cost that differs between variants. */
 export function paretoSection(ablation: AblationData): Section {
@@ -36,10 +37,13 @@ function pareto(
   { cost, name, id }: typeof frontCosts[number],
 ): Figure[] {
   const metric = mainMetric(ablation);
-  const points = rows.flatMap(({ variant, metrics }) => {
+  // Points are named by the values of the axes: whole names would overlap.
+  const axes = ablation.axes.filter((axis) => axis !== "data");
+  const points = rows.flatMap(({ variant, axes: values, metrics }) => {
     const x = costOf(ablation, variant, cost);
     const y = metrics[metric];
-    return x === null || !y ? [] : [{ variant, x, y: y.mean, sd: y.sd }];
+    const short = axes.map((axis) => valueText(values[axis])).join(" · ") || variant;
+    return x === null || !y ? [] : [{ variant, short, x, y: y.mean, sd: y.sd }];
   });
   if (new Set(points.map(({ x }) => x)).size < 2) return [];
   const sign = isLowerBetter(metric) ? 1 : -1;
@@ -51,13 +55,13 @@ function pareto(
   const others = points.filter((point) => !front.includes(point));
   const trace = (of: typeof points, rest: Record<string, unknown>, color: string) => ({
     ...{ type: "scatter", x: of.map(({ x }) => x), y: of.map(({ y }) => y) },
-    text: of.map(({ variant }) => variant),
+    ...{ text: of.map(({ short }) => short), customdata: of.map(({ variant }) => variant) },
     error_y: {
       ...{ type: "data", array: of.map(({ sd }) => sd), visible: of.some(({ sd }) => sd > 0) },
       ...{ color, thickness: 1, width: 3 },
     },
     marker: { color, size: 9 },
-    hovertemplate: "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
+    hovertemplate: "%{customdata}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
     ...rest,
   });
   const where = label ? ` (${label})` : "";
@@ -66,7 +70,8 @@ function pareto(
     id: `pareto-${id}${suffix}`,
     title: `${metric} against ${name}${where}`,
     caption: "Points on the line are the front: nothing else is both cheaper and " +
-      `${sign > 0 ? "lower" : "higher"}; bars are the standard deviation over seeds.`,
+      `${sign > 0 ? "lower" : "higher"}; bars are the standard deviation over seeds.` +
+      (axes.length ? ` Names are ${axes.join(" · ")}.` : ""),
     data: [
       trace(others, { mode: "markers", name: "other variants" }, "@5"),
       trace(front, {
@@ -90,20 +95,20 @@ function pareto(
 }
 
 /** The values themselves, but for those too near to the one before. */
-function ticks(points: readonly { x: number }[]): { tickvals: number[]; ticktext: string[] } {
+function ticks(points: readonly { x: number }[]) {
   const values = points.map(({ x }) => x).sort((a, b) => a - b);
-  const least = (values[values.length - 1] / values[0]) ** 0.06;
+  const least = (values[values.length - 1] / values[0]) ** 0.08;
   const tickvals: number[] = [];
   for (const value of values) {
     if (!tickvals.length || value >= least * tickvals[tickvals.length - 1]) tickvals.push(value);
   }
-  return { tickvals, ticktext: tickvals.map(withUnit) };
+  return { tickvals, ticktext: tickvals.map(withUnit), tickangle: 0 };
 }
 
 function logRange(points: readonly { x: number }[]): [number, number] {
   const logs = points.map(({ x }) => Math.log10(x));
   const [least, largest] = [Math.min(...logs), Math.max(...logs)];
-  return [least - 0.3 * (largest - least), largest + 0.08 * (largest - least)];
+  return [least - 0.15 * (largest - least), largest + 0.05 * (largest - least)];
 }
 
 /** Operations, cache and time by variant. */
@@ -124,7 +129,7 @@ export function ablationCostSection(ablation: AblationData): Section {
         caption: "FLOP a token by part, computed from each configuration.",
       }, {
         names: known,
-        parts: flopParts.map((name) => ({
+        parts: FLOP_PARTS.map((name) => ({
           name,
           values: known.map((variant) => cost(variant, `flopsPerToken/${name}`) ?? 0),
         })),
@@ -169,7 +174,7 @@ function times(ablation: AblationData, variants: readonly string[]): Figure[] {
   const figure = stackedBars({
     id: "time",
     title: "Time of a training step",
-    caption: "Milliseconds a step of each stage, mean over its steps and over seeds.",
+    caption: "Milliseconds a step of each stage, median over its steps, mean over seeds.",
     height: 180 + (16 + 12 * timed.length) * variants.length,
   }, {
     names: variants,

@@ -4,8 +4,9 @@
  * @module
  */
 import { type AblationData, evaluationNames, type Facet, ownMetrics } from "./ablation_data.ts";
+import { decimals } from "../units.ts";
 import type { Block, Figure, Section } from "./figure.ts";
-import { heatMap, type Line, overSteps } from "./plots.ts";
+import { heatMap, type Line, overSteps, SHARES } from "./plots.ts";
 import { type RunData, seriesOf } from "./run_data.ts";
 
 /** Points of a line: there may be many lines. */
@@ -75,7 +76,7 @@ function curves(ablation: AblationData, { id: suffix, label, variants }: Facet):
       title: "Captured attention mass",
       caption: "Share of dense attention's weight on the selected keys, mean over layers; fewer " +
         "keys can capture less.",
-    }, { y: "share", range: [0, 1.02], marks: true }),
+    }, { y: "share", range: SHARES, marks: true }),
     ...figure("index/dense_kl", {
       id: "kl",
       title: "KL divergence over all keys",
@@ -185,5 +186,5 @@ export function evaluationSection(ablation: AblationData): Section {
 }
 
 function cellText({ mean, sd, n }: { mean: number; sd: number; n: number }): string {
-  return mean.toFixed(4) + (n > 1 ? `<br>± ${sd.toFixed(4)}` : "");
+  return decimals(mean) + (n > 1 ? `<br>± ${decimals(sd)}` : "");
 }

@@ -4,9 +4,12 @@
  * @module
  */
 import { basename, join, resolve } from "node:path";
+import { readResults } from "../ablate/folder.ts";
 import type { AblationResults, Estimate, RunResult, SummaryRow } from "../ablate/results.ts";
 import { UserError } from "../errors.ts";
 import type { Value } from "../experiment.ts";
+import { isThere } from "../files.ts";
+import { decimals } from "../units.ts";
 import { readRun, type RunData } from "./run_data.ts";
 
 /** An ablation as its folder tells it. */
@@ -42,13 +45,8 @@ export interface Facet {
  * @throws {UserError} if a file is missing or damaged
  */
 export function readAblation(folder: string): AblationData {
-  const path = join(folder, "results.json");
-  let results: AblationResults;
-  try {
-    results = JSON.parse(Deno.readTextFileSync(path));
-  } catch (error) {
-    throw new UserError(`Cannot read ${path}: ${error instanceof Error ? error.message : error}`);
-  }
+  const results = readResults(folder);
+  if (!results) throw new UserError(`Cannot report on ${folder}: it has no results.json`);
   const runs = results.runs.flatMap((result) => {
     const run = join(folder, result.folder);
     return isThere(join(run, "config.json")) ? [{ result, data: readRun(run) }] : [];
@@ -116,7 +114,7 @@ export function estimateText(estimate: Estimate | undefined, isSigned = false): 
   const size = Math.abs(mean);
   const digits = size >= 100 ? 1 : size >= 10 ? 2 : 4;
   const sign = mean < 0 ? "−" : isSigned ? "+" : "";
-  return `${sign}${size.toFixed(digits)}${n > 1 ? ` ± ${sd.toFixed(digits)}` : ""}`;
+  return `${sign}${decimals(size, digits)}${n > 1 ? ` ± ${decimals(sd, digits)}` : ""}`;
 }
 
 /** Whether less of a metric is better. */
@@ -133,13 +131,4 @@ function plotAxes({ axes, fit }: AblationResults): string[] {
     ...varied.filter((axis) => !isNumeric(axis)),
     ...varied.filter(isNumeric),
   ];
-}
-
-function isThere(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }

@@ -14,6 +14,7 @@ import {
   valueText,
 } from "./ablation_data.ts";
 import { type Block, type Figure, percent, type Section, signed } from "./figure.ts";
+import { decimals } from "../units.ts";
 import { heatMap } from "./plots.ts";
 
 /** Heat maps, lines and the interaction over the axes; no blocks without axes. */
@@ -103,9 +104,9 @@ function interaction({ results }: AblationData, fit: AdditiveFit): Figure {
     title: `Interaction of ${rows} and ${cols}`,
     caption: `What is left of ${metric} after the best sum of a row and a column effect: ` +
       `${percent(fit.interaction)} of the variance, at most ${
-        maxResidual.toFixed(4)
+        decimals(maxResidual)
       }, where seeds ` +
-      `differ by ${seedSd.toFixed(4)} (standard deviation); red is worse together than the two ` +
+      `differ by ${decimals(seedSd)} (standard deviation); red is worse together than the two ` +
       "effects add up to, if lower is better.",
     height: 130 + 52 * residuals.length,
   }, {

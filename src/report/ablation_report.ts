@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "node:path";
+import { decimals, withUnit } from "../units.ts";
 import { ablationCostSection, paretoSection } from "./ablation_costs.ts";
 import { curveSection, evaluationSection } from "./ablation_curves.ts";
 import {
@@ -24,7 +25,6 @@ import {
   percent,
   type Report,
   type Section,
-  withUnit,
 } from "./figure.ts";
 import { REPORT_FILE, writeReport } from "./write.ts";
 
@@ -99,8 +99,8 @@ function headlines(ablation: AblationData): Headline[] {
           label: `of the variance is interaction of ${fit.rows} and ${fit.cols}`,
           value: percent(fit.interaction),
         },
-        { label: "largest interaction residual", value: fit.maxResidual.toFixed(4) },
-        { label: "standard deviation over seeds", value: fit.seedSd.toFixed(4) },
+        { label: "largest interaction residual", value: decimals(fit.maxResidual) },
+        { label: "standard deviation over seeds", value: decimals(fit.seedSd) },
       ]
       : []),
   ];

@@ -4,10 +4,10 @@
  * @module
  */
 import { join } from "node:path";
-import { exitCodes, runCommand, splitArguments } from "../command.ts";
+import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "../command.ts";
 import { parseOverrides } from "../config.ts";
 import { UserError } from "../errors.ts";
-import { suggest } from "../suggest.ts";
+import { isThere } from "../files.ts";
 import { writeAblationReport } from "./ablation_report.ts";
 import { saveFigure } from "./save_figure.ts";
 import { readRun } from "./run_data.ts";
@@ -36,18 +36,13 @@ const keys = ["device", "figure", "out", "theme", "width"];
 
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, ["--without-maps"]);
-  if (flags.has("--help") || !args.length) {
+  if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
   }
   const typed = parseKeys(pairs);
-  if (words.length !== 1) {
-    throw new UserError(
-      `Cannot report on ${words.length ? words.join(" and ") : "nothing"}: ` +
-        "give one run or ablation folder; see --help",
-    );
-  }
-  const [folder] = words;
+  const wanted = { verb: "report on", what: "one run or ablation folder", help: HELP };
+  const folder = oneWord(words, wanted);
   const write = () =>
     writeFor(folder, { device: typed.device, maps: !flags.has("--without-maps") });
   if (typed.figure === undefined) {
@@ -55,7 +50,7 @@ async function main(args: string[]): Promise<number> {
     return exitCodes.done;
   }
   const report = join(folder, REPORT_FILE);
-  if (!await isFile(report)) await write();
+  if (!isThere(report)) await write();
   const { figure, out = join(folder, `${figure}.png`), theme = "light", width = "900" } = typed;
   await saveFigure(report, { figure, out, theme, width });
   console.log(out);
@@ -63,15 +58,10 @@ async function main(args: string[]): Promise<number> {
 }
 
 function parseKeys(pairs: readonly string[]): Record<string, string> {
+  requireKeys("report", pairs, keys);
   return Object.fromEntries(pairs.map((pair) => {
     const at = pair.indexOf("=");
-    const key = pair.slice(0, at);
-    if (keys.includes(key)) return [key, pair.slice(at + 1)];
-    const near = suggest(key, keys);
-    throw new UserError(
-      `Cannot set "${key}": ` +
-        (near ? `did you mean ${near}?` : `report takes ${keys.join(", ")}`),
-    );
+    return [pair.slice(0, at), pair.slice(at + 1)];
   }));
 }
 
@@ -79,8 +69,8 @@ async function writeFor(
   folder: string,
   { device, maps }: { device: string | undefined; maps: boolean },
 ): Promise<string> {
-  if (await isFile(join(folder, "results.json"))) return await writeAblationReport(folder);
-  if (!await isFile(join(folder, "config.json"))) {
+  if (isThere(join(folder, "results.json"))) return await writeAblationReport(folder);
+  if (!isThere(join(folder, "config.json"))) {
     throw new UserError(
       `Cannot report on ${folder}: it holds neither config.json of a run nor results.json of an ` +
         "ablation",
@@ -99,10 +89,6 @@ async function writeFor(
       return null;
     }),
   });
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(({ isFile }) => isFile, () => false);
 }
 
 if (import.meta.main) await runCommand(main);

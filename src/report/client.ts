@@ -22,6 +22,14 @@ export const clientScript = `
     const [a, b] = [parts(from), parts(to)];
     return "rgb(" + a.map((x, i) => Math.round(x + (b[i] - x) * share)).join(",") + ")";
   }
+  /** Black or white, whichever is easier to read on a place of a colour scale. */
+  function on(colors, share) {
+    const at = Math.min(Math.max(share, 0), 1) * (colors.length - 1);
+    const i = Math.min(Math.floor(at), colors.length - 2);
+    const [r, g, b] = mix([colors[i], colors[i + 1]], at - i).match(/\\d+/g)
+      .map((level) => (level / 255) ** 2.2);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000" : "#fff";
+  }
   function scale(colors) {
     return colors.map((color, i) => [i / (colors.length - 1), color]);
   }
@@ -31,6 +39,8 @@ export const clientScript = `
       const name = value.slice(1);
       if (/^\\d+$/.test(name)) return palette.colors[name % palette.colors.length];
       if (/^r[\\d.]+$/.test(name)) return mix(palette.ramp, Number(name.slice(1)));
+      const [, own, share] = name.match(/^on-(\\w+)-(.+)$/) ?? [];
+      if (own) return on(palette[own], Number(share));
       if (name === "sequential" || name === "diverging") return scale(palette[name]);
       return palette[name] ?? value;
     }
@@ -43,7 +53,7 @@ export const clientScript = `
   function template(palette) {
     const axis = {
       gridcolor: palette.grid, linecolor: palette.grid, zerolinecolor: palette.grid,
-      tickcolor: palette.grid, automargin: true, title: { standoff: 8 },
+      tickcolor: palette.grid, ticks: "outside", ticklen: 4, automargin: true, title: { standoff: 8 },
     };
     return {
       layout: {

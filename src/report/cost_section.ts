@@ -3,48 +3,29 @@
  *
  * @module
  */
-import { computedCosts, mainStage } from "../ablate/run_costs.ts";
+import { medianStepMs } from "../ablate/run_costs.ts";
 import type { RunConfig } from "../config.ts";
-import { headWidths, indexWidth, selectsByIndex } from "../cost_contexts.ts";
+import { headWidths, indexWidth, mainStage, selectsByIndex } from "../cost_contexts.ts";
 import {
   cachePerToken,
   countParameters,
-  type ForwardFlops,
+  FLOP_PARTS,
+  flopParts,
   forwardFlopsPerToken,
+  teacherFlopsPerToken,
   trainingFlopsPerToken,
 } from "../costs.ts";
 import type { Stage } from "../stages.ts";
-import {
-  type Block,
-  bytes,
-  percent,
-  type Section,
-  signed,
-  type Table,
-  withUnit,
-} from "./figure.ts";
+import { grouped, withUnit } from "../units.ts";
+import { type Block, bytes, percent, type Section, signed, type Table } from "./figure.ts";
 import { overSteps, stackedBars } from "./plots.ts";
 import { lastRow, type RunData, seriesOf } from "./run_data.ts";
-
-/** Bytes of an element in the cache. */
-const ELEMENT_BYTES = 4;
-
-/** Parts of a forward pass, as reports show them. */
-const flopParts: readonly [name: string, of: (flops: ForwardFlops) => number][] = [
-  ["projections", (flops) => flops.projections],
-  ["core attention", (flops) => flops.core],
-  ["indexer", (flops) => flops.indexerProjections + flops.indexScores],
-  ["mlp", (flops) => flops.mlp],
-  ["head", (flops) => flops.head],
-];
 
 /** Time, operations and cache of a run's stages. */
 export function costSection(run: RunData): Section {
   const { rows, spans, config } = run;
   const { stages } = config;
-  const flops = stages.map((stage) => forwardFlopsPerToken(config, stage));
-  const parts = flopParts
-    .map(([name, of]) => ({ name, values: flops.map(of) }))
+  const parts = partsOf(config)
     .filter(({ values }) => values.some((value) => value > 0));
   const blocks: Block[] = [
     ...overSteps({
@@ -71,6 +52,12 @@ export function costSection(run: RunData): Section {
     ...(config.attention === "mla" ? [claimsTable(run)] : []),
   ];
   return { id: "costs", title: "Costs", blocks };
+}
+
+/** Parts of the forward pass with their FLOP a token in each stage. */
+function partsOf(config: RunConfig): { name: string; values: number[] }[] {
+  const byStage = config.stages.map((stage) => flopParts(forwardFlopsPerToken(config, stage)));
+  return FLOP_PARTS.map((name) => ({ name, values: byStage.map((parts) => parts[name]) }));
 }
 
 /** GPU time of kernel groups, where a profiled step has logged it. */
@@ -105,19 +92,11 @@ function costTable({ rows, spans, config }: RunData): Table {
   const tokens = config.batchSize * seqLen * config.accumulate;
   const forward = stages.map((stage) => forwardFlopsPerToken(config, stage));
   const training = stages.map((stage) => trainingFlopsPerToken(config, stage) * tokens);
-  const teacher = stages.map((stage) =>
-    computedCosts({ ...config, stages: [stage] })["flopsPerToken/teacher"]
-  );
+  const teacher = stages.map((stage) => teacherFlopsPerToken(config, stage));
   const caches = stages.map((stage) => cachePerToken(config, stage));
-  const milliseconds = spans.map(({ start, end }) =>
-    median(
-      rows.filter(({ step }) => step > start && step <= end)
-        .flatMap((row) => row["time/step_ms"] ?? []),
-    )
-  );
-  const cacheBytes = (elements: number) => bytes(elements * ELEMENT_BYTES * config.numHiddenLayers);
-  const partRows = flopParts
-    .map(([name, of]) => [`forward FLOP a token: ${name}`, ...forward.map((f) => withUnit(of(f)))]);
+  const milliseconds = spans.map((span) => medianStepMs(rows, span));
+  const partRows = partsOf(config)
+    .map(({ name, values }) => [`forward FLOP a token: ${name}`, ...values.map(withUnit)]);
   const { total, indexer } = countParameters(config);
   return {
     kind: "table",
@@ -137,11 +116,8 @@ function costTable({ rows, spans, config }: RunData): Table {
         "FLOP/s",
         ...milliseconds.map((ms, i) => ms === null ? "–" : withUnit(training[i] / ms * 1000)),
       ],
-      [
-        "cache stored a token",
-        ...caches.map(({ elementsPerLayer }) => cacheBytes(elementsPerLayer)),
-      ],
-      ["cache read a token", ...caches.map(({ readPerLayer }) => cacheBytes(readPerLayer))],
+      ["cache stored a token", ...caches.map((cache) => bytes(cache.bytes))],
+      ["cache read a token", ...caches.map((cache) => bytes(cache.readBytes))],
     ],
   };
 }
@@ -188,7 +164,7 @@ function claimRows(
     "latent, and the indexer's keys are stored besides. What shrinks is what is read.",
     `Stored: ${compression}` +
     (selects
-      ? `; with the indexer ${cache.elementsPerLayer} (${
+      ? `; with the indexer ${grouped(cache.elementsPerLayer)} (${
         percent(cache.elementsPerLayer / whole.elementsPerLayer - 1)
       } more). Read at position ${seqLen}: ${
         percent(cache.readPerLayer / whole.readPerLayer)
@@ -222,9 +198,4 @@ function claimRows(
     ]);
   }
   return rows;
-}
-
-function median(values: readonly number[]): number | null {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted.length ? sorted[sorted.length >> 1] : null;
 }

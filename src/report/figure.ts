@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { decimals, withUnit } from "../units.ts";
 
 /** A trace of a plot, in Plotly's words; colours as in `palette.ts`. */
 export type Trace = Record<string, unknown>;
@@ -70,15 +71,6 @@ export interface Report {
   readonly sections: readonly Section[];
 }
 
-/** `13179648` as `13.2 M`; numbers below a thousand with at most three digits. */
-export function withUnit(value: number): string {
-  if (!Number.isFinite(value)) return "–";
-  const power = Math.min(5, Math.floor(Math.log10(Math.max(Math.abs(value), 1)) / 3));
-  const scaled = value / 1000 ** power;
-  if (power === 0) return Number.isInteger(value) ? `${value}` : value.toPrecision(3);
-  return `${scaled.toPrecision(3)} ${" kMGTP"[power]}`;
-}
-
 /** Bytes with their unit: `61.4 kB`. */
 export function bytes(count: number): string {
   const text = withUnit(count);
@@ -92,5 +84,5 @@ export function percent(share: number): string {
 
 /** A number with its sign: `+0.013`. */
 export function signed(value: number, digits = 4): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  return `${value < 0 ? "−" : "+"}${decimals(Math.abs(value), digits)}`;
 }

@@ -4,9 +4,10 @@
  * @module
  */
 import { distanceBins, firstMeasured } from "../ops/indexer_metrics.ts";
+import { stageAt } from "../stages.ts";
 import type { Block, Figure, Section } from "./figure.ts";
 import { signed } from "./figure.ts";
-import { bars, heatMap, type Line, overSteps } from "./plots.ts";
+import { bars, heatMap, type Line, overSteps, SHARES } from "./plots.ts";
 import { lastRow, layersWith, type RunData, seriesOf } from "./run_data.ts";
 
 /** More layers than this are lines and not bars. */
@@ -19,21 +20,22 @@ export function indexerSection(run: RunData): Section {
     ...seriesOf(rows, metric),
     ...{ name, color, dash, marks: !metric.startsWith("train/") },
   });
+  const shares = (
+    labels: Pick<Figure, "id" | "title" | "caption">,
+    lines: readonly Line[],
+    y = "share",
+  ) => overSteps({ ...labels, half: true }, { lines, spans, y, range: SHARES });
   const blocks: Block[] = [
-    ...overSteps({
+    ...shares({
       id: "mass",
       title: "Captured attention mass",
       caption: "Share of dense attention's weight that falls on the selected keys, mean over " +
         "layers; the oracle picks the best keys there are, random is the floor.",
-      half: true,
-    }, {
-      lines: [
-        line("index/oracle_mass", "oracle", "@2", "dash"),
-        line("index/captured_mass", "indexer", "@0"),
-        line("index/random_mass", "random", "@5", "dot"),
-      ],
-      ...{ spans, y: "share", range: [0, 1.02] },
-    }),
+    }, [
+      line("index/oracle_mass", "oracle", "@2", "dash"),
+      line("index/captured_mass", "selected", "@0"),
+      line("index/random_mass", "random", "@5", "dot"),
+    ]),
     ...overSteps({
       id: "kl",
       title: "KL divergence",
@@ -66,48 +68,36 @@ export function indexerSection(run: RunData): Section {
           "indexer cannot express.",
       },
     }),
-    ...overSteps({
+    ...shares({
       id: "agreement",
       title: "Agreement with the oracle",
       caption: "Overlap: share of the oracle's keys that are selected. Recall: captured mass " +
         "relative to the oracle's. Neighbours: keys shared with the layer below.",
-      half: true,
-    }, {
-      lines: [
-        line("index/score_recall", "score recall", "@0"),
-        line("index/set_overlap", "set overlap", "@1"),
-        line("index/neighbour_overlap", "neighbours", "@2"),
-      ],
-      ...{ spans, y: "share", range: [0, 1.02] },
-    }),
-    ...overSteps({
+    }, [
+      line("index/score_recall", "score recall", "@0"),
+      line("index/set_overlap", "set overlap", "@1"),
+      line("index/neighbour_overlap", "neighbours", "@2"),
+    ]),
+    ...shares({
       id: "entropy",
       title: "Entropy",
       caption: "As a fraction of the largest possible: 1 is uniform, 0 a single key; the indexer " +
         "far below its teacher is a collapse.",
-      half: true,
-    }, {
-      lines: [
-        line("index/target_entropy", "dense attention", "@2", "dash"),
-        line("index/index_entropy", "indexer", "@0"),
-      ],
-      ...{ spans, y: "fraction", range: [0, 1.02] },
-    }),
-    ...overSteps({
+    }, [
+      line("index/target_entropy", "dense attention", "@2", "dash"),
+      line("index/index_entropy", "indexer", "@0"),
+    ], "fraction"),
+    ...shares({
       id: "shares",
       title: "What is selected",
       caption:
         "Dead scores: share of index scores that are exactly 0, where no head fires. Sink: " +
         "rows that keep the first token. Local: share of keys less than 16 back.",
-      half: true,
-    }, {
-      lines: [
-        line("index/dead_scores", "dead scores", "@4"),
-        line("index/sink_share", "sink", "@3"),
-        line("index/local_share", "local", "@0"),
-      ],
-      ...{ spans, y: "share", range: [0, 1.02] },
-    }),
+    }, [
+      line("index/dead_scores", "dead scores", "@4"),
+      line("index/sink_share", "sink", "@3"),
+      line("index/local_share", "local", "@0"),
+    ]),
     ...swapTest(run),
     ...distances(run),
   ];
@@ -115,7 +105,7 @@ export function indexerSection(run: RunData): Section {
 }
 
 function byLayer(
-  { rows, config, spans }: RunData,
+  { rows, config }: RunData,
   { metric, labels, range }: {
     metric: string;
     labels: Pick<Figure, "id" | "title" | "caption">;
@@ -125,25 +115,23 @@ function byLayer(
   const layers = layersWith(rows, "index", metric);
   const measured = rows.filter((row) => layers.some((l) => row[`index/${l}/${metric}`] != null));
   if (!measured.length) return [];
-  const stageOf = (step: number) => spans.find(({ end }) => step <= end)?.stage.name ?? "";
-  const figure = heatMap(labels, {
+  const stages = new Set(measured.map(({ step }) => stageAt(config.stages, step).name));
+  const digits = measured.length > 14 ? 2 : 3;
+  const text = (value: number | null | undefined) =>
+    value == null ? "" : range ? value.toFixed(digits) : value.toPrecision(2);
+  return [heatMap(labels, {
     columns: measured.map(({ step }) => `${step}`),
     rows: layers.map(String),
     values: layers.map((l) => measured.map((row) => row[`index/${l}/${metric}`] ?? null)),
-    texts: layers.map((l) =>
-      measured.map((row) =>
-        row[`index/${l}/${metric}`]?.toFixed(measured.length > 14 ? 2 : 3) ?? ""
-      )
-    ),
+    // With more of them the numbers would not fit into the cells.
+    texts: measured.length > 24 || config.numHiddenLayers > 16
+      ? undefined
+      : layers.map((l) => measured.map((row) => text(row[`index/${l}/${metric}`]))),
     name: metric === "dense_kl" ? "KL" : "mass",
-    xTitle: `step (${[...new Set(measured.map(({ step }) => stageOf(step)))].join(", ")})`,
+    xTitle: `step (${[...stages].join(", ")})`,
     yTitle: "layer",
     range,
-  });
-  // Beyond these the numbers would not fit into the cells.
-  const isCrowded = measured.length > 24 || config.numHiddenLayers > 16;
-  const data = isCrowded ? figure.data.map((t) => ({ ...t, texttemplate: "" })) : figure.data;
-  return [{ ...figure, data }];
+  })];
 }
 
 function swapTest({ rows }: RunData): Figure[] {
@@ -167,7 +155,7 @@ function swapTest({ rows }: RunData): Figure[] {
   })];
 }
 
-function distances({ rows, config, spans }: RunData): Figure[] {
+function distances({ rows, config }: RunData): Figure[] {
   const row = lastRow(rows, "index/0/distance/0");
   if (!row) return [];
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) => layer)
@@ -177,8 +165,7 @@ function distances({ rows, config, spans }: RunData): Figure[] {
     bin < 2 ? `${bin}` : `${2 ** (bin - 1)}–${Math.min(2 ** bin, config.seqLen) - 1}`
   );
   const isGrouped = layers.length <= MOST_GROUPED;
-  const stage = spans.find(({ end }) => row.step <= end)?.stage ?? spans.at(-1)!.stage;
-  const topk = Math.min(stage.indexTopk, config.seqLen);
+  const topk = Math.min(stageAt(config.stages, row.step).indexTopk, config.seqLen);
   const data = layers.map((layer, i) => {
     const color = `@r${layers.length > 1 ? i / (layers.length - 1) : 0.5}`;
     return {

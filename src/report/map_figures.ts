@@ -70,8 +70,13 @@ function layerFigure(maps: LayerMaps, { seqLen, topk }: SampleMaps): Figure {
       ...axes,
       margin: { l: 50, r: 10, t: 26, b: 44 },
       annotations: domains.map(([from, to], i) => ({
-        ...{ xref: "paper", yref: "paper", x: (from + to) / 2, y: 1, yanchor: "bottom" },
-        ...{ text: titles[i], showarrow: false, font: { size: 12, color: "@soft" } },
+        ...{ xref: "paper", yref: "paper", x: (from + to) / 2, y: 1, xanchor: "center" },
+        ...{
+          yanchor: "bottom",
+          text: titles[i],
+          showarrow: false,
+          font: { size: 12, color: "@soft" },
+        },
       })),
     },
     height: 370,

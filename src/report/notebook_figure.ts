@@ -14,7 +14,9 @@ export interface NotebookOutput {
 
 /** A line of {@linkcode lineChart}; points without a finite y are left out. */
 export interface Line {
+  /** For the legend. */
   readonly name: string;
+  /** From left to right. */
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 

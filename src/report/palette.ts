@@ -1,7 +1,7 @@
 /**
  * Colours of reports, light and dark. Figures name them as `@0` … `@7` (categories, in fixed
  * order), `@r0.25` (a place on the ramp of ordered values), `@sequential` and `@diverging` (colour
- * scales), `@ink`, `@soft`, `@grid`, `@band`, `@surface`; the page fills them in.
+ * scales), `@on-sequential-0.25` (a text on a place of one of these), `@ink`, `@soft`, `@grid`, `@band`, `@surface`; the page fills them in.
  *
  * @module
  */

@@ -22,6 +22,9 @@ export interface Line extends Series {
   readonly marks?: boolean;
 }
 
+/** The axis of shares, with room for points at its ends. */
+export const SHARES = [-0.03, 1.03] as const;
+
 /** Lines over the steps of a run, with its stages behind them. Lines without values are left out. */
 export function overSteps(
   labels: Labels,
@@ -38,7 +41,9 @@ export function overSteps(
   const shown = lines.filter(({ x }) => x.length);
   if (!shown.length) return [];
   const named = new Set<string>();
-  const data = shown.map(({ x, y, name, color, dash = "solid", group, marks }): Trace => {
+  const data = shown.map((line): Trace => {
+    const { name, color, dash = "solid", group, marks } = line;
+    const { x, y } = withGaps(line, spans);
     const isFirst = group === undefined || !named.has(group);
     if (group !== undefined) named.add(group);
     return {
@@ -70,6 +75,19 @@ export function overSteps(
     ...stageBands(spans, [from, last]),
   };
   return [{ kind: "figure", ...labels, data, layout }];
+}
+
+/** A series with a gap wherever it has no value in a whole stage. */
+function withGaps({ x, y }: Series, spans: readonly StageSpan[]): { x: number[]; y: unknown[] } {
+  const gaps = spans.filter(({ start, end }) =>
+    x.some((step) => step <= start) && x.some((step) => step > end) &&
+    !x.some((step) => step > start && step <= end)
+  );
+  const points = [
+    ...x.map((step, i) => [step, y[i]] as const),
+    ...gaps.map(({ end }) => [end, null] as const),
+  ].sort(([a], [b]) => a - b);
+  return { x: points.map(([step]) => step), y: points.map(([, value]) => value) };
 }
 
 /** Shapes and names that mark the stages between two steps, if there are several. */
@@ -117,19 +135,41 @@ export interface Cells {
 /** Colours in cells. */
 export function heatMap(labels: Labels, cells: Cells): Figure {
   const { columns, rows, values, texts, name, xTitle, yTitle, isSigned, range } = cells;
-  const largest = Math.max(1e-12, ...values.flat().map((value) => Math.abs(value ?? 0)));
-  const [zmin, zmax] = isSigned ? [-largest, largest] : range ?? [undefined, undefined];
-  const data = [{
+  const known = values.flat().filter((value) => value !== null);
+  const largest = Math.max(1e-12, ...known.map(Math.abs));
+  const [zmin, zmax] = isSigned
+    ? [-largest, largest]
+    : range ?? [Math.min(...known), Math.max(...known)];
+  const scale = isSigned ? "diverging" : "sequential";
+  const data: Trace[] = [{
     type: "heatmap",
     ...{ x: columns, y: rows, z: values, zmin, zmax },
-    ...(texts ? { text: texts, texttemplate: "%{text}", textfont: { size: 12 } } : {}),
-    colorscale: isSigned ? "@diverging" : "@sequential",
-    colorbar: { thickness: 12, outlinewidth: 0, title: { text: name, side: "right" } },
+    ...(texts ? { text: texts } : {}),
+    colorscale: `@${scale}`,
+    colorbar: {
+      ...{ thickness: 12, outlinewidth: 0, exponentformat: "power" },
+      title: { text: name, side: "right" },
+    },
     hoverongaps: false,
     hovertemplate: `${xTitle} %{x}<br>${yTitle} %{y}<br>${name} ` +
       (texts ? "%{text}" : "%{z:.4g}") + "<extra></extra>",
     ...{ xgap: columns.length > 60 ? 0 : 1, ygap: 1 },
   }];
+  if (texts) {
+    // Plotly's own texts in cells are grey on all but dark colours.
+    const places = values.flatMap((row, i) =>
+      row.flatMap((value, j) => value === null ? [] : [{ i, j, value }])
+    );
+    data.push({
+      ...{ type: "scatter", mode: "text", hoverinfo: "skip", showlegend: false },
+      ...{ x: places.map(({ j }) => columns[j]), y: places.map(({ i }) => rows[i]) },
+      text: places.map(({ i, j }) => texts[i][j]),
+      textfont: {
+        size: 12,
+        color: places.map(({ value }) => `@on-${scale}-${(value - zmin) / (zmax - zmin || 1)}`),
+      },
+    });
+  }
   const axis = { type: "category", showgrid: false };
   const layout = {
     margin: { l: 70, r: 16, t: 18, b: 50 },

@@ -4,8 +4,10 @@
  * @module
  */
 import { basename, join, resolve } from "node:path";
-import { type ConfigInput, resolveConfig, type RunConfig } from "../config.ts";
+import type { RunConfig } from "../config.ts";
 import { UserError } from "../errors.ts";
+import { isThere, readJson, readText } from "../files.ts";
+import { savedConfig } from "../saved_config.ts";
 import { type StageSpan, stageSpans } from "../stages.ts";
 import { type MetricsRow, readMetrics, readSummary, type Summary } from "../train/run_folder.ts";
 
@@ -41,13 +43,14 @@ export interface Environment {
 export function readRun(folder: string): RunData {
   const saved = readJson(join(folder, "config.json"));
   if (!saved) throw new UserError(`Cannot report on ${folder}: it has no config.json`);
-  const config = resolveConfig({ ...saved, resume: undefined } as ConfigInput);
+  const config = savedConfig(saved, join(folder, "config.json"));
+  const log = join(folder, "metrics.jsonl");
   return {
     folder,
     name: basename(resolve(folder)),
     config,
     spans: stageSpans(config.stages),
-    rows: readText(join(folder, "metrics.jsonl")) ? readMetrics(join(folder, "metrics.jsonl")) : [],
+    rows: isThere(log) ? readMetrics(log) : [],
     summary: readSummary(folder),
     environment: readJson(join(folder, "env.json")) ?? {},
     samples: readText(join(folder, "samples.txt")) ?? "",
@@ -85,23 +88,4 @@ export function layersWith(rows: readonly MetricsRow[], prefix: string, name: st
     }
   }
   return [...layers].sort((a, b) => a - b);
-}
-
-function readText(path: string): string | null {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw new UserError(`Cannot read ${path}: ${error instanceof Error ? error.message : error}`);
-  }
-}
-
-function readJson(path: string): Record<string, unknown> | null {
-  const text = readText(path);
-  if (text === null) return null;
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new UserError(`Cannot read ${path}: it is not JSON`);
-  }
 }

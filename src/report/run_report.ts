@@ -8,8 +8,9 @@ import { type ConfigKey, configKeys, fields, resolveConfig, type RunConfig } fro
 import { countParameters } from "../costs.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
+import { withUnit } from "../units.ts";
 import { costSection } from "./cost_section.ts";
-import { type Block, type Headline, percent, type Report, signed, withUnit } from "./figure.ts";
+import { type Block, type Headline, percent, type Report, signed } from "./figure.ts";
 import { indexerSection } from "./indexer_figures.ts";
 import { latentSection } from "./latent_figures.ts";
 import { mapSection } from "./map_figures.ts";

@@ -9,7 +9,7 @@ import { modelParameters } from "../model/parameters.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { openDevice } from "../open_device.ts";
-import { type Stage, stageSpans } from "../stages.ts";
+import { isIndexed, type Stage, stageAt, stageSpans } from "../stages.ts";
 import { checkpointAt, latestCheckpoint } from "../train/checkpoint.ts";
 import { loadModel } from "../eval/load_model.ts";
 
@@ -18,6 +18,7 @@ const MOST_TOKENS = 256;
 
 /** What one layer does with a sequence of S tokens; matrices row by row, queries are rows. */
 export interface LayerMaps {
+  /** Its number, from 0. */
   readonly layer: number;
   /** `[S * S]`: dense attention, mean over the heads; 0 above the diagonal. */
   readonly attention: Float32Array;
@@ -33,10 +34,13 @@ export interface SampleMaps {
   readonly step: number;
   /** The stage it was saved in. */
   readonly stage: Stage;
+  /** S, tokens of the sequence. */
   readonly seqLen: number;
+  /** Keys that a query selects. */
   readonly topk: number;
   /** The sequence; of a task its symbols as numbers. */
   readonly text: string;
+  /** From the first to the last. */
   readonly layers: readonly LayerMaps[];
 }
 
@@ -51,10 +55,7 @@ export async function sampleMaps(
   config: RunConfig,
   options: { device?: RunConfig["device"]; note?: (line: string) => void } = {},
 ): Promise<SampleMaps | null> {
-  const spans = stageSpans(config.stages);
-  const indexed = spans.findLast(({ stage }) =>
-    stage.kl !== "none" || stage.attention === "sparse"
-  );
+  const indexed = stageSpans(config.stages).findLast(({ stage }) => isIndexed(stage));
   if (!indexed || config.attention !== "mla") return null;
   const end = checkpointAt(folder, indexed.end);
   const path = await Deno.stat(end).then(() => end, () => latestCheckpoint(folder));
@@ -62,7 +63,7 @@ export async function sampleMaps(
   const { device: name = config.device, note } = options;
   const model = await loadModel(path, { batchSize: 1, seqLen, device: name });
   const step = model.step!;
-  const { stage } = spans.find((span) => step <= span.end) ?? spans[spans.length - 1];
+  const stage = stageAt(config.stages, step);
   const dataset = await openDataset({
     ...model.config,
     taskOptions: model.config,

@@ -36,12 +36,11 @@ nav a:hover { text-decoration: underline; }
 #theme { position: absolute; top: 0; right: 0; padding: .3rem .75rem; border-radius: 6px;
   border: 1px solid var(--grid); background: var(--surface); color: var(--ink); font: inherit;
   font-size: .875rem; cursor: pointer; }
-.headlines { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr));
-  gap: .75rem; margin: 1.25rem 0; }
-.headlines div { padding: .6rem .8rem; border: 1px solid var(--grid); border-radius: 8px;
+.headlines { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.25rem 0; }
+.headlines div { flex: 1 1 140px; max-width: 20rem; overflow-wrap: anywhere; padding: .6rem .8rem; border: 1px solid var(--grid); border-radius: 8px;
   background: var(--surface); }
 .headlines b { display: block; font-size: 1.25rem; font-weight: 600; line-height: 1.3; }
-.headlines span { color: var(--soft); font-size: .8125rem; }
+.headlines span { display: block; color: var(--soft); font-size: .8125rem; line-height: 1.4; }
 .blocks { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.25rem 1rem; }
 .blocks > * { grid-column: 1 / -1; margin: 0; min-width: 0; }
 .blocks > .half { grid-column: auto; }
@@ -53,7 +52,7 @@ figcaption p { margin: .15rem 0 .4rem; max-width: none; line-height: 1.4; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--grid); text-align: right;
   vertical-align: top; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
+th { min-width: 4.5rem; color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 table.text th, table.text td { text-align: left; white-space: normal; }
 pre { margin: 0; padding: .8rem; border: 1px solid var(--grid); border-radius: 8px;

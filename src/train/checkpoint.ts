@@ -7,23 +7,16 @@
  *
  * @module
  */
-import { basename, join } from "node:path";
-import {
-  type ConfigInput,
-  type ConfigKey,
-  configKeys,
-  parseOverrides,
-  resolveConfig,
-  type RunConfig,
-} from "../config.ts";
+import { join } from "node:path";
+import type { RunConfig } from "../config.ts";
 import type { EngineState } from "../engine.ts";
 import { UserError } from "../errors.ts";
-import { toHuggingFace } from "../hugging_face.ts";
-import { modelParameters } from "../model/parameters.ts";
+import { isThere, readJson } from "../files.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
-import { readSafetensors, type TensorData, writeSafetensors } from "../safetensors.ts";
-import { type Stage, stageSpans } from "../stages.ts";
-import { type LogMark, markLogs, pretty } from "./run_folder.ts";
+import { savedConfig } from "../saved_config.ts";
+import { isIndexed, type Stage, stageAt, stageSpans } from "../stages.ts";
+import { readState, readTensors, syncFolder, writeFiles } from "./checkpoint_files.ts";
+import { type LogMark, markLogs } from "./log_mark.ts";
 
 /** What a run needs to go on. */
 export interface Snapshot {
@@ -45,30 +38,10 @@ export interface Checkpoint extends Snapshot {
   readonly logs: LogMark;
 }
 
-/** The keys that a resumed run may change: they do not touch what is trained. */
-export const changeableOnResume: readonly ConfigKey[] = [
-  "resume",
-  "steps",
-  "device",
-  "recompute",
-  "autotune",
-  "profile",
-  "logEvery",
-  "evalEvery",
-  "saveEvery",
-  "keepCheckpoints",
-  "sampleEvery",
-  "sampleTokens",
-  "samplePrompt",
-  "temperature",
-];
-
-const format = "latentk";
-const version = 1;
-
 /**
- * Saves a checkpoint and removes the oldest beyond `keepCheckpoints`. A checkpoint of this step
- * that is there already is left as it is: the same step of the same run holds the same.
+ * Saves a checkpoint and removes the oldest beyond `keepCheckpoints`, but for ends of stages that
+ * later ones start from and of the last stage with an indexer. A checkpoint of this step that is
+ * there already is left as it is: the same step of the same run holds the same.
  *
  * @param run the run folder
  * @returns the checkpoint's folder
@@ -98,9 +71,9 @@ export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<s
   try {
     await Deno.mkdir(folder, { recursive: true });
     await removeLeftovers(folder);
-    if (!await exists(path)) {
+    if (!isThere(path)) {
       await Deno.mkdir(partial);
-      await write(partial, snapshot, markLogs(run));
+      await writeFiles(partial, snapshot, markLogs(run));
       await Deno.rename(partial, path);
       await syncFolder(folder);
     }
@@ -121,28 +94,28 @@ export function checkpointAt(run: string, step: number): string {
   return join(run, "checkpoints", `step_${String(step).padStart(6, "0")}`);
 }
 
-/**
- * The configuration of a run that was stopped before its first checkpoint, or null where there is
- * a checkpoint or no run. Such a run starts again from its beginning.
- */
-export async function unsavedConfig(run: string): Promise<RunConfig | null> {
-  if ((await list(join(run, "checkpoints"))).length) return null;
-  const config = await readJson(join(run, "config.json"));
-  const isRun = config !== null && await exists(join(run, "summary.json"));
-  return isRun ? resolveConfig(config as ConfigInput) : null;
+/** The newest whole checkpoint of a run, or null where there is none. */
+export async function newestCheckpoint(run: string): Promise<string | null> {
+  const folder = join(run, "checkpoints");
+  const newest = (await list(folder)).at(-1);
+  return newest === undefined ? null : join(folder, newest);
 }
 
 /**
- * The newest whole checkpoint of a run.
+ * The newest whole checkpoint of a run that is to go on.
  *
  * @throws {UserError} if there is no such run, or it has no checkpoint yet
  */
 export async function latestCheckpoint(run: string): Promise<string> {
-  const folder = join(run, "checkpoints");
-  const newest = (await list(folder)).at(-1);
-  if (newest) return join(folder, newest);
-  if (!await exists(run)) {
+  const newest = await newestCheckpoint(run);
+  if (newest) return newest;
+  if (!isThere(run)) {
     throw new UserError(`Cannot resume ${run}: there is no such folder; give one of runs/`);
+  }
+  if (isThere(join(run, "state.json"))) {
+    throw new UserError(
+      `Cannot resume ${run}: it is a checkpoint; give its run, ${join(run, "../..")}`,
+    );
   }
   throw new UserError(
     `Cannot resume ${run}: it holds no checkpoint (checkpoints/step_…); start a new run`,
@@ -160,11 +133,11 @@ export async function loadCheckpoint(
   path: string,
   options: { optimizer?: boolean } = {},
 ): Promise<Checkpoint> {
-  const { config: saved, step, logs } = await readState(path);
-  const config = resolveConfig(saved);
+  const { config: saved, step, logs } = readState(path);
+  const config = savedConfig(saved, join(path, "state.json"));
   const model = join(path, "model.safetensors");
   const state: EngineState = {
-    parameters: await readTensors(model, config, [""]),
+    parameters: await readTensors(model, config),
     m: new Map(),
     v: new Map(),
   };
@@ -172,141 +145,13 @@ export async function loadCheckpoint(
     const moments = await readTensors(join(path, "optimizer.safetensors"), config, ["m.", "v."]);
     for (const [name, data] of moments) state[name[0] as "m" | "v"].set(name.slice(2), data);
   }
-  const tokenizer = await readJson(join(path, "tokenizer.json"));
+  const tokenizer = readJson(join(path, "tokenizer.json"));
   return { path, step, config, state, logs, tokenizer };
 }
 
 /** The attention that the model of a checkpoint has: that of the stage it was saved in. */
 export function checkpointView({ config, step }: Pick<Checkpoint, "config" | "step">): StageView {
-  return { ...viewOf(stageAt(config, step), config), kl: "none", trainsIndexer: false };
-}
-
-/** The stage in which step `step` of a run is the last one done; its last stage for later steps. */
-function stageAt({ stages }: RunConfig, step: number): Stage {
-  const span = stageSpans(stages).find(({ end }) => step <= end);
-  return span?.stage ?? stages[stages.length - 1];
-}
-
-/**
- * The configuration of a run that goes on: that of its checkpoint with what was typed, which may
- * only change {@linkcode changeableOnResume}.
- *
- * @throws {UserError} naming the key, its old and its new value
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
- * import { resumeConfig } from "./checkpoint.ts";
- *
- * const saved = resolveConfig({ recipe: "dense", steps: 300 });
- * assert.equal(resumeConfig(saved, ["resume=runs/quickstart_001", "steps=600"]).steps, 600);
- * assert.throws(() => resumeConfig(saved, ["hiddenSize=128"]), /hiddenSize=128/);
- * ```
- */
-export function resumeConfig(saved: RunConfig, overrides: readonly string[]): RunConfig {
-  const typed = parseOverrides(overrides);
-  for (const key of configKeys) {
-    const value = typed[key];
-    if (value === undefined || changeableOnResume.includes(key)) continue;
-    if (String(value) === String(saved[key])) continue;
-    throw new UserError(
-      `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +
-        `${key}=${saved[key] ?? "none"}; leave it out, or start a new run`,
-    );
-  }
-  const config = resolveConfig(saved, overrides);
-  const fixed = (stages: readonly Stage[]) =>
-    JSON.stringify(stages.map((s, i) => i === stages.length - 1 ? { ...s, steps: 0 } : s));
-  if (fixed(config.stages) !== fixed(saved.stages)) {
-    throw new UserError(
-      "Cannot resume with other stages: only the steps of the last one may be changed " +
-        `(${saved.stages[saved.stages.length - 1].name}.steps=…); start a new run`,
-    );
-  }
-  return config;
-}
-
-interface SavedState {
-  format: string;
-  version: number;
-  step: number;
-  config: Partial<RunConfig>;
-  logs: LogMark;
-}
-
-async function write(folder: string, snapshot: Snapshot, logs: LogMark): Promise<void> {
-  const { step, config, state, tokenizer } = snapshot;
-  const model = new Map<string, TensorData>();
-  const optimizer = new Map<string, TensorData>();
-  for (const { name, shape } of modelParameters(config)) {
-    model.set(name, { shape, data: valuesOf(state.parameters, name) });
-    optimizer.set(`m.${name}`, { shape, data: valuesOf(state.m, name) });
-    optimizer.set(`v.${name}`, { shape, data: valuesOf(state.v, name) });
-  }
-  const metadata = { format: "pt", step: String(step) };
-  await writeSafetensors(join(folder, "model.safetensors"), model, { metadata });
-  await writeSafetensors(join(folder, "optimizer.safetensors"), optimizer, { metadata });
-  const saved = { format, version, step, config: { ...config, resume: null }, logs };
-  await writeJson(join(folder, "config.json"), toHuggingFace(config, stageAt(config, step)));
-  if (tokenizer !== null) await writeJson(join(folder, "tokenizer.json"), tokenizer);
-  await writeJson(join(folder, "state.json"), saved);
-  await syncFolder(folder);
-}
-
-function valuesOf(tensors: ReadonlyMap<string, Float32Array>, name: string): Float32Array {
-  const data = tensors.get(name);
-  if (!data) throw new RangeError(`the state has no ${name}`);
-  return data;
-}
-
-/** Reads the parameters of a model, once for each prefix of their names. */
-async function readTensors(
-  file: string,
-  config: RunConfig,
-  prefixes: readonly string[],
-): Promise<Map<string, Float32Array>> {
-  const { tensors } = await readSafetensors(file);
-  const values = new Map<string, Float32Array>();
-  for (const { name, shape } of modelParameters(config)) {
-    for (const prefix of prefixes) {
-      const found = tensors.get(prefix + name);
-      if (!found) throw new UserError(`Cannot load ${file}: ${prefix}${name} is missing`);
-      if (String(found.shape) !== String(shape) || !(found.data instanceof Float32Array)) {
-        throw new UserError(
-          `Cannot load ${file}: ${prefix}${name} is ${found.dtype} [${found.shape}], ` +
-            `but the model needs F32 [${shape}]`,
-        );
-      }
-      values.set(prefix + name, found.data);
-      tensors.delete(prefix + name);
-    }
-  }
-  for (const name of tensors.keys()) {
-    throw new UserError(`Cannot load ${file}: the model has no parameter ${name}`);
-  }
-  return values;
-}
-
-async function readState(path: string): Promise<SavedState> {
-  if (!await exists(path)) throw new UserError(`Cannot load ${path}: there is no such folder`);
-  const state = await readJson(join(path, "state.json")) as Partial<SavedState> | null;
-  if (state?.format !== format) {
-    throw new UserError(
-      `Cannot load ${path}: it is no checkpoint of latentk (` +
-        (state ? 'state.json has no format "latentk")' : "state.json is missing)"),
-    );
-  }
-  if (state.version !== version) {
-    throw new UserError(
-      `Cannot load ${path}: its version is ${state.version}, this program reads ${version}`,
-    );
-  }
-  const { step, config, logs } = state;
-  const isWhole = Number.isSafeInteger(step) && Number.isSafeInteger(logs?.metrics) &&
-    Number.isSafeInteger(logs?.samples) && typeof config === "object" && config !== null;
-  if (!isWhole) throw new UserError(`Cannot load ${path}: state.json is damaged`);
-  return state as SavedState;
+  return { ...viewOf(stageAt(config.stages, step), config), kl: "none", trainsIndexer: false };
 }
 
 /** Names of the whole checkpoints, oldest first. */
@@ -326,19 +171,31 @@ function stepOf(name: string): number {
   return Number(name.slice("step_".length));
 }
 
-/** Removes all checkpoints of a finished run but the newest. */
-export async function keepLatestCheckpoint(run: string): Promise<void> {
-  const folder = join(run, "checkpoints");
-  for (const name of (await list(folder)).slice(0, -1)) await removeCheckpoint(folder, name);
+/**
+ * Removes all checkpoints of a finished run but the newest and the end of the last stage with an
+ * indexer.
+ */
+export async function keepLatestCheckpoint(run: string, { stages }: RunConfig): Promise<void> {
+  await removeOld(join(run, "checkpoints"), { newest: 1, needed: [indexedEnd(stages)] });
 }
 
-async function prune(folder: string, config: RunConfig): Promise<void> {
-  const spans = stageSpans(config.stages);
-  // A later stage starts from here.
-  const needed = spans
-    .filter(({ stage }) => config.stages.some(({ from }) => from === stage.name))
+/** Step at the end of the last stage with an indexer: the run is about it, though others follow. */
+function indexedEnd(stages: readonly Stage[]): number | undefined {
+  return stageSpans(stages).findLast(({ stage }) => isIndexed(stage))?.end;
+}
+
+async function prune(folder: string, { stages, keepCheckpoints }: RunConfig): Promise<void> {
+  const starts = stageSpans(stages)
+    .filter(({ stage }) => stages.some(({ from }) => from === stage.name))
     .map(({ end }) => end);
-  for (const name of (await list(folder)).slice(0, -config.keepCheckpoints)) {
+  await removeOld(folder, { newest: keepCheckpoints, needed: [...starts, indexedEnd(stages)] });
+}
+
+async function removeOld(
+  folder: string,
+  { newest, needed }: { newest: number; needed: readonly (number | undefined)[] },
+): Promise<void> {
+  for (const name of (await list(folder)).slice(0, -newest)) {
     if (!needed.includes(stepOf(name))) await removeCheckpoint(folder, name);
   }
 }
@@ -356,37 +213,4 @@ async function removeLeftovers(folder: string): Promise<void> {
       await Deno.remove(join(folder, name), { recursive: true });
     }
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
-}
-
-async function readJson(path: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw new UserError(`Cannot read ${path}: ${error instanceof Error ? error.message : error}`);
-  }
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new UserError(`Cannot read ${path}: ${basename(path)} is damaged`);
-  }
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  using file = await Deno.open(path, { write: true, create: true, truncate: true });
-  const bytes = new TextEncoder().encode(pretty(value));
-  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
-  await file.sync();
-}
-
-/** Makes renames in a folder durable. Windows has no such call, and needs none. */
-async function syncFolder(path: string): Promise<void> {
-  if (Deno.build.os === "windows") return;
-  using folder = await Deno.open(path);
-  await folder.sync();
 }

@@ -3,24 +3,22 @@
  *
  * @module
  */
+import { join } from "node:path";
 import { exitCodes, runCommand, splitArguments } from "../command.ts";
 import { describeFields, parseOverrides, type RunConfig } from "../config.ts";
-import { describeCosts } from "../costs.ts";
+import { describeCosts } from "../cost_description.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment, resolveDelta } from "../experiment.ts";
 import { openDevice } from "../open_device.ts";
 import { writeReportAfterTraining } from "../report/run_report.ts";
 import { stageSpans } from "../stages.ts";
-import {
-  type Checkpoint,
-  latestCheckpoint,
-  loadCheckpoint,
-  resumeConfig,
-  unsavedConfig,
-} from "./checkpoint.ts";
+import { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./checkpoint.ts";
+import { requireMetrics } from "./log_mark.ts";
 import { Progress } from "./progress.ts";
+import { resumeConfig, unsavedConfig } from "./resume.ts";
 import { openRunData, startRun } from "./run.ts";
+import { requireNew, RUNS } from "./run_folder.ts";
 
 function help(): string {
   return `usage: deno task train [experiment] [key=value ...]
@@ -90,11 +88,14 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
     const unsaved = await unsavedConfig(resume);
     const checkpoint = unsaved ? null : await loadCheckpoint(await latestCheckpoint(resume));
     const config = resumeConfig(unsaved ?? checkpoint!.config, pairs);
+    if (checkpoint) requireMetrics(resume, checkpoint.logs);
     return { config: { ...config, resume }, checkpoint, experiment: "" };
   }
   const experiment = name ?? "quickstart";
   const base = (await loadExperiment(experiment)).config;
-  return { config: resolveDelta(base, pairs), checkpoint: null, experiment };
+  const config = resolveDelta(base, pairs);
+  if (config.name) requireNew(join(RUNS, config.name));
+  return { config, checkpoint: null, experiment };
 }
 
 function introduce(

@@ -22,7 +22,8 @@ export async function evaluate(
     const { loss } = await engine.evaluate(batch);
     nats += loss * batch.count;
     scored += batch.count;
-    if (batch.answers) right += countRight(await engine.logits(batch.tokens), batch);
+    if (!batch.answers) continue;
+    right += rightAnswers(await engine.logits(batch.tokens), batch).filter(Boolean).length;
   }
   const loss = nats / scored;
   const values: Record<string, number> = { "val/loss": loss };
@@ -31,11 +32,11 @@ export async function evaluate(
   return values;
 }
 
-/** Answers whose token is the likeliest. */
-function countRight(logits: Float32Array, batch: Batch): number {
+/** Of each answer of a task's batch, whether its token is the likeliest. */
+export function rightAnswers(logits: Float32Array, batch: Batch): boolean[] {
   const vocabSize = logits.length / batch.tokens.length;
-  return batch.answers!.filter(({ position }) => {
+  return (batch.answers ?? []).map(({ position }) => {
     const row = logits.subarray(position * vocabSize, (position + 1) * vocabSize);
     return row.indexOf(row.reduce((a, b) => Math.max(a, b))) === batch.targets[position];
-  }).length;
+  });
 }

@@ -19,32 +19,16 @@ export function trainedGroups({ trains }: Pick<Stage, "trains">): ParameterGroup
   return trains === "both" ? [...parameterGroups] : [trains];
 }
 
-/** The stage at whose end another starts, or null for the first. */
-export function predecessor(spans: readonly StageSpan[], span: StageSpan): StageSpan | null {
-  const { from } = span.stage;
-  if (from !== null) return spans.find(({ stage }) => stage.name === from)!;
-  return spans[span.index - 1] ?? null;
-}
-
 /** Updates that a group has had when a stage starts: Adam's bias correction goes on from there. */
-function updatesBefore(
-  spans: readonly StageSpan[],
-  span: StageSpan,
-  group: ParameterGroup,
-): number {
-  const before = predecessor(spans, span);
-  const isReset = span.stage.optimizer === "reset" && trainedGroups(span.stage).includes(group);
+function updatesBefore({ stage, before }: StageSpan, group: ParameterGroup): number {
+  const isReset = stage.optimizer === "reset" && trainedGroups(stage).includes(group);
   if (!before || isReset) return 0;
   const own = trainedGroups(before.stage).includes(group) ? before.stage.steps : 0;
-  return updatesBefore(spans, before, group) + own;
+  return updatesBefore(before, group) + own;
 }
 
 /** The hyper-parameters of one step of a stage, counted from 0 within the stage. */
-export function stepHyper(
-  config: RunConfig,
-  spans: readonly StageSpan[],
-  { span, step }: { span: StageSpan; step: number },
-): StepHyper {
+export function stepHyper(config: RunConfig, span: StageSpan, step: number): StepHyper {
   const { stage } = span;
   const rates = { backbone: stage.lr, indexer: stage.indexerLr };
   const groups: Record<string, GroupHyper> = {};
@@ -53,7 +37,7 @@ export function stepHyper(
       lr: learningRate({ ...stage, lr: rates[group] }, step),
       weightDecay: config.weightDecay,
       clip: config.clip ?? 0,
-      update: updatesBefore(spans, span, group) + step + 1,
+      update: updatesBefore(span, group) + step + 1,
     };
   }
   return { beta1: config.beta1, beta2: config.beta2, eps: config.adamEps, groups };

@@ -15,9 +15,6 @@ const GROUPS: readonly [group: string, pattern: RegExp][] = [
   ["optimizer", /^(adamw|sum_of_squares|norm_of_partials)/],
 ];
 
-/** The groups, the rest of the kernels last. */
-export const kernelGroups: readonly string[] = [...GROUPS.map(([group]) => group), "other"];
-
 /**
  * The group of a kernel: `matmul`, `attention`, `indexer` (scores, its loss and its teacher),
  * `top_k`, `optimizer` or `other`. The indexer's projections count as `matmul`.

@@ -12,14 +12,20 @@ import { INDEXER_METRICS } from "../ops/indexer_metrics.ts";
 import type { SelectorName } from "../ops/selectors/selectors.ts";
 import type { Stage } from "../stages.ts";
 
-/** Selectors that the swap test compares. */
+/** Selectors that the swap test compares, beside the model's own. */
 export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "random", "recency"];
 
 /**
- * Compares the indexer with dense attention on a batch. Per layer `index/3/captured_mass` and the
- * others of `INDEXER_METRICS` (`dense_kl` is KL over all keys), `index/3/distance/0` … (shares of the selected keys by
- * distance, in powers of two), `index/3/neighbour_overlap`; and the means over layers,
- * `index/captured_mass` ….
+ * Compares selection and indexer with dense attention on a batch. Per layer
+ * `index/3/captured_mass` and the others of `INDEXER_METRICS`, `index/3/distance/0` … (shares of the
+ * selected keys by distance, in powers of two), `index/3/neighbour_overlap`; and the means over
+ * layers, `index/captured_mass` ….
+ *
+ * What is said of a selection (`captured_mass`, `score_recall`, `set_overlap`, `sink_share`,
+ * `local_share`, distances, neighbours) is said of the one that sparse attention uses, whatever the
+ * selector; in a stage of dense attention, of the top k that the indexer would choose. What is said
+ * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
+ * `score_std`) is the indexer's, even where a rule selects.
  */
 export async function measureIndexer(
   engine: Engine,
@@ -46,15 +52,15 @@ export async function measureIndexer(
 }
 
 /**
- * The same weights under other selectors: mean loss in nats on the batches, as `swap/dense`,
- * `swap/learned` ….
+ * The same weights under other selectors, those of {@linkcode SWAPPED} and the model's own: mean
+ * loss in nats on the batches, as `swap/dense`, `swap/learned` ….
  */
 export async function swapTest(
   engine: Engine,
   { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
 ): Promise<Metrics> {
   const values: Metrics = {};
-  for (const selector of SWAPPED) {
+  for (const selector of new Set([...SWAPPED, config.selector])) {
     const view: StageView = { ...viewOf(stage, config), selector, kl: "none", measures: false };
     const variant = { name: `swap ${selector}`, loss: languageModel(config, { stage: view }) };
     let nats = 0, scored = 0;

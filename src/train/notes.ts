@@ -30,7 +30,7 @@ export function describeEvaluation(step: number, values: Metrics): string {
 /** The line of a measurement of the indexer. */
 export function describeMeasurement(step: number, values: Metrics): string {
   const percent = (name: string) => `${(100 * values[`index/${name}`]).toFixed(1)} %`;
-  return `step ${step}: the indexer captures ${percent("captured_mass")} of the attention ` +
+  return `step ${step}: the selection captures ${percent("captured_mass")} of the attention ` +
     `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")}), ` +
     `KL ${values["index/dense_kl"].toFixed(3)}`;
 }

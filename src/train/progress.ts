@@ -9,7 +9,9 @@
 export interface ProgressUpdate {
   /** Finished steps. */
   readonly step: number;
-  /** Nats a token. */
+  /** What the step learns from: the loss, or the KL where only the indexer is trained. */
+  readonly label: "loss" | "kl";
+  /** Its value: nats a token. */
   readonly loss: number;
   /** Learning rate of the step. */
   readonly lr: number;
@@ -84,7 +86,7 @@ export class Progress {
  * import assert from "node:assert/strict";
  * import { formatProgress } from "./progress.ts";
  *
- * const update = { step: 120, loss: 3.412, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51234 };
+ * const update = { step: 120, label: "loss" as const, loss: 3.412, lr: 3e-4, stepMs: 41.2, tokensPerSecond: 51234 };
  * assert.equal(
  *   formatProgress(2000, update),
  *   "step 00120/02000 (6.0%) | loss 3.412 | lr 3.0e-4 | 41.2 ms | 51,234 tok/s | eta 1.3m",
@@ -92,12 +94,12 @@ export class Progress {
  * ```
  */
 export function formatProgress(steps: number, update: ProgressUpdate): string {
-  const { step, loss, lr, stepMs, tokensPerSecond } = update;
+  const { step, label, loss, lr, stepMs, tokensPerSecond } = update;
   const width = Math.max(5, String(steps).length);
   const percent = (100 * step / steps).toFixed(1);
   return [
     `step ${String(step).padStart(width, "0")}/${String(steps).padStart(width, "0")} (${percent}%)`,
-    `loss ${loss.toFixed(3)}`,
+    `${label} ${loss.toFixed(3)}`,
     `lr ${lr.toExponential(1)}`,
     `${stepMs.toFixed(1)} ms`,
     `${Math.round(tokensPerSecond).toLocaleString("en-US")} tok/s`,

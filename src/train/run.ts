@@ -7,8 +7,10 @@ import type { RunConfig } from "../config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { describeEnvironment } from "./environment.ts";
-import { Diverged, type Job, train } from "./loop.ts";
+import type { Job } from "./job.ts";
+import { train } from "./loop.ts";
 import { RunFolder, type RunStatus } from "./run_folder.ts";
+import { Diverged } from "./step_log.ts";
 
 /** What {@linkcode startRun} needs. */
 export interface RunOptions extends Omit<Job, "openRun"> {

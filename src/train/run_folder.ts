@@ -7,6 +7,11 @@
 import { join } from "node:path";
 import type { RunConfig } from "../config.ts";
 import { UserError } from "../errors.ts";
+import { isThere, readJson } from "../files.ts";
+import { cutLogs, type LogMark } from "./log_mark.ts";
+
+/** Where run folders lie, unless said otherwise. */
+export const RUNS = "runs";
 
 /** A line of `metrics.jsonl`: names are paths, such as `train/loss`. */
 export interface MetricsRow {
@@ -16,14 +21,6 @@ export interface MetricsRow {
   readonly t: number;
   /** A value that is not finite is stored as null. */
   readonly [name: string]: number | null;
-}
-
-/** How far the logs had been written at some moment, in bytes. */
-export interface LogMark {
-  /** Of `metrics.jsonl`. */
-  readonly metrics: number;
-  /** Of `samples.txt`. */
-  readonly samples: number;
 }
 
 /** State of a run. `running` without a process means that it was killed. */
@@ -88,15 +85,11 @@ export class RunFolder {
     config: RunConfig,
     options: { experiment: string; root?: string },
   ): RunFolder {
-    const { experiment, root = "runs" } = options;
+    const { experiment, root = RUNS } = options;
     makeFolder(root, true);
     const name = config.name ?? nextName(root, experiment);
     const path = join(root, name);
-    if (!makeFolder(path)) {
-      throw new UserError(
-        `Cannot start in ${path}: it exists; go on with resume=${path}, or choose another name`,
-      );
-    }
+    if (!makeFolder(path)) refuseExisting(path);
     const run = new RunFolder(path, { ...config, name, resume: null });
     writeAside(join(path, "config.json"), pretty(run.config));
     for (const log of ["metrics.jsonl", "samples.txt"]) Deno.writeTextFileSync(join(path, log), "");
@@ -107,12 +100,13 @@ export class RunFolder {
   /**
    * Opens the folder of a run that goes on from a checkpoint: what was logged after it is cut
    * off, so that the logs become those of a run that was never stopped.
+   *
+   * @throws {UserError} if what was logged before it is not there
    */
   static resume(path: string, options: { config: RunConfig; logs: LogMark }): RunFolder {
     const { config, logs } = options;
+    cutLogs(path, logs);
     const run = new RunFolder(path, { ...config, resume: null });
-    cutLines(join(path, "metrics.jsonl"), logs.metrics);
-    cut(join(path, "samples.txt"), logs.samples);
     for (const row of readMetrics(join(path, "metrics.jsonl"))) {
       run.#keep(row);
       run.#secondsBefore = row.t;
@@ -194,6 +188,21 @@ export class RunFolder {
 }
 
 /**
+ * Refuses a folder that a new run would find taken, before anything else is opened.
+ *
+ * @throws {UserError} if it exists
+ */
+export function requireNew(path: string): void {
+  if (isThere(path)) refuseExisting(path);
+}
+
+function refuseExisting(path: string): never {
+  throw new UserError(
+    `Cannot start in ${path}: it exists; go on with resume=${path}, or choose another name`,
+  );
+}
+
+/**
  * Reads `metrics.jsonl`. A last line without its end, left by a killed run, is passed over.
  *
  * @throws {UserError} if another line is damaged
@@ -211,12 +220,7 @@ export function readMetrics(path: string): MetricsRow[] {
 
 /** Reads `summary.json`, or returns null where there is none. */
 export function readSummary(run: string): Summary | null {
-  return readJson(join(run, "summary.json")) as Summary | null;
-}
-
-/** How far the logs of a run are written; everything up to there is on the disk afterwards. */
-export function markLogs(run: string): LogMark {
-  return { metrics: sizeOnDisk(run, "metrics.jsonl"), samples: sizeOnDisk(run, "samples.txt") };
+  return readJson(join(run, "summary.json")) as unknown as Summary | null;
 }
 
 /** Replaces a file as a whole: whenever the process dies, the old or the new one is there. */
@@ -255,32 +259,4 @@ function nextName(root: string, experiment: string): string {
     if (/^\d{3,}$/.test(number)) last = Math.max(last, Number(number));
   }
   return `${experiment}_${String(last + 1).padStart(3, "0")}`;
-}
-
-function readJson(path: string): unknown {
-  try {
-    return JSON.parse(Deno.readTextFileSync(path));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw new UserError(`Cannot read ${path}: it is not JSON`);
-  }
-}
-
-function sizeOnDisk(run: string, log: string): number {
-  using file = Deno.openSync(join(run, log), { read: true, write: true });
-  file.syncSync();
-  return file.statSync().size;
-}
-
-/** Cuts a file to a length, if it is longer. */
-function cut(path: string, length: number): void {
-  using file = Deno.openSync(path, { write: true, create: true });
-  if (file.statSync().size > length) file.truncateSync(length);
-}
-
-/** Cuts a file to a length, and then to its last whole line. */
-function cutLines(path: string, length: number): void {
-  cut(path, length);
-  const bytes = Deno.readFileSync(path);
-  cut(path, bytes.lastIndexOf(0x0a) + 1);
 }

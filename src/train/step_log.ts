@@ -1,0 +1,134 @@
+/**
+ * The metrics of training steps: read from the device when they are due, checked, made a row of
+ * the log.
+ *
+ * @module
+ */
+import type { Engine, Metrics, StepHyper } from "../engine.ts";
+import type { StageSpan } from "../stages.ts";
+import type { Job } from "./job.ts";
+
+/** A run that cannot go on: its loss is not a number any more. */
+export class Diverged extends Error {
+  /** Tells it from other errors where classes are not compared. */
+  override readonly name = "Diverged";
+  /** The first step whose numbers are not finite. */
+  readonly step: number;
+
+  /** At a step, with the name and value that show it. */
+  constructor(step: number, [name, value]: readonly [string, number]) {
+    super(
+      `Training diverged at step ${step}: ${name} is ${value}; lower lr, or raise warmupSteps`,
+    );
+    this.step = step;
+  }
+}
+
+/** Steps between looks at the device, if nothing is logged: bounds what is queued. */
+const MAX_STEPS_AHEAD = 64;
+
+/** Follows the steps of a stage, from step `first` of the run on. */
+export class StepLog {
+  readonly #job: Pick<Job, "config" | "progress">;
+  readonly #span: StageSpan;
+  readonly #engine: Engine;
+  /** The last step whose metrics were read. */
+  #read: number;
+  /** When the last row was made, later by the pauses since, and its step. */
+  #clock: { ms: number; step: number };
+  /** Further values for the next row. */
+  #extra: Metrics = {};
+
+  constructor(
+    job: Pick<Job, "config" | "progress">,
+    { span, engine, first }: { span: StageSpan; engine: Engine; first: number },
+  ) {
+    this.#job = job;
+    this.#span = span;
+    this.#engine = engine;
+    this.#read = first;
+    this.#clock = { ms: performance.now(), step: first };
+  }
+
+  /** Values for the next row. */
+  add(values: Metrics): void {
+    Object.assign(this.#extra, values);
+  }
+
+  /** Whether the device has as many steps queued as it may. */
+  isBehind(step: number): boolean {
+    return step - this.#read >= MAX_STEPS_AHEAD;
+  }
+
+  /**
+   * Waits for the device to finish `step`.
+   *
+   * @returns the engine's metrics of that step
+   * @throws {Diverged} if a number of a step since the last call is not finite
+   */
+  async read(step: number): Promise<Metrics> {
+    const rows = await this.#engine.metrics();
+    requireFinite(rows, this.#read);
+    this.#read = step;
+    return rows[rows.length - 1];
+  }
+
+  /** The values to log after a step, which are also shown. */
+  async row(step: number, hyper: StepHyper): Promise<Metrics> {
+    const { config, progress } = this.#job;
+    const { index, stage } = this.#span;
+    const values = trainingValues(await this.read(step), config.accumulate);
+    const stepMs = (performance.now() - this.#clock.ms) / (step - this.#clock.step);
+    this.#clock = { ms: performance.now(), step };
+    const tokens = config.batchSize * config.seqLen * config.accumulate;
+    const tokensPerSecond = tokens / stepMs * 1000;
+    const rates = Object.entries(hyper.groups).map(([group, { lr }]) => [`lr/${group}`, lr]);
+    const [label, group] = stage.trains === "indexer"
+      ? ["kl", "indexer"] as const
+      : ["loss", "backbone"] as const;
+    const [loss, { lr }] = [values[`train/${label}`], hyper.groups[group]];
+    progress.update({ step, label, loss, lr, stepMs, tokensPerSecond });
+    const extra = this.#extra;
+    this.#extra = {};
+    return {
+      ...values,
+      ...Object.fromEntries(rates),
+      "stage": index,
+      "train/tokens": step * tokens,
+      "time/step_ms": stepMs,
+      "time/tokens_per_s": tokensPerSecond,
+      ...extra,
+    };
+  }
+
+  /** Does what is not part of a step: the time of steps goes on without it. */
+  async pause(body: () => Promise<void>): Promise<void> {
+    const start = performance.now();
+    await body();
+    this.#clock.ms += performance.now() - start;
+  }
+}
+
+/**
+ * The engine's metrics under the names of the log. KL is a mean over rows, which the engine has
+ * summed over micro-batches of as many rows; `train/kl` is its mean over layers.
+ */
+function trainingValues(row: Metrics, microBatches: number): Metrics {
+  const values: Metrics = {};
+  const kls: number[] = [];
+  for (const [name, value] of Object.entries(row)) {
+    const isKl = /^index\/\d+\/kl$/.test(name);
+    const own = isKl ? value / microBatches : value;
+    values[name.includes("/") ? name : `train/${name}`] = own;
+    if (isKl) kls.push(own);
+  }
+  if (kls.length) values["train/kl"] = kls.reduce((a, b) => a + b) / kls.length;
+  return values;
+}
+
+function requireFinite(rows: readonly Metrics[], firstStep: number): void {
+  rows.forEach((row, i) => {
+    const bad = Object.entries(row).find(([, value]) => !Number.isFinite(value));
+    if (bad) throw new Diverged(firstStep + i + 1, bad);
+  });
+}

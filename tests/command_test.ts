@@ -1,0 +1,32 @@
+/** What all commands have in common. */
+import assert from "node:assert/strict";
+
+const commands = {
+  "ablate": ["ablate/cli.ts", /run nothing: give one experiment/],
+  "eval": ["eval/cli.ts", /evaluate nothing: give one run or model folder/],
+  "parity": ["eval/parity_cli.ts", /compare nothing: give a folder/],
+  "report": ["report/cli.ts", /report on nothing: give one run or ablation folder/],
+  "sample": ["infer/cli.ts", /sample nothing: give one run or model folder/],
+} as const;
+
+for (const [name, [path, missing]] of Object.entries(commands)) {
+  Deno.test(`${name} without arguments prints its help and says what is missing`, async () => {
+    const cli = new URL(`../src/${path}`, import.meta.url).pathname;
+    const run = async (...args: string[]) => {
+      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+        ...{ args: ["run", "-A", "--no-check", cli, ...args], stdout: "piped", stderr: "piped" },
+      }).output();
+      const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+      return { code, out, err };
+    };
+    const help = await run("--help");
+    assert.deepEqual([help.code, help.err], [0, ""]);
+    assert(help.out.startsWith(`usage: deno task ${name} <`), help.out);
+    const nothing = await run();
+    assert.deepEqual([nothing.code, nothing.out], [2, ""]);
+    assert(nothing.err.startsWith(help.out), "the help");
+    const rest = nothing.err.slice(help.out.length).trim();
+    assert.match(rest, /^error: Cannot .*$/);
+    assert.match(rest, missing);
+  });
+}
