@@ -20,7 +20,11 @@ import { resumeConfig, unsavedConfig } from "./resume.ts";
 import { openRunData, startRun } from "./run.ts";
 import { requireNew, RUNS } from "./run_folder.ts";
 
-function help(): string {
+/** The experiment that runs where none is named. */
+const QUICK_START = "quickstart";
+
+async function help(): Promise<string> {
+  const own = Object.entries((await loadExperiment(QUICK_START)).config);
   return `usage: deno task train [experiment] [key=value ...]
 
   deno task train                                   the quick start
@@ -29,7 +33,9 @@ function help(): string {
 
 The run folder is printed last. Ctrl-C saves and stops. Experiments: ${
     experimentNames().join(", ")
-  }.
+  }. Without one it is ${QUICK_START}, which sets ${
+    own.map(([key, value]) => `${key}=${value}`).join(" ")
+  }, unless typed.
 
 ${describeFields()}`;
 }
@@ -37,7 +43,7 @@ ${describeFields()}`;
 async function main(args: string[]): Promise<number> {
   const { flags, pairs, words } = splitArguments(args, []);
   if (flags.has("--help")) {
-    console.log(help());
+    console.log(await help());
     return exitCodes.done;
   }
   if (words.length > 1) {
@@ -91,7 +97,7 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
     if (checkpoint) requireMetrics(resume, checkpoint.logs);
     return { config: { ...config, resume }, checkpoint, experiment: "" };
   }
-  const experiment = name ?? "quickstart";
+  const experiment = name ?? QUICK_START;
   const base = (await loadExperiment(experiment)).config;
   const config = resolveDelta(base, pairs);
   if (config.name) requireNew(join(RUNS, config.name));
