@@ -7,7 +7,7 @@ import { adamw } from "../kernels/adamw.ts";
 import { normOfPartials, sumOfSquares, sumOfSquaresBlocks } from "../kernels/sum_of_squares.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { ArenaLayout, ArenaRange } from "./arena.ts";
-import type { PlanRecorder } from "./lower.ts";
+import type { PlanRecorder } from "./plan_recorder.ts";
 import { columnsOf, matrixAt } from "../ops/matrix.ts";
 
 /** What the update works on. */
