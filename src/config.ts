@@ -1,216 +1,24 @@
 /**
- * The configuration of a run: one flat object. {@linkcode fields} is the only place that knows a
- * key's type, default and meaning; parsing, checking and the help text follow from it.
- *
- * Model keys are Hugging Face's words in camelCase.
+ * The configuration of a run: one flat object. Parsing, checking and the help text follow from the
+ * table of its keys in `config_fields.ts`.
  *
  * @module
  */
 import { checkTogether, isTask } from "./config_checks.ts";
-import { UserError } from "./errors.ts";
 import {
-  checkValue,
-  choice,
-  describeField,
-  type Field,
-  flag,
-  groups,
-  integer,
-  number,
-  numbers,
-  orNone,
-  parseValue,
-  text,
-  type ValuesOf,
-} from "./fields.ts";
+  type ConfigInput,
+  type ConfigKey,
+  configKeys,
+  fields,
+  type RunConfig,
+} from "./config_fields.ts";
+import { UserError } from "./errors.ts";
+import { checkValue, describeField, type Field, groups, parseValue } from "./fields.ts";
 import { presets } from "./presets.ts";
-import { resolveStages, type Stage, stageField, stageFields, type StageInput } from "./stages.ts";
+import { resolveStages, stageField, stageFields, type StageInput } from "./stages.ts";
 import { suggest } from "./suggest.ts";
 
-/** Every key, with its default: the `nano` preset, the quick start on two CPU cores. */
-export const fields = {
-  name: orNone(text("run", "", "folder under runs/; none: experiment and a number"), null),
-  resume: orNone(text("run", "", "run folder to go on with, from its last checkpoint"), null),
-  seed: integer("run", 0, "of weights, batches and samples", { min: 0, max: 2 ** 32 - 1 }),
-  preset: choice("run", ["nano", "tiny", "small", "base", "long"], "nano", "sizes to start from"),
-  device: choice("run", ["auto", "webgpu", "cpu"], "auto", "auto: WebGPU if there is an adapter"),
-  autotune: flag("run", true, "try which tiles of matrix products are the fastest on this GPU"),
-  profile: flag("run", false, "print a table of the GPU time of each kernel"),
-
-  data: text(
-    "data",
-    "moby_dick",
-    "moby_dick | sotu | copy | recall | needle | path or glob of text files",
-  ),
-  tokenizer: choice("data", ["byte", "char", "bpe"], "byte", "how text becomes tokens"),
-  vocabSize: integer("data", 0, "tokens; bpe learns that many; 0: as many as char finds", {
-    min: 0,
-    derived: "of the tokenizer; 1024 for bpe",
-  }),
-  batchSize: integer("data", 8, "sequences of a micro-batch"),
-  seqLen: integer("data", 128, "tokens of a sequence", { min: 2 }),
-
-  recipe: choice(
-    "training",
-    ["dense", "dsa", "dsa_twin", "sparse"],
-    "dsa",
-    "stages: dense; dense, warmup, sparse; the same and a dense twin; sparse from scratch",
-    { derived: "dsa for mla, else dense" },
-  ),
-  steps: integer("training", 700, "updates of the weights, in the dense stage"),
-  lr: number("training", 4e-3, "peak learning rate", { min: Number.MIN_VALUE }),
-  schedule: choice(
-    "training",
-    ["constant", "cosine", "wsd"],
-    "cosine",
-    "learning rate after the warm-up; wsd: stable, then linear decay",
-  ),
-  warmupSteps: integer("training", 0, "steps of linear warm-up", {
-    min: 0,
-    derived: "steps / 10, at most 100",
-  }),
-  decaySteps: integer("training", 0, "last steps, over which wsd decays", {
-    min: 0,
-    derived: "steps / 5",
-  }),
-  minLr: number("training", 0.1, "last learning rate as a fraction of lr", { max: 1 }),
-  weightDecay: number("training", 0.1, "decoupled; norms are not decayed"),
-  beta1: number("training", 0.9, "of AdamW's first moment", { max: 1 - 1e-7 }),
-  beta2: number("training", 0.95, "of AdamW's second moment", { max: 1 - 1e-7 }),
-  adamEps: number("training", 1e-8, "of AdamW", { min: Number.MIN_VALUE }),
-  clip: orNone(number("training", 0, "largest global gradient norm; none: not clipped"), 1),
-  accumulate: integer("training", 1, "micro-batches of a step"),
-  recompute: flag("training", false, "compute activations again in the backward pass: less memory"),
-
-  logEvery: integer("log", 10, "steps between rows of metrics.jsonl"),
-  evalEvery: integer("log", 100, "steps between evaluations; 0: only at the end", { min: 0 }),
-  evalBatches: integer("log", 8, "batches of an evaluation"),
-  saveEvery: integer("log", 100, "steps between checkpoints; 0: only at the end", { min: 0 }),
-  keepCheckpoints: integer("log", 2, "checkpoints to keep, the newest"),
-  sampleEvery: integer("log", 0, "steps between samples; 0: only at the end", { min: 0 }),
-  sampleTokens: integer("log", 200, "tokens of a sample; 0: no samples", { min: 0 }),
-  samplePrompt: text("log", "Call me ", "start of a sample"),
-  temperature: number("log", 0.8, "of sampling; 0: always the likeliest token"),
-
-  attention: choice("model", ["mha", "gqa", "mla", "mosa"], "mla", "kind of attention"),
-  window: orNone(integer("model", 0, "keys that dense attention sees back; none: all"), null),
-  hiddenSize: integer("model", 96, "width of the residual stream"),
-  intermediateSize: integer("model", 256, "width of the SwiGLU layer"),
-  numHiddenLayers: integer("model", 3, "blocks"),
-  numAttentionHeads: integer("model", 4, "query heads"),
-  numKeyValueHeads: integer("model", 0, "key and value heads", {
-    derived: "numAttentionHeads; a half of them for gqa",
-  }),
-  headDim: integer("model", 0, "width of a query head of mha and gqa", {
-    derived: "hiddenSize / numAttentionHeads",
-  }),
-  qLoraRank: orNone(integer("model", 0, "width of the query latent; none: not compressed"), 48),
-  kvLoraRank: integer("model", 32, "width of the cached latent of mla"),
-  qkNopeHeadDim: integer("model", 16, "part of an mla head that is not rotated"),
-  qkRopeHeadDim: integer("model", 8, "part of an mla head that is rotated; even", { min: 2 }),
-  vHeadDim: integer("model", 16, "width of an mla value head"),
-  latentRope: choice(
-    "model",
-    ["decoupled", "onLatent", "none"],
-    "decoupled",
-    "what mla rotates: a key beside the latent; the latent itself (a control); nothing",
-  ),
-  ropeTheta: number("model", 10_000, "base of the rotary frequencies", { min: 1 }),
-  ropeInterleave: flag("model", true, "rotate neighbours; false: halves", {
-    derived: "true for mla, else false",
-  }),
-  rmsNormEps: number("model", 1e-6, "of RMSNorm", { min: Number.MIN_VALUE }),
-  tieWordEmbeddings: flag("model", false, "the head shares the embedding's weights"),
-  initializerRange: number("model", 0.02, "standard deviation of the first weights", {
-    min: Number.MIN_VALUE,
-  }),
-
-  indexNHeads: integer("indexer", 2, "heads of the lightning indexer"),
-  indexHeadDim: integer("indexer", 12, "width of an indexer head"),
-  indexTopk: integer("indexer", 32, "latents that a query attends to; tokens of a head of mosa"),
-  indexInput: choice(
-    "indexer",
-    ["qLatent", "hidden", "kvLatent"],
-    "qLatent",
-    "what its queries are made from",
-    { derived: "qLatent, or hidden where queries are not compressed" },
-  ),
-  indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products"),
-  indexKeyNorm: choice("indexer", ["layerNorm", "none"], "layerNorm", "of its keys"),
-  indexRope: choice(
-    "indexer",
-    ["halfSplit", "interleaved", "none"],
-    "halfSplit",
-    "layout of its rotary embedding, on the first qkRopeHeadDim dims",
-  ),
-  indexShare: integer("indexer", 1, "layers that use one indexer, that of the first of them"),
-  indexShareLoss: choice(
-    "indexer",
-    ["own", "served"],
-    "own",
-    "whose attention a shared indexer learns: of its own layer, or of all its layers in the mean",
-  ),
-  indexerLr: number("indexer", 1e-3, "learning rate of the indexer", { min: Number.MIN_VALUE }),
-  indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective", {
-    min: Number.MIN_VALUE,
-  }),
-  indexerDetach: flag("indexer", true, "false: KL's gradient goes on into the backbone"),
-  klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
-  klTarget: choice(
-    "indexer",
-    ["restricted", "renormalized"],
-    "restricted",
-    "selected keys' target: softmax over them alone, or dense attention renormalised",
-  ),
-  selector: choice(
-    "indexer",
-    ["learned", "block", "random", "recency", "sinkRecency", "oracle"],
-    "learned",
-    "who picks the keys of sparse attention",
-  ),
-  blockSize: integer("indexer", 16, "keys of a block of selector=block"),
-  blockPool: choice("indexer", ["max", "mean"], "max", "score of a block"),
-  sinks: integer("indexer", 4, "first keys that selector=sinkRecency keeps"),
-  sparseForm: choice(
-    "indexer",
-    ["auto", "masked", "gathered"],
-    "auto",
-    "kernels of sparse attention; auto: the faster one for the length",
-  ),
-  measureEvery: integer(
-    "indexer",
-    100,
-    "steps between measurements of the indexer; 0: stage ends",
-    {
-      min: 0,
-    },
-  ),
-
-  taskVocab: integer("task", 64, "symbols of copy, recall and needle", { min: 2 }),
-  copyLength: orNone(integer("task", 0, "symbols of a string of copy; none: seqLen / 2"), null),
-  numPairs: orNone(integer("task", 0, "key-value pairs of recall; none: as many as fit"), 8),
-  powerA: number("task", 0.01, "recall asks far keys more rarely, by this power law; 1: all alike"),
-  numNeedles: integer("task", 1, "key-value pairs hidden in the filler of needle"),
-  needleDepths: orNone(
-    numbers("task", "where they hide, from 0 to 1, such as 0.1,0.9; none: anywhere", { max: 1 }),
-    null,
-  ),
-};
-
-/** The configuration of a run. See {@linkcode fields} for what each key means. */
-export type RunConfig = ValuesOf<typeof fields> & {
-  /** The stages, complete. */
-  stages: Stage[];
-};
-
-/** What a configuration is made from: any of its keys, and stages of which the name is enough. */
-export type ConfigInput = Partial<ValuesOf<typeof fields>> & { stages?: readonly StageInput[] };
-
-/** A key of {@linkcode RunConfig} that has a field. */
-export type ConfigKey = keyof typeof fields;
-
-/** All keys, in the order of {@linkcode fields}. */
-export const configKeys: readonly ConfigKey[] = Object.keys(fields) as ConfigKey[];
+export * from "./config_fields.ts";
 
 /**
  * Makes the complete configuration: defaults, then the preset, then `base` (an experiment's

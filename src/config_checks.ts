@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import type { RunConfig } from "./config_fields.ts";
 import { UserError } from "./errors.ts";
 
 /** The tokens of the byte tokenizer. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { ConfigInput, RunConfig } from "./config.ts";
+import type { ConfigInput, RunConfig } from "./config_fields.ts";
 
 /** The keys that each preset sets; `nano` is the defaults. */
 export const presets: Readonly<Record<RunConfig["preset"], Readonly<ConfigInput>>> = {

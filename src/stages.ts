@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import type { RunConfig } from "./config_fields.ts";
 import { UserError } from "./errors.ts";
 import { checkValue, choice, type Field, integer, number, orNone, text } from "./fields.ts";
 import type { ValuesOf } from "./fields.ts";

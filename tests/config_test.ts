@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
 import {
-  type ConfigInput,
-  type ConfigKey,
   configKeys,
   describeFields,
   fields,
@@ -9,24 +7,10 @@ import {
   resolveConfig,
 } from "../src/config.ts";
 import { type Field, groups } from "../src/fields.ts";
-import { UserError } from "../src/errors.ts";
-import { fromHuggingFace, toHuggingFace } from "../src/hugging_face.ts";
-import { modelParameters } from "../src/model/parameters.ts";
 import { presets } from "../src/presets.ts";
 import { stageFields } from "../src/stages.ts";
 import { suggest } from "../src/suggest.ts";
-
-/** The message of the UserError that `body` throws; it must be one plain line. */
-function userError(body: () => unknown): string {
-  try {
-    body();
-  } catch (error) {
-    assert(error instanceof UserError, `not a UserError: ${error}`);
-    assert.match(error.message, /^[A-Z][^\n]*[^.\n]$/);
-    return error.message;
-  }
-  throw new assert.AssertionError({ message: "nothing was thrown" });
-}
+import { userError } from "./user_error.ts";
 
 Deno.test("preset, then experiment, then typed keys", () => {
   const base = { preset: "tiny", lr: 5e-4, steps: 700 } as const;
@@ -183,170 +167,4 @@ Deno.test("the help text has every key once, with a line of meaning", () => {
     }
     assert.equal(text.match(/^ {2}\w/gm)?.length, Object.keys(table).length);
   }
-});
-
-/** A `config.json` as transformers writes it. */
-const deepseek = {
-  model_type: "deepseek_v32",
-  vocab_size: 40,
-  hidden_size: 32,
-  intermediate_size: 64,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 4,
-  n_routed_experts: 4,
-  kv_lora_rank: 16,
-  q_lora_rank: 24,
-  qk_rope_head_dim: 8,
-  v_head_dim: 12,
-  qk_nope_head_dim: 10,
-  hidden_act: "silu",
-  max_position_embeddings: 512,
-  initializer_range: 0.03,
-  rms_norm_eps: 1e-5,
-  tie_word_embeddings: true,
-  rope_parameters: { rope_theta: 5000, rope_type: "default" },
-  mlp_layer_types: ["dense", "dense"],
-  attention_bias: false,
-  attention_dropout: 0,
-  index_topk: 6,
-  index_head_dim: 16,
-  index_n_heads: 8,
-  mlp_bias: false,
-  head_dim: 8,
-  first_k_dense_replace: 2,
-};
-
-Deno.test("a config.json of transformers is read", () => {
-  const config = resolveConfig(fromHuggingFace(deepseek));
-  assert.equal(config.attention, "mla");
-  assert.deepEqual(
-    [config.qLoraRank, config.kvLoraRank, config.qkNopeHeadDim, config.qkRopeHeadDim],
-    [24, 16, 10, 8],
-  );
-  assert.deepEqual([config.vHeadDim, config.indexNHeads, config.indexTopk], [12, 8, 6]);
-  assert.deepEqual([config.ropeTheta, config.rmsNormEps, config.initializerRange], [
-    5e3,
-    1e-5,
-    .03,
-  ]);
-  assert.deepEqual([config.tieWordEmbeddings, config.ropeInterleave], [true, true]);
-});
-
-Deno.test("what would change the maths is refused by name", () => {
-  const cases: [string, unknown][] = [
-    ["mlp_layer_types", ["dense", "sparse"]],
-    ["attention_bias", true],
-    ["mlp_bias", true],
-    ["attention_dropout", 0.1],
-    ["hidden_act", "gelu"],
-    ["rope_scaling", { type: "yarn", factor: 40 }],
-    ["rope_parameters", { rope_type: "yarn", rope_theta: 1e4, factor: 40 }],
-    ["rope_parameters", { rope_theta: 1e4, partial_rotary_factor: 0.5 }],
-    ["quantization_config", { quant_method: "fp8" }],
-    ["num_key_value_heads", 2],
-    ["model_type", "mamba"],
-    ["kv_lora_rank", undefined],
-    ["hidden_size", "wide"],
-  ];
-  for (const [key, value] of cases) {
-    const message = userError(() => resolveConfig(fromHuggingFace({ ...deepseek, [key]: value })));
-    const camelKey = key.replaceAll(/_(.)/g, (_, letter) => letter.toUpperCase());
-    assert(message.includes(key) || message.includes(camelKey), `${key}: ${message}`);
-  }
-  const old = { ...deepseek, mlp_layer_types: undefined, first_k_dense_replace: 1 };
-  assert.match(userError(() => fromHuggingFace(old)), /first_k_dense_replace=1/);
-});
-
-Deno.test("a model's config.json gives the model back", () => {
-  const model = configKeys.filter((key) => ["model", "indexer"].includes(fields[key].group));
-  const cases = [
-    ["deepseek_v32", ""],
-    ["deepseek_v32", "recipe=sparse"],
-    ["deepseek_v32", "recipe=dsa_twin indexTopk=200"],
-    ["latentk", "selector=random"],
-    ["latentk", "qLoraRank=none"],
-    ["latentk", "ropeInterleave=false"],
-    ["latentk", "indexActivation=none"],
-    ["latentk", "indexKeyNorm=none"],
-    ["latentk", "indexRope=interleaved"],
-    ["latentk", "indexInput=kvLatent"],
-    ["latentk", "indexShare=2"],
-    ["latentk", "latentRope=none"],
-    ["latentk", "latentRope=onLatent recipe=dense"],
-    ["latentk", "window=20 recipe=dense"],
-    ["deepseek_v3", "recipe=dense indexRope=none"],
-    ["deepseek_v3", "recipe=dense qLoraRank=none"],
-    ["deepseek_v3", "recipe=dense ropeInterleave=false"],
-    ["llama", "attention=mha"],
-    ["llama", "attention=gqa numKeyValueHeads=1 headDim=10 ropeTheta=500"],
-    ["latentk", "attention=gqa ropeInterleave=true tieWordEmbeddings=true headDim=10"],
-    ["latentk", "attention=mha window=9"],
-    ["latentk", "attention=mosa indexTopk=7"],
-  ];
-  for (const [type, words] of cases) {
-    const config = resolveConfig({ vocabSize: 99 }, words.split(" ").filter(Boolean));
-    const json = JSON.parse(JSON.stringify(toHuggingFace(config)));
-    assert.equal(json.model_type, type, words);
-    assert.equal("architectures" in json, type !== "latentk", words);
-    const given = fromHuggingFace(json);
-    const back = resolveConfig(given);
-    const used = model.filter((key) => key in given);
-    assert(used.length >= 12);
-    for (const key of used) assert.equal(back[key], config[key], `${words}: ${key}`);
-    assert.deepEqual(modelParameters(back), modelParameters(config), words);
-  }
-});
-
-/** Keys of the groups model and indexer that say how to train or compute, not what. */
-const NO_CONVENTIONS: readonly string[] = [
-  "indexerLr",
-  "indexerLossWeight",
-  "sparseForm",
-  "measureEvery",
-];
-
-/** A value that is not the default. */
-function otherValue({ kind, values, default: usual }: Field<unknown>): unknown {
-  if (kind === "boolean") return !usual;
-  if (values) return values.find((value) => value !== usual && value !== "none");
-  return 2 * Number(usual) || 2;
-}
-
-Deno.test("every convention of model and indexer is kept in config.json", () => {
-  // No class of transformers computes these; some keys are those of other models.
-  const mla: ConfigInput = { indexActivation: "none", indexHeadDim: 16 };
-  const gqa: ConfigInput = { attention: "gqa", ropeInterleave: true };
-  const models: Partial<Record<ConfigKey, ConfigInput>> = {
-    attention: gqa,
-    window: { recipe: "dense" },
-    numKeyValueHeads: gqa,
-    headDim: gqa,
-    indexActivation: {},
-  };
-  for (const key of configKeys) {
-    const field: Field<unknown> = fields[key];
-    if (!["model", "indexer"].includes(field.group) || NO_CONVENTIONS.includes(key)) continue;
-    const value = key === "attention" ? "gqa" : otherValue(field) ?? "none";
-    const config = resolveConfig({ ...models[key] ?? mla, [key]: value });
-    const json = JSON.parse(JSON.stringify(toHuggingFace(config)));
-    assert.equal(json.model_type, "latentk", key);
-    const back = resolveConfig(fromHuggingFace(json));
-    assert.notEqual(config[key], field.default, key);
-    assert.equal(back[key], config[key], key);
-  }
-});
-
-Deno.test("transformers selects as many keys as the stage of the checkpoint", () => {
-  const config = resolveConfig({ seqLen: 300, indexTopk: 7 }, ["sparse.indexTopk=9"]);
-  const topk = config.stages.map((stage) => toHuggingFace(config, stage).index_topk);
-  // A dense model must not become a sparse one there.
-  assert.deepEqual(topk, [300, 300, 9]);
-  assert.equal(toHuggingFace(config).index_topk, 9);
-  assert.equal("index_topk" in toHuggingFace(resolveConfig({ recipe: "dense" })), false);
-  const other = resolveConfig({}, ["selector=recency"]);
-  assert.deepEqual(
-    other.stages.map((stage) => toHuggingFace(other, stage).model_type),
-    ["deepseek_v32", "deepseek_v32", "latentk"],
-  );
 });

@@ -1,69 +1,14 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { openDataset } from "../src/data/dataset.ts";
-import type { Engine } from "../src/engine.ts";
 import type { EvaluationReport } from "../src/eval/evaluate_model.ts";
-import { Buckets } from "../src/eval/positions.ts";
-import { sample } from "../src/infer/sample.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { languageModel } from "../src/model/transformer.ts";
 import { openDevice } from "../src/open_device.ts";
-import { Rng } from "../src/rng.ts";
 import { checkpointView, latestCheckpoint, loadCheckpoint } from "../src/train/checkpoint.ts";
 import { readMetrics } from "../src/train/run_folder.ts";
-
-const TRAIN = new URL("../src/train/cli.ts", import.meta.url).pathname;
-const EVAL = new URL("../src/eval/cli.ts", import.meta.url).pathname;
-const SAMPLE = new URL("../src/infer/cli.ts", import.meta.url).pathname;
-const TEXT = new URL("fixtures/moby_excerpt.txt", import.meta.url).pathname;
-const GOLDEN = new URL("golden/even", import.meta.url).pathname;
-
-const SMALL = [
-  "hiddenSize=32",
-  "numHiddenLayers=2",
-  "numAttentionHeads=2",
-  "intermediateSize=48",
-  "indexTopk=8",
-  "seqLen=32",
-  "batchSize=2",
-  "steps=4",
-  "evalBatches=1",
-  "sampleTokens=0",
-  // Far from where it starts, so that no two selectors give the same loss.
-  "initializerRange=0.3",
-  "keepCheckpoints=3",
-];
-const THREE_STAGES = [...SMALL, "warmup.steps=4", "sparse.steps=4"];
-const TEXT_RUN = [...THREE_STAGES, `data=${TEXT}`, "tokenizer=byte"];
-
-async function run(script: string, args: string[], cwd: string) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", script, ...args],
-    cwd,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
-  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
-}
-
-async function trainIn(cwd: string, ...args: string[]): Promise<string> {
-  const { code, stderr, stdout } = await run(TRAIN, args, cwd);
-  assert.equal(code, 0, stderr);
-  return join(cwd, stdout.trim().split("\n").at(-1)!);
-}
-
-async function evaluated(cwd: string, ...args: string[]): Promise<EvaluationReport> {
-  const { code, stdout, stderr } = await run(EVAL, [...args, "--json"], cwd);
-  assert.equal(code, 0, stderr);
-  return JSON.parse(stdout);
-}
-
-function near(got: number, want: number, relative = 1e-4, what = ""): void {
-  const difference = Math.abs(got - want);
-  assert(difference <= relative * Math.abs(want) + 1e-7, `${what}: ${got} instead of ${want}`);
-}
+import { EVAL, evaluated, GOLDEN, near, SMALL, TEXT_RUN, THREE_STAGES } from "./eval_run.ts";
+import { run, TEXT, trainIn } from "./train_run.ts";
 
 /** Losses and answers of the first validation batch by plain loops over the logits. */
 async function countByHand(folder: string) {
@@ -109,33 +54,6 @@ function checkPositions(
     near(loss, mean(inside), 1e-4, `loss from ${from} to ${to}`);
   }
 }
-
-Deno.test("buckets are [0, 1), [1, 2), [2, 4), [4, 8) … and hold all values", () => {
-  const seed = Date.now() % 2 ** 32;
-  const buckets = new Buckets();
-  const rng = new Rng(seed, "buckets");
-  const values = Array.from(
-    { length: 200 },
-    () => ({ place: rng.below(100), value: rng.below(7) }),
-  );
-  for (const { place, value } of values) buckets.add(place, value);
-  const got = buckets.read(100);
-  for (const { from, to, count, mean } of got) {
-    const inside = values.filter(({ place }) => place >= from && place < to);
-    assert.equal(count, inside.length, `seed ${seed}`);
-    near(mean, inside.reduce((sum, { value }) => sum + value, 0) / count, 1e-12, `seed ${seed}`);
-  }
-  assert.equal(got.reduce((sum, { count }) => sum + count, 0), 200);
-  assert(got.at(-1)!.to <= 100, `seed ${seed}`);
-  near(buckets.total().mean, values.reduce((sum, { value }) => sum + value, 0) / 200, 1e-12);
-
-  const edges = new Buckets();
-  for (const place of [0, 1, 2, 3, 4, 7, 8]) edges.add(place, 1);
-  assert.deepEqual(
-    edges.read().map(({ from, to, count }) => [from, to, count]),
-    [[0, 1, 1], [1, 2, 1], [2, 4, 2], [4, 8, 2], [8, 16, 1]],
-  );
-});
 
 Deno.test("a run of three stages", async (t) => {
   const cwd = await Deno.makeTempDir();
@@ -293,141 +211,5 @@ Deno.test("a model's own number of tokens is the task's, where it has no text", 
   assert.deepEqual([report.data, report.accuracyByDistance.length], ["copy", 1]);
   // Its weights are random: it cannot know the answers.
   assert(report.loss > 1 && report.accuracy! < 0.5, `${report.loss}, ${report.accuracy}`);
-  await Deno.remove(cwd, { recursive: true });
-});
-
-Deno.test("text is generated token by token, of the tokenizer's tokens only", async () => {
-  // Likeliest is what stands one place on, but for the last, which is no token of the tokenizer.
-  const windows: number[][] = [];
-  const engine = {
-    logits(window: Int32Array, row: number) {
-      windows.push([...window.subarray(0, row + 1)]);
-      const logits = Float32Array.of(0, 0, 0, 0, 9);
-      logits[(window[row] + 1) % 4] = 5;
-      return Promise.resolve(logits);
-    },
-  } as unknown as Engine;
-  const options = { prompt: [2], count: 4, temperature: 0, seqLen: 3, rng: new Rng(1, "") };
-  assert.deepEqual([...await sample(engine, { ...options, vocabSize: 4 })], [3, 0, 1, 2]);
-  assert.deepEqual(windows, [[2], [2, 3], [2, 3, 0], [3, 0, 1]]);
-  assert.equal((await sample(engine, options))[0], 4);
-});
-
-Deno.test("deno task sample", async (t) => {
-  const cwd = await Deno.makeTempDir();
-  const sampled = async (...args: string[]) => {
-    const { code, stdout, stderr } = await run(SAMPLE, args, cwd);
-    return { code, stdout, stderr };
-  };
-  const refuses = async (args: string[], message: RegExp) => {
-    const { code, stdout, stderr } = await sampled(...args);
-    assert.deepEqual([code, stdout], [2, ""], stderr);
-    assert.match(stderr, /^error: Cannot [^\n]+\n$/);
-    assert.match(stderr, message);
-  };
-  // More tokens than the tokenizer has: none of them may be drawn, in training neither.
-  const more = ["vocabSize=400", "sampleTokens=40", "temperature=3"];
-  const folder = await trainIn(cwd, ...TEXT_RUN, ...more, "name=text");
-  const keys = ["prompt=Whale", "sampleTokens=20", "temperature=0"];
-  const { code, stdout, stderr } = await sampled("runs/text", ...keys);
-  assert.equal(code, 0, stderr);
-  assert(stdout.startsWith("Whale") && stdout.length > 6, stdout);
-
-  await t.step("a checkpoint, and a folder in Hugging Face's layout", async () => {
-    const newest = await latestCheckpoint(folder);
-    assert.equal((await sampled(newest, ...keys)).stdout, stdout);
-    await Deno.mkdir(join(cwd, "model"));
-    for (const file of ["config.json", "model.safetensors", "tokenizer.json"]) {
-      await Deno.copyFile(join(newest, file), join(cwd, "model", file));
-    }
-    assert.equal((await sampled("model", ...keys)).stdout, stdout);
-    await Deno.remove(join(cwd, "model/tokenizer.json"));
-    await refuses(["model"], /sample model: tokenizer\.json is missing/);
-  });
-
-  await t.step("refuses what cannot be sampled", async () => {
-    await trainIn(cwd, ...SMALL, "recipe=dense", "data=copy", "name=task");
-    await Deno.mkdir(join(cwd, "abl"));
-    await Deno.writeTextFile(join(cwd, "abl/results.json"), '{"runs":[]}');
-    await refuses(["nowhere"], /sample nowhere: there is no such folder/);
-    await refuses(["abl"], /sample abl: it is an ablation/);
-    await refuses(["runs"], /sample runs: neither a run/);
-    await refuses(["runs/task"], /sample runs\/task: data=copy has no text/);
-    await refuses(["runs/text", "steps=5"], /"steps": sample takes prompt, sampleTokens/);
-    await refuses(["runs/text", "runs/task"], /sample runs\/text and runs\/task: give one/);
-  });
-
-  await t.step("MoSA, whose heads look ahead, has no samples", async () => {
-    const args = [...SMALL, "attention=mosa", `data=${TEXT}`, "name=mosa", "sampleEvery=2"];
-    const trained = await run(TRAIN, [...args, "sampleTokens=5"], cwd);
-    assert.equal(trained.code, 0, trained.stderr);
-    assert.equal(trained.stderr.match(/^no samples: .*attention=mosa pick.*$/gm)?.length, 1);
-    assert.equal(await Deno.readTextFile(join(cwd, "runs/mosa/samples.txt")), "");
-    await refuses(["runs/mosa"], /sample runs\/mosa: heads of attention=mosa pick among all/);
-  });
-  await Deno.remove(cwd, { recursive: true });
-});
-
-const WRONG: [args: string[], message: RegExp][] = [
-  [["runs/none"], /runs\/none: there is no such folder/],
-  [["runs"], /runs: neither a run .* nor a model/],
-  [["runs/new"], /runs\/new: the run has saved no checkpoint/],
-  [["runs/good", "evalBatchs=3"], /"evalBatchs": did you mean evalBatches\?/],
-  [["runs/good", "hiddenSize=64"], /"hiddenSize": eval takes device, data/],
-  [["runs/good", "sparse.indexTopk=3"], /"sparse.indexTopk": .*indexTopk/],
-  [["runs/good", "seqLen=one"], /seqLen=one: expected a whole number/],
-  [["runs/good", "seqLen=300000"], /seqLen=300000: the text has only/],
-  [["runs/good", "data=nowhere.txt"], /nowhere\.txt/],
-  [["runs/good", "batchSize=4000", "seqLen=1024"], /[GM]iB.*lower batchSize \(4000\)/],
-  [["runs/good", "runs/new"], /runs\/good and runs\/new/],
-  [["runs/good", "--fast"], /"--fast": the options are --help, --json/],
-  [["golden"], /golden: it does not tell its data; add data=/],
-  [["golden", `data=${TEXT}`], /no tokenizer\.json, and its 40 tokens are not bytes/],
-  [["runs/good", "data=copy"], /runs\/good on data=copy: its tokens are those of a text, .*use a/],
-  [["runs/task", `data=${TEXT}`], /its tokens are the symbols of data=copy; use copy, recall or/],
-  [["abl"], /abl: it is an ablation; give one of its runs, abl\/runs\/…/],
-  [["foreign"], /foreign\/state\.json: it is no configuration of latentk \(.*"model_type"/],
-  [["list"], /list\/state\.json: it is no configuration of latentk \(stages is no list/],
-  [["weights"], /weights: config\.json is missing/],
-  [["other", `data=${TEXT}`], /embed_tokens\.weight is F32 \[256,32\], .* F32 \[40,32\]/],
-];
-
-Deno.test("wrong input gives one clear line and exit code 2", async (t) => {
-  const cwd = await Deno.makeTempDir();
-  const good = await latestCheckpoint(await trainIn(cwd, ...TEXT_RUN, "name=good"));
-  await trainIn(cwd, ...SMALL, "recipe=dense", "data=copy", "name=task");
-  for (const folder of ["runs/new", "golden", "weights", "other", "abl", "foreign", "list"]) {
-    await Deno.mkdir(join(cwd, folder));
-  }
-  await Deno.writeTextFile(join(cwd, "runs/new/metrics.jsonl"), "");
-  await Deno.writeTextFile(join(cwd, "abl/results.json"), '{"runs":[]}');
-  const state = JSON.parse(await Deno.readTextFile(join(good, "state.json")));
-  for (const [folder, config] of [["foreign", { model_type: "gpt2" }], ["list", { stages: 3 }]]) {
-    const text = JSON.stringify({ ...state, config });
-    await Deno.writeTextFile(join(cwd, `${folder}/state.json`), text);
-  }
-  const copies = [
-    [join(GOLDEN, "config.json"), "golden/config.json"],
-    [join(GOLDEN, "weights.safetensors"), "golden/model.safetensors"],
-    [join(good, "model.safetensors"), "weights/model.safetensors"],
-    [join(good, "model.safetensors"), "other/model.safetensors"],
-    [join(good, "tokenizer.json"), "other/tokenizer.json"],
-    [join(GOLDEN, "config.json"), "other/config.json"],
-  ];
-  for (const [from, to] of copies) await Deno.copyFile(from, join(cwd, to));
-  for (const [args, message] of WRONG) {
-    await t.step(args.join(" ").replace(TEXT, "text"), async () => {
-      const { code, stdout, stderr } = await run(EVAL, [...args, "--json"], cwd);
-      assert.equal(code, 2, stderr);
-      assert.equal(stdout, "");
-      assert.match(stderr, /^error: Cannot [^\n]+\n$/);
-      assert.match(stderr, message);
-    });
-  }
-  await t.step("--help", async () => {
-    const { code, stdout } = await run(EVAL, ["--help"], cwd);
-    assert.equal(code, 0);
-    assert.match(stdout, /usage: deno task eval/);
-  });
   await Deno.remove(cwd, { recursive: true });
 });

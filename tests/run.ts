@@ -2,7 +2,7 @@
  * `deno task test`: everything CI runs. Needs a WebGPU adapter; where there is none and we may
  * (root on Debian or Ubuntu), installs Mesa's software Vulkan, elsewhere prints the command.
  *
- * Arguments are passed on to `deno test`, e.g. `deno task test tests/data_test.ts`.
+ * Arguments are passed on to `deno test`, e.g. `deno task test tests/corpus_test.ts`.
  */
 
 const PACKAGE = "mesa-vulkan-drivers";

@@ -13,7 +13,7 @@ export const HYPER_SIZE = 8;
 /** One step's content. */
 export interface InputValues {
   batch?: Batch;
-  /** A row of {@linkcode HYPER_SIZE} numbers for each trained range. */
+  /** A row of {@linkcode HYPER_SIZE} numbers for each trained range; none without an update. */
   hyper: readonly Float32Array[];
   /** Row of the metrics ring. */
   slot: number;
@@ -34,6 +34,11 @@ export interface InputLayout {
   readonly hyper: readonly Matrix[];
   /** The buffer's content; the array is reused by the next call. */
   pack(values: InputValues): Float32Array<ArrayBuffer>;
+}
+
+/** `inverseCount` of `count` scored targets. */
+export function inverseCount(count: number): number {
+  return 1 / Math.max(count, 1);
 }
 
 /** Lays out the inputs of a plan. */

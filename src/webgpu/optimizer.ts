@@ -1,14 +1,18 @@
 /**
- * Records the update: global norms, clipping and AdamW over the flat arenas.
+ * The update: global norms, clipping and AdamW over the flat arenas, and its numbers for a step.
  *
  * @module
  */
+import type { StepHyper } from "../engine.ts";
 import { adamw } from "../kernels/adamw.ts";
 import { normOfPartials, sumOfSquares, sumOfSquaresBlocks } from "../kernels/sum_of_squares.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { ArenaLayout, ArenaRange } from "./arena.ts";
-import type { PlanRecorder } from "./lower.ts";
+import type { PlanRecorder } from "./plan_recorder.ts";
 import { columnsOf, matrixAt } from "../ops/matrix.ts";
+
+/** The numbers that leave values and moments as they are; see `ADAMW_HYPER`. */
+const FROZEN = Float32Array.of(0, 0, 0, 1, 1, 1, 1, 1);
 
 /** What the update works on. */
 export interface UpdateOptions {
@@ -49,6 +53,28 @@ export function recordUpdate(recorder: PlanRecorder, options: UpdateOptions): vo
       const kernel = adamw({ p, g, m: first, v: second, norm, hyper: hyper[i] });
       recorder.dispatch(kernel, p, g, first, second, norm, hyper[i]);
     }
+  });
+}
+
+/** The optimizer's numbers of a step for each range. */
+export function hyperRows(
+  ranges: readonly ArenaRange[],
+  { beta1, beta2, eps, groups }: StepHyper,
+): Float32Array[] {
+  return ranges.map(({ group, decay }) => {
+    const own = groups[group];
+    if (!own) return FROZEN;
+    const { lr, weightDecay, clip, update } = own;
+    return Float32Array.of(
+      lr,
+      decay ? weightDecay : 0,
+      clip,
+      beta1,
+      beta2,
+      eps,
+      1 / (1 - beta1 ** update),
+      1 / (1 - beta2 ** update),
+    );
   });
 }
 

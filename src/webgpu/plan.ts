@@ -7,7 +7,7 @@ import { MemoryError } from "../errors.ts";
 import type { Kernel } from "../kernels/kernel.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { Gpu } from "./device.ts";
-import type { Dispatch } from "./lower.ts";
+import type { Dispatch } from "./plan_recorder.ts";
 import { windowSize } from "../ops/matrix.ts";
 import { type Lifetime, planMemory } from "./memory.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { LossFunction, LossResult, ParameterSpec } from "../engine.ts";
+import type { LossFunction, LossResult, Metrics, ParameterSpec } from "../engine.ts";
 import type { Matrix, Storage } from "../ops/op.ts";
 import type { ArenaLayout } from "./arena.ts";
 import { Graph, type GraphTensor } from "./graph.ts";
@@ -56,6 +56,11 @@ export function metricNames(metrics: LossResult["metrics"]): string[] {
   return Object.entries(metrics).flatMap(([name, { cols }]) =>
     cols === 1 ? [name] : Array.from({ length: cols }, (_, i) => `${name}/${i}`)
   );
+}
+
+/** The numbers of such a row by name. */
+export function namedMetrics(names: readonly string[], row: Float32Array): Metrics {
+  return Object.fromEntries(names.map((name, i) => [name, row[i]]));
 }
 
 /** The columns of `row` that each metric is to be computed into. */

@@ -6,7 +6,7 @@
 import type { Kernel } from "../kernels/kernel.ts";
 import { windowSize } from "../ops/matrix.ts";
 import type { Gpu } from "./device.ts";
-import type { Dispatch } from "./lower.ts";
+import type { Dispatch } from "./plan_recorder.ts";
 import { createStorageBuffer } from "./plan.ts";
 import { ReadBack } from "./read_back.ts";
 

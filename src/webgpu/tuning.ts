@@ -6,7 +6,7 @@
  * @module
  */
 import type { Gpu } from "./device.ts";
-import type { Dispatch } from "./lower.ts";
+import type { Dispatch } from "./plan_recorder.ts";
 import { type Prepared, Trial } from "./trial.ts";
 import { type Choices, readChoices, tuningPath, writeChoices } from "./tuning_cache.ts";
 
