@@ -1,5 +1,6 @@
 import type { Experiment } from "../src/experiment.ts";
 import { experiment as onText } from "./compression_sparsity.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 import { recall } from "./parts/tasks.ts";
 
@@ -25,6 +26,22 @@ export const experiment: Experiment = {
   },
   tabulate: ["val/accuracy", "twin/val/accuracy", ...onText.tabulate!],
   sizes: {
+    small: {
+      config: {
+        ...small,
+        ...recall,
+        batchSize: 16,
+        hiddenSize: 64,
+        intermediateSize: 128,
+        numAttentionHeads: 2,
+        steps: 400,
+        "warmup.steps": 100,
+        "twin.steps": 50,
+        "sparse.steps": 50,
+      },
+      axes: { kvLoraRank: [8, 16, 32, 64], "sparse.indexTopk": [2, 8, 32, 256] },
+      baseline: { "sparse.indexTopk": 256 },
+    },
     smoke: {
       ...onText.sizes!.smoke,
       config: {
