@@ -93,6 +93,13 @@ function template(name: string, config: RunConfig): Partial<Stage> {
   }
 }
 
+/** What is given of how a stage is trained: its twin is trained in the same way. */
+function trainingOf(stage: string, given: readonly StageInput[]): Partial<Stage> {
+  const keys = ["steps", "lr", "minLr", "schedule", "warmupSteps", "decaySteps"];
+  const entries = given.filter(({ name }) => name === stage).flatMap(Object.entries);
+  return Object.fromEntries(entries.filter(([key]) => keys.includes(key)));
+}
+
 /**
  * The complete stages of a run.
  *
@@ -120,7 +127,9 @@ export function resolveStages(
   );
   const stages = inputs.map((input) => {
     const own = typed.filter(({ name }) => name === input.name);
-    const stage = Object.assign({}, defaults, template(input.name, config), input, ...own) as Stage;
+    const rival = input.name === "twin" ? trainingOf("sparse", [...inputs, ...typed]) : {};
+    const values = [defaults, template(input.name, config), rival, input, ...own];
+    const stage = Object.assign({}, ...values) as Stage;
     for (const [key, value] of Object.entries(stage)) {
       if (key !== "name") checkValue(`${stage.name}.${key}`, stageField(stage.name, key), value);
     }

@@ -1,5 +1,6 @@
 /** What all commands have in common. */
 import assert from "node:assert/strict";
+import { experimentNames } from "../src/experiment.ts";
 
 const commands = {
   "ablate": ["ablate/cli.ts", /run nothing: give one experiment/],
@@ -9,16 +10,19 @@ const commands = {
   "sample": ["infer/cli.ts", /sample nothing: give one run or model folder/],
 } as const;
 
+/** Runs a command in a process of its own. */
+async function runIn(path: string, ...args: string[]) {
+  const cli = new URL(`../src/${path}`, import.meta.url).pathname;
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    ...{ args: ["run", "-A", "--no-check", cli, ...args], stdout: "piped", stderr: "piped" },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, out, err };
+}
+
 for (const [name, [path, missing]] of Object.entries(commands)) {
   Deno.test(`${name} without arguments prints its help and says what is missing`, async () => {
-    const cli = new URL(`../src/${path}`, import.meta.url).pathname;
-    const run = async (...args: string[]) => {
-      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-        ...{ args: ["run", "-A", "--no-check", cli, ...args], stdout: "piped", stderr: "piped" },
-      }).output();
-      const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-      return { code, out, err };
-    };
+    const run = (...args: string[]) => runIn(path, ...args);
     const help = await run("--help");
     assert.deepEqual([help.code, help.err], [0, ""]);
     assert(help.out.startsWith(`usage: deno task ${name} <`), help.out);
@@ -30,3 +34,11 @@ for (const [name, [path, missing]] of Object.entries(commands)) {
     assert.match(rest, missing);
   });
 }
+
+Deno.test("ablate takes every experiment by its name, also where a key has the same", async () => {
+  for (const name of experimentNames()) {
+    const { code, err } = await runIn("ablate/cli.ts", name, "size=enormous");
+    assert.equal(code, 2);
+    assert.match(err, /size=enormous: use real/, name);
+  }
+});

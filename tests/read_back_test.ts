@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { makeKernel } from "../src/kernels/kernel.ts";
+import { Gpu } from "../src/webgpu/device.ts";
 import { createStorageBuffer } from "../src/webgpu/plan.ts";
 import { ReadBack } from "../src/webgpu/read_back.ts";
 import { testGpu } from "./check_op.ts";
@@ -39,4 +41,25 @@ Deno.test("ReadBack waits where the data is not there at once", async () => {
   }
   reader.destroy();
   buffer.destroy();
+});
+
+Deno.test("nothing is read of kernels that did not compile", async () => {
+  using gpu = (await Gpu.open())!;
+  const reader = new ReadBack(gpu, 4);
+  const buffer = createStorageBuffer(gpu, "data", 1);
+  await reader.read(buffer, 0, 4);
+  const common = { name: "wrong", shape: "1", buffers: { x: "read_write" }, uniforms: {} } as const;
+  const kernel = makeKernel({
+    ...common,
+    workgroup: 1,
+    grid: [1, 1, 1],
+    body: "x[0] = nothing;",
+    flops: 0,
+  });
+  try {
+    gpu.pipeline(kernel);
+  } catch {
+    // Where errors arrive at once.
+  }
+  await assert.rejects(reader.read(buffer, 0, 4), /GPU error: .*wrong/s);
 });

@@ -215,3 +215,11 @@ Deno.test("Adam's count of updates goes on where moments are kept", () => {
   const skip = updates(`${words} sparse.from=dense`, "sparse", 0);
   assert.deepEqual(skip, { backbone: dense + 1, indexer: 1 }, `seed ${seed}`);
 });
+
+Deno.test("a twin is trained as the sparse stage is, unless it is said otherwise", () => {
+  const { byName } = spansOf("recipe=dsa_twin sparse.steps=30 sparse.lr=1e-5");
+  assert.equal(byName.twin.stage.steps, 30);
+  assert.equal(byName.twin.stage.lr, 1e-5);
+  assert.equal(byName.twin.stage.attention, "dense");
+  assert.equal(spansOf("recipe=dsa_twin sparse.steps=30 twin.steps=7").byName.twin.stage.steps, 7);
+});

@@ -33,8 +33,8 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
     assert.deepEqual(await outcome(await trainIn(cwd, ...SMALL, "name=again")), want);
   });
 
-  // Stopped in the dense stage, in the twin, and in the sparse stage; both started elsewhere.
-  const stops = [["SIGKILL", 9], ["SIGINT", 63], ["SIGKILL", 81]] as const;
+  // Stopped in the dense stage, in the warm-up, in the twin and in the sparse stage.
+  const stops = [["SIGKILL", 9], ["SIGKILL", 40], ["SIGINT", 63], ["SIGKILL", 81]] as const;
   for (const [signal, after] of stops) {
     await t.step(`${signal} after step ${after}`, async () => {
       const name = `${signal}_${after}`;

@@ -5,7 +5,6 @@
  */
 import { basename, join } from "node:path";
 import { exitCodes, oneWord, requireValues, runCommand, splitArguments } from "../command.ts";
-import { configKeys } from "../config.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
 import { writeAside } from "../train/run_folder.ts";
@@ -45,7 +44,7 @@ async function main(args: string[]): Promise<number> {
     console.log(help());
     return exitCodes.done;
   }
-  requireValues(words, [...OWN_KEYS, ...configKeys]);
+  requireValues(words, OWN_KEYS);
   const word = oneWord(words, { verb: "run", what: "one experiment", help: help() });
   const { own, rest } = takeOwn(pairs);
   const size = own.size ?? REAL_SIZE;

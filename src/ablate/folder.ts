@@ -43,7 +43,8 @@ export function requireOwnFolder(
 }
 
 function isEmptyFolder(path: string): boolean {
-  return Deno.statSync(path).isDirectory && [...Deno.readDirSync(path)].length === 0;
+  return Deno.statSync(path).isDirectory &&
+    [...Deno.readDirSync(path)].every(({ name }) => name.endsWith(".partial"));
 }
 
 function isResults(value: object): value is AblationResults {

@@ -14,11 +14,6 @@ export interface Sink {
   readonly add: Layout | "inPlace" | "none";
 }
 
-/** A sink that only writes. */
-export function writeTo(into: Layout): Sink {
-  return { into, add: "none" };
-}
-
 /** All matrices of a sink. */
 export function sinkLayouts(sink: Sink): Layout[] {
   return typeof sink.add === "string" ? [sink.into] : [sink.into, sink.add];

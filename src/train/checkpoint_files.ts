@@ -19,7 +19,7 @@ import type { LogMark } from "./log_mark.ts";
 import { pretty } from "./run_folder.ts";
 
 const format = "latentk";
-const version = 1;
+const version = 2;
 
 /** Content of `state.json`. */
 export interface SavedState {

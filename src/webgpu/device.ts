@@ -22,6 +22,7 @@ export class Gpu {
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   #error: Error | null = null;
+  #isSettled = true;
   #destroyed = false;
 
   private constructor(adapter: GPUAdapter, device: GPUDevice, features: string[]) {
@@ -94,16 +95,34 @@ export class Gpu {
   pipeline(kernel: Kernel): GPUComputePipeline {
     const known = this.#pipelines.get(kernel.code);
     if (known) return known;
-    const pipeline = this.device.createComputePipeline({
+    const pipeline = this.#compile(kernel);
+    this.check();
+    this.#isSettled = false;
+    this.#pipelines.set(kernel.code, pipeline);
+    return pipeline;
+  }
+
+  /** Like {@linkcode Gpu.pipeline}, but null for a kernel that the device refuses. */
+  async tryPipeline(kernel: Kernel): Promise<GPUComputePipeline | null> {
+    const known = this.#pipelines.get(kernel.code);
+    if (known) return known;
+    const filters = ["validation", "internal", "out-of-memory"] as const;
+    for (const filter of filters) this.device.pushErrorScope(filter);
+    const pipeline = this.#compile(kernel);
+    const errors = await Promise.all(filters.map(() => this.device.popErrorScope()));
+    if (errors.some((error) => error !== null)) return null;
+    this.#pipelines.set(kernel.code, pipeline);
+    return pipeline;
+  }
+
+  #compile(kernel: Kernel): GPUComputePipeline {
+    return this.device.createComputePipeline({
       label: kernel.label,
       layout: this.device.createPipelineLayout({ bindGroupLayouts: [this.layout(kernel)] }),
       compute: {
         module: this.device.createShaderModule({ label: kernel.label, code: kernel.code }),
       },
     });
-    this.check();
-    this.#pipelines.set(kernel.code, pipeline);
-    return pipeline;
   }
 
   /** The bind group layout of a kernel: its buffers, then its uniforms. */
@@ -132,9 +151,15 @@ export class Gpu {
     if (this.#error) throw this.#error;
   }
 
+  /** Whether errors of all pipelines have had time to arrive. */
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
   /** Lets errors reported so far arrive, then throws the first. */
   async settle(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve));
+    this.#isSettled = true;
     this.check();
   }
 

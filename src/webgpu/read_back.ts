@@ -25,6 +25,8 @@ export class ReadBack {
 
   /** Copies out `bytes` bytes of `source` from `offset` on, after all work submitted so far. */
   async read(source: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
+    // Kernels that did not compile have written nothing.
+    if (!this.#gpu.isSettled) await this.#gpu.settle();
     const encoder = this.#gpu.device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, offset, this.#buffer, 0, bytes);
     this.#gpu.device.queue.submit([encoder.finish()]);

@@ -10,7 +10,7 @@ import type { Dispatch } from "./plan_recorder.ts";
 import { createStorageBuffer } from "./plan.ts";
 import { ReadBack } from "./read_back.ts";
 
-/** Bytes of the output that are looked at. */
+/** Bytes that are looked at, at the start and at the end of an output. */
 const SAMPLE_BYTES = 2 ** 16;
 /** Random numbers that are drawn; memory is filled with copies of them. */
 const DRAWN = 2 ** 18;
@@ -20,6 +20,8 @@ export interface Prepared {
   readonly kernel: Kernel;
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
+  /** Bytes of the output. */
+  readonly written: number;
 }
 
 /**
@@ -74,9 +76,11 @@ export class Trial {
     device.queue.submit([encoder.finish()]);
   }
 
-  /** Binds the memory to a kernel. */
-  prepare({ kernel, operands }: Dispatch): Prepared {
+  /** Binds the memory to a kernel, or returns null if the device refuses it. */
+  async prepare({ kernel, operands }: Dispatch): Promise<Prepared | null> {
     const { device } = this.#gpu;
+    const pipeline = await this.#gpu.tryPipeline(kernel);
+    if (!pipeline) return null;
     const uniforms = device.createBuffer({
       label: kernel.label,
       size: kernel.uniforms.byteLength,
@@ -84,8 +88,9 @@ export class Trial {
     });
     device.queue.writeBuffer(uniforms, 0, kernel.uniforms);
     this.#uniforms.push(uniforms);
+    const isInput = (i: number) => kernel.access[i] === "read";
     const windows = operands.map((m, i) => ({
-      buffer: kernel.access[i] === "read" ? this.#input : this.#output,
+      buffer: isInput(i) ? this.#input : this.#output,
       size: Math.ceil(windowSize(m) / 4) * 16,
     }));
     const group = device.createBindGroup({
@@ -96,10 +101,11 @@ export class Trial {
         resource,
       })),
     });
-    return { kernel, pipeline: this.#gpu.pipeline(kernel), group };
+    const output = operands.find((_, i) => !isInput(i))!;
+    return { kernel, pipeline, group, written: 4 * windowSize(output) };
   }
 
-  /** The first part of what a kernel writes, bit by bit. */
+  /** The first and the last part of what a kernel writes, bit by bit. */
   async bits(prepared: Prepared): Promise<Uint32Array> {
     const encoder = this.#gpu.device.createCommandEncoder();
     // What it adds to, and what it leaves as it is, must be the same for all.
@@ -108,8 +114,11 @@ export class Trial {
     dispatch(pass, prepared, 1);
     pass.end();
     this.#gpu.device.queue.submit([encoder.finish()]);
-    const bytes = Math.min(SAMPLE_BYTES, this.#output.size);
-    return new Uint32Array(await this.#reader.read(this.#output, 0, bytes));
+    const bytes = Math.min(SAMPLE_BYTES, prepared.written);
+    const part = async (start: number) =>
+      new Uint32Array(await this.#reader.read(this.#output, start, bytes));
+    const [first, last] = [await part(0), await part(prepared.written - bytes)];
+    return Uint32Array.of(...first, ...last);
   }
 
   /** Milliseconds that a kernel takes, as the mean of some dispatches at a stretch. */

@@ -42,7 +42,8 @@ const LEAST_SHARE = 0.01;
 interface Candidates {
   readonly key: string;
   readonly names: readonly string[];
-  readonly prepared: readonly Prepared[];
+  /** Null for one that the device refuses. */
+  readonly prepared: readonly (Prepared | null)[];
 }
 
 const tunings = new WeakMap<Gpu, Tuning>();
@@ -94,23 +95,23 @@ export class Tuning {
     const start = performance.now();
     const isBefore = (part: number) => performance.now() - start < part * this.#budgetMs;
     const unknown = this.#unknown(dispatches);
-    if (!unknown.length) return;
+    if (!unknown.length || this.#budgetMs <= 0) return;
     using trial = new Trial(this.#gpu, unknown, this.#timestamps);
     const ready: Candidates[] = [];
     for (const dispatch of unknown) {
+      // One at least, or nothing would ever be found where pipelines take long.
+      if (ready.length && !isBefore(PIPELINES)) break;
       const { key, names, make } = dispatch.kernel.variants!;
-      const prepared: Prepared[] = [];
+      const prepared: (Prepared | null)[] = [];
       for (const name of names) {
-        if (isBefore(PIPELINES)) prepared.push(trial.prepare({ ...dispatch, kernel: make(name) }));
+        prepared.push(await trial.prepare({ ...dispatch, kernel: make(name) }));
       }
-      if (prepared.length < names.length) break;
       ready.push({ key, names, prepared });
     }
-    if (!ready.length) return;
-    await warmUp(trial, ready[0].prepared[0]);
+    await warmUp(trial, ready.flatMap(({ prepared }) => prepared).find((p) => p !== null));
     const found: Choices = new Map();
-    for (const { key, names, prepared } of ready) {
-      if (!isBefore(1)) break;
+    for (const [i, { key, names, prepared }] of ready.entries()) {
+      if (i > 0 && !isBefore(1)) break;
       found.set(key, names[await fastest(trial, prepared)]);
     }
     await this.#gpu.settle();
@@ -151,7 +152,8 @@ export function adapterOf(gpu: Gpu): string {
   return `${gpu.name}, ${vendor}:${device}, Deno ${Deno.version.deno}`;
 }
 
-async function warmUp(trial: Trial, prepared: Prepared): Promise<void> {
+async function warmUp(trial: Trial, prepared: Prepared | undefined): Promise<void> {
+  if (!prepared) return;
   const start = performance.now();
   let times = 1;
   while (performance.now() - start < WARM_UP_MS) {
@@ -165,18 +167,20 @@ function repeats(ms: number, sampleMs: number): number {
 }
 
 /** Index of the variant that takes the least time, of those with the bits of the first. */
-async function fastest(trial: Trial, variants: readonly Prepared[]): Promise<number> {
+async function fastest(trial: Trial, variants: readonly (Prepared | null)[]): Promise<number> {
+  // A first one that is refused will be reported when the plan is made.
+  if (!variants[0]) return 0;
   const bits = await trial.bits(variants[0]);
   const times: number[] = [];
   const least: number[] = [];
   for (const variant of variants) {
-    const isSame = areEqual(await trial.bits(variant), bits);
+    const isSame = variant !== null && areEqual(await trial.bits(variant), bits);
     times.push(isSame ? repeats(await trial.time(variant, 1), SAMPLE_MS) : 0);
     least.push(Infinity);
   }
   for (let sample = 0; sample < SAMPLES; sample++) {
     for (const [i, variant] of variants.entries()) {
-      if (times[i]) least[i] = Math.min(least[i], await trial.time(variant, times[i]));
+      if (times[i]) least[i] = Math.min(least[i], await trial.time(variant!, times[i]));
     }
   }
   const best = least.indexOf(Math.min(...least));

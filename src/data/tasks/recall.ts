@@ -24,8 +24,7 @@ const FILLER = 0;
 /**
  * Multi-query associative recall, MQAR (Arora et al., "Zoology", 2023, arXiv 2312.04927): after
  * the pairs, every key is asked once, in random order and, by a power law, mostly soon after them.
- * Scored are the values that answer. Without the near questions a small model does not find out what
- * it is asked in long sequences.
+ * Scored are the values that answer.
  *
  * Tokens: 0 filler, then keys, then values, half each (one value more if `taskVocab` is even). A
  * sequence is `k₁ v₁ … kₙ vₙ`, then slots of two, each a question `k v` or filler `0 0`. Keys are
