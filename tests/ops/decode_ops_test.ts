@@ -113,6 +113,24 @@ for (const [heads, nope, rope, value, latent] of HEADS) {
   }
 }
 
+Deno.test("absorbedAttention bears scores that exponentials do not, in every part", async () => {
+  const latents = randomNormal(130 * 4);
+  // Whole numbers, so that scores of -300 to 300 are exact; the largest is in the last part.
+  for (let s = 0; s < 130; s++) latents[4 * s] = s === 129 ? 3 : s % 6 - 3;
+  await check(
+    "large scores",
+    [
+      { rows: 1, cols: 4, values: [100, 0, 0, 0] },
+      { rows: 1, cols: 1 },
+      { rows: 130, cols: 4, values: latents },
+      { rows: 130, cols: 1, values: new Float32Array(130) },
+      at(129),
+    ],
+    ([q, own, c, k, position]) =>
+      absorbedAttention(q, own, c, k, position, null, { heads: 1, scale: 1 }),
+  );
+});
+
 Deno.test("cacheTopk selects what its twin selects, ties and all", async () => {
   const coarse = (rows: number, cols: number) => ({
     ...{
