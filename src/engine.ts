@@ -89,6 +89,44 @@ export type LossFunction = (
   inputs: StepInputs,
 ) => LossResult;
 
+/** What a {@linkcode DecodeFunction} gets: one token of a sequence, and what earlier ones left. */
+export interface DecodeInputs {
+  /** `[1, 1]` i32. */
+  readonly token: Tensor;
+  /** `[1, 1]` i32: its position in the sequence. */
+  readonly position: Tensor;
+  /** The cache of a name, `[seqLen, cols]`: rows of earlier positions are what they left. */
+  readonly cache: (name: string, cols: number) => Tensor;
+}
+
+/** What it makes. */
+export interface DecodeResult {
+  /** `[1, vocabSize]`, of the token that follows. */
+  readonly logits: Tensor;
+  /** What becomes of each cache that was asked for. */
+  readonly caches: Readonly<Record<string, Tensor>>;
+  /** i32 `[1, indexTopk]`: the positions that layers with an indexer of their own select. */
+  readonly selections: readonly Tensor[];
+}
+
+/** A model as a function of its parameters, one token, and caches. */
+export type DecodeFunction = (
+  parameters: (name: string) => Tensor,
+  inputs: DecodeInputs,
+) => DecodeResult;
+
+/** Goes through one sequence token by token. */
+export interface Decoder extends Disposable {
+  /**
+   * Takes the sequence's next token. Never waits for the device.
+   *
+   * @throws {RangeError} if the caches are full: a sequence has `seqLen` tokens at most
+   */
+  push(token: number): void;
+  /** Logits `[vocabSize]` of what follows the tokens so far. */
+  logits(): Promise<Float32Array>;
+}
+
 /** Named numbers of one step; a metric of n columns gives `name/0` … `name/n-1`. */
 export type Metrics = Record<string, number>;
 
@@ -153,6 +191,11 @@ export interface Engine extends Disposable {
    * `seqLen`), or those of one row only.
    */
   logits(tokens: Int32Array, row?: number): Promise<Float32Array>;
+  /**
+   * Starts a sequence of a model with the engine's parameters, which must stay as they are until it
+   * is disposed of. Absent where there is no memory for caches: see {@linkcode logits}.
+   */
+  decoder?(model: DecodeFunction): Decoder;
   /** Gradients of the objective on a batch, by parameter; nothing is updated. */
   gradients(batch: Batch): Promise<Map<string, Float32Array>>;
   /** Copies of parameters and moments. */

@@ -44,6 +44,38 @@ Deno.test("step gives a line for each stage", async () => {
   for (const line of lines) assert(line.tokensPerSecond > 0 && line.bytes > 0);
 });
 
+Deno.test("decode gives windows and contexts, dense and sparse, with the cache they read", async () => {
+  const model = ["seqLen=24", "indexTopk=6"];
+  const lines = await results("decode", "preset=nano", "contexts=24,8", "steps=3", ...model);
+  // Three layers of 4 bytes: latent and rope key of 40, index key of 12.
+  const read = (keys: number, scored: number) => 3 * 4 * (40 * keys + 12 * scored);
+  const expected = [
+    ["dense window of 24", undefined],
+    ["dense cached at 8", read(8, 0)],
+    ["dense cached at 24", read(24, 0)],
+    ["sparse window of 24", undefined],
+    ["sparse cached at 8", read(6, 8)],
+    ["sparse cached at 24", read(6, 24)],
+  ];
+  assert.deepEqual(
+    lines.map((line) => [line.name, line.cacheBytes]),
+    expected.map(([name, bytes]) => [`nano ${name} ${model.join(" ")}`, bytes]),
+  );
+  for (const line of lines) assert(line.tokensPerSecond > 0);
+});
+
+Deno.test("decode times windows alone where nothing is cached", async () => {
+  const [line, ...others] = await results(
+    "decode",
+    "preset=nano",
+    "steps=1",
+    "attention=gqa",
+    "recipe=dense",
+  );
+  assert.equal(line.name, "nano dense window of 128 attention=gqa recipe=dense");
+  assert.equal(others.length, 0);
+});
+
 Deno.test("kernels gives rates as shares of the adapter's ceilings", async () => {
   const lines = await results("kernels");
   const names = lines.map((line) => line.name.split(" ")[0]);
@@ -66,6 +98,9 @@ Deno.test("mistakes are told in one line", async () => {
       [["kernel"], 'Cannot run suite "kernel": did you mean kernels?'],
       [["step", "steps=0"], "Cannot set steps=0: expected a whole number from 1"],
       [["step", "preset=nano", "stages=twin"], "Cannot time stages=twin: recipe=dsa has dense"],
+      [["decode", "preset=nano", "contexts=8,129"], "Cannot time contexts=129 with preset=nano: "],
+      [["decode", "preset=nano", "stages=twin"], "Cannot time stages=twin: recipe=dsa has dense"],
+      [["decode", "contexts=0"], "Cannot set contexts=0: expected a whole number from 1"],
       [["kernels", "seqLen=64"], "Cannot set seqLen=64 with kernels: the keys are device"],
       [["peer", "preset=tiny"], "Cannot set preset=tiny with peer: the keys are device, steps"],
       [["peer", "kernels", "runs=2"], "Cannot set runs=2 with peer and kernels: the keys are"],

@@ -9,6 +9,7 @@ import { UserError } from "../errors.ts";
 import { integer, parseValue } from "../fields.ts";
 import { openDevice } from "../open_device.ts";
 import { suggest } from "../suggest.ts";
+import { decodeSuite } from "./decode.ts";
 import { kernelSuite } from "./kernels.ts";
 import { peerSuite } from "./peer.ts";
 import { type BenchOptions, type BenchResult, formatResults, type Suite } from "./result.ts";
@@ -19,20 +20,24 @@ const HELP = `usage: deno task bench [suite ...] [key=value ...] [--json]
 
   deno task bench step preset=tiny,small stages=dense,sparse
   deno task bench step preset=base recompute=true
+  deno task bench decode preset=tiny contexts=16,256
 
 Suites (all of them if none is named):
   kernels   single kernels, by GPU timestamps, as a share of the adapter's measured ceilings
   step      a training step of each preset and stage
+  decode    a new token, on caches and by whole windows, dense and sparse, with the bytes of the
+            cache that it reads
   peer      the small transformer that other engines were timed with, loss read every step
   startup   from the start of a process to its first finished step
 
 Keys:
-  preset    of step and startup, with commas between [those that suit the device]
-  stages    of step, with commas between [all of the recipe]
-  steps     timed steps, of step and peer [as many as are enough]
+  preset    of step, decode and startup, with commas between [those that suit the device]
+  stages    of step and decode, with commas between [all of the recipe; one dense, one sparse]
+  contexts  of decode, tokens of a sequence, with commas between [1/8, 1/2 and all of seqLen]
+  steps     timed steps or tokens, of step, decode and peer [as many as are enough]
   runs      of startup, processes for a preset [3]
   device    of all
-  others    of the model's configuration, of step and startup; see deno task train --help
+  others    of the model's configuration, of step, decode and startup; see deno task train --help
 
 --json prints one line for each result. Times are medians, and the least of all samples.`;
 
@@ -47,6 +52,11 @@ const suites: Readonly<
 > = {
   kernels: { run: kernelSuite, keys: [], takesModel: false },
   step: { run: stepSuite, keys: ["preset", "stages", "steps"], takesModel: true },
+  decode: {
+    run: decodeSuite,
+    keys: ["preset", "stages", "contexts", "steps"],
+    takesModel: true,
+  },
   peer: { run: peerSuite, keys: ["steps"], takesModel: false },
   startup: { run: startupSuite, keys: ["preset", "runs"], takesModel: true },
 };
@@ -114,15 +124,16 @@ function readOptions(
   }
   const { device = fields.device.default } = parseOverrides(overrides);
   const list = (key: string) => own.get(key)?.split(",") ?? [];
-  const count = (key: string) => {
-    const typed = own.get(key);
-    return typed === undefined ? null : parseValue(key, integer("run", 1, ""), typed) as number;
-  };
+  const whole = (key: string, typed: string) =>
+    parseValue(key, integer("run", 1, ""), typed) as number;
+  const count = (key: string) => own.has(key) ? whole(key, own.get(key)!) : null;
+  const contexts = list("contexts").map((typed) => whole("contexts", typed));
   const presets = list("preset");
   for (const preset of presets) parseValue("preset", fields.preset, preset);
   const [steps, runs] = [count("steps"), count("runs") ?? 3];
   const model = overrides.filter((pair) => !pair.startsWith("device="));
-  return { options: { presets, stages: list("stages"), steps, runs, overrides: model }, device };
+  const stages = list("stages");
+  return { options: { presets, stages, contexts, steps, runs, overrides: model }, device };
 }
 
 if (import.meta.main) await runCommand(main);

@@ -5,11 +5,12 @@
  */
 import type { Device } from "../open_device.ts";
 import { textTable } from "../text_table.ts";
+import { formatBytes } from "../webgpu/plan.ts";
 import { WARM_UP_MS } from "./run_kernels.ts";
 
-/** One line of the output. Times are of one step, dispatch or start, in ms. */
+/** One line of the output. Times are of one step, token, dispatch or start, in ms. */
 export interface BenchResult {
-  /** `step`, `peer`, `startup` or `kernels`. */
+  /** `step`, `decode`, `peer`, `startup` or `kernels`. */
   suite: string;
   /** What was timed, with its shape or stage. */
   name: string;
@@ -25,10 +26,12 @@ export interface BenchResult {
   gbps?: number;
   /** Part of the adapter's measured ceiling, of operations or bytes: the larger part. */
   share?: number;
-  /** Tokens trained on, a second. */
+  /** Tokens trained on, or generated, a second. */
   tokensPerSecond?: number;
   /** Memory of the engine on the device. */
   bytes?: number;
+  /** Bytes of the cache that the token at the end of the context reads. */
+  cacheBytes?: number;
   /** Losses before some steps, by step. */
   losses?: Record<string, number>;
 }
@@ -39,7 +42,9 @@ export interface BenchOptions {
   presets: readonly string[];
   /** Stages to time; empty: all of the recipe. */
   stages: readonly string[];
-  /** Timed steps; null: as many as the suite finds enough. */
+  /** Tokens of context to decode at; empty: a few lengths up to the preset's. */
+  contexts: readonly number[];
+  /** Timed steps or tokens; null: as many as the suite finds enough. */
   steps: number | null;
   /** Processes that `startup` starts for a preset. */
   runs: number;
@@ -107,6 +112,7 @@ function details(r: BenchResult): string {
   if (r.gbps) parts.push(`${r.gbps.toFixed(0)} GB/s`);
   if (r.share !== undefined) parts.push(`${(100 * r.share).toFixed(0)} % of the ceiling`);
   if (r.tokensPerSecond) parts.push(`${r.tokensPerSecond.toLocaleString("en-US")} tokens/s`);
+  if (r.cacheBytes) parts.push(`${formatBytes(r.cacheBytes)} of cache read`);
   if (r.bytes) parts.push(`${(r.bytes / 2 ** 20).toFixed(0)} MiB`);
   if (r.losses) {
     const losses = Object.entries(r.losses).map(([step, loss]) => `${step}: ${loss.toFixed(4)}`);

@@ -12,7 +12,7 @@ import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import { stageSpans } from "../stages.ts";
+import { type StageSpan, stageSpans } from "../stages.ts";
 import { stepHyper, trainedGroups } from "../train/hyper.ts";
 import { WebGpuEngine } from "../webgpu/engine.ts";
 import {
@@ -48,6 +48,18 @@ export function benchConfig(preset: string, overrides: readonly string[]): RunCo
 }
 
 /**
+ * The stage of a name.
+ *
+ * @throws {UserError} if the recipe has no stage of that name
+ */
+export function spanNamed(config: RunConfig, name: string): StageSpan {
+  const span = stageSpans(config.stages).find(({ stage }) => stage.name === name);
+  if (span) return span;
+  const names = config.stages.map((stage) => stage.name).join(", ");
+  throw new UserError(`Cannot time stages=${name}: recipe=${config.recipe} has ${names}`);
+}
+
+/**
  * Puts a stage of a model on the device, with first weights and random batches.
  *
  * @throws {UserError} if the recipe has no stage of that name
@@ -57,12 +69,7 @@ export async function openBenchModel(
   config: RunConfig,
   name: string,
 ): Promise<BenchModel> {
-  const spans = stageSpans(config.stages);
-  const span = spans.find(({ stage }) => stage.name === name);
-  if (!span) {
-    const names = config.stages.map((stage) => stage.name).join(", ");
-    throw new UserError(`Cannot time stages=${name}: recipe=${config.recipe} has ${names}`);
-  }
+  const span = spanNamed(config, name);
   const { stage } = span;
   const engine = await device.open({
     parameters: modelParameters(config),

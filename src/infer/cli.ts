@@ -9,6 +9,7 @@ import { isTask } from "../config_checks.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { loadModel } from "../eval/load_model.ts";
+import { decodingModel } from "../model/decode.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { openDevice } from "../open_device.ts";
@@ -60,11 +61,12 @@ async function main(args: string[]): Promise<number> {
     );
   }
   const note = (line: string) => console.error(line);
+  const stage = checkpointView({ config, step: step ?? 0 });
   using device = await openDevice(config.device, { note });
   using engine = await device.open({
     parameters: modelParameters(config),
     initial: model.parameters,
-    loss: languageModel(config, { stage: checkpointView({ config, step: step ?? 0 }) }),
+    loss: languageModel(config, { stage }),
     batchSize: 1,
     seqLen: config.seqLen,
     trained: [],
@@ -76,6 +78,7 @@ async function main(args: string[]): Promise<number> {
     temperature: config.temperature,
     seqLen: config.seqLen,
     vocabSize: tokenizer.vocabSize,
+    decoding: decodingModel(config, stage),
     rng: new Rng(config.seed, "sample"),
   });
   console.log(config.samplePrompt + tokenizer.decode(tokens));

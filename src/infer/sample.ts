@@ -4,7 +4,7 @@
  * @module
  */
 import type { RunConfig } from "../config.ts";
-import type { Engine } from "../engine.ts";
+import type { DecodeFunction, Engine } from "../engine.ts";
 import type { Rng } from "../rng.ts";
 
 /** How to sample. */
@@ -19,6 +19,11 @@ export interface SampleOptions {
   readonly seqLen: number;
   /** Tokens to draw from, the first ones; default: all that the model knows. */
   readonly vocabSize?: number;
+  /**
+   * The engine's model, one token at a time; see `decodingModel`. Null and default: each new token
+   * costs a whole window.
+   */
+  readonly decoding?: DecodeFunction | null;
   /** Takes one word a token, none at temperature 0. */
   readonly rng: Rng;
   /** Called with each token as it comes. */
@@ -37,19 +42,32 @@ export function isCausal({ attention }: Pick<RunConfig, "attention">): boolean {
  * Continues `prompt` by `count` tokens, each drawn from the model's distribution over the last
  * `seqLen` tokens. The model must be causal; see {@linkcode isCausal}.
  *
+ * While the text fits into `seqLen` tokens, an engine that has a decoder computes each token once, the
+ * prompt's one by one, too. Then the window slides: positions count from its start, so what is cached
+ * no longer fits, and every token costs a whole window.
+ *
  * @returns the new tokens
  * @throws {RangeError} if the prompt is empty
  */
 export async function sample(engine: Engine, options: SampleOptions): Promise<Int32Array> {
-  const { prompt, count, temperature, seqLen, vocabSize, rng, onToken } = options;
+  const { prompt, count, temperature, seqLen, vocabSize, decoding, rng, onToken } = options;
   if (!prompt.length) throw new RangeError("Cannot sample from an empty prompt: give a token");
   const all = Array.from(prompt);
+  using decoder = decoding && all.length <= seqLen ? engine.decoder?.(decoding) : null;
+  let decoded = 0;
   // Positions after the last token are filled with zeros: to a causal model they change nothing.
   const window = new Int32Array(seqLen);
-  for (let i = 0; i < count; i++) {
+  const next = () => {
+    if (decoder && all.length <= seqLen) {
+      while (decoded < all.length) decoder.push(all[decoded++]);
+      return decoder.logits();
+    }
     const recent = all.slice(-seqLen);
     window.fill(0).set(recent);
-    const logits = await engine.logits(window, recent.length - 1);
+    return engine.logits(window, recent.length - 1);
+  };
+  for (let i = 0; i < count; i++) {
+    const logits = await next();
     const token = draw(logits.subarray(0, vocabSize), temperature, rng);
     all.push(token);
     onToken?.(token);

@@ -24,6 +24,7 @@ import {
   TILES,
   TILES_VERSION,
 } from "./matmul_tiles.ts";
+import { vectorProduct } from "./vector_product.ts";
 
 export type { Form } from "./matmul_product.ts";
 
@@ -133,6 +134,9 @@ function family(
   { capabilities, tile }: MatmulSpec,
   mostParts: number,
 ): { parts: number; make: (p: Product) => Kernel } {
+  if (p.form === "nt" && p.m === 1 && !tile) {
+    return { parts: 1, make: ({ a, b, c, add }) => vectorProduct({ a, b, c, add, capabilities }) };
+  }
   const lanes = capabilities.software ? subgroupLanes(capabilities.subgroups) : null;
   if (lanes && !tile) {
     const { rows, cols } = subgroupTile(lanes);

@@ -20,6 +20,7 @@ export type RopeLayout = "interleaved" | "halfSplit";
 export interface RopeSpec {
   /** Row r is at position r % seqLen. */
   readonly seqLen: number;
+  /** Heads side by side in a row. */
   readonly heads: number;
   /** Columns per head. */
   readonly headDim: number;
@@ -27,6 +28,7 @@ export interface RopeSpec {
   readonly start: number;
   /** Rotated columns of a head; even. */
   readonly dims: number;
+  /** Which columns form a pair. */
   readonly layout: RopeLayout;
   /** Pair i turns by position · theta^(−2i / dims) radians. */
   readonly theta: number;
@@ -39,19 +41,33 @@ export interface RopeArgs extends RopeSpec {
   /** Rotate backwards: the gradient. */
   inverse: boolean;
   software: boolean;
+  /** i32 [rows, 1]: where each row is, whatever `seqLen` and `firstRow` say. */
+  positions?: Layout;
 }
 
-/** y = x with the chosen columns rotated. x, y [rows, heads · headDim]. Buffers: x, sink `y`. */
+/**
+ * y = x with the chosen columns rotated. x, y [rows, heads · headDim]. Buffers: x, positions if they
+ * are given, sink `y`.
+ */
 export function rope(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
-  const { x, headDim } = args;
+  const { x, headDim, positions } = args;
   const width = ropeWidth(args, x, ...sinkLayouts(args.y));
   const y = sinkParts("y", args.y, width);
   const rotated = args.dims / width;
   const pairUnits = pairUnitsOf(args, width);
   return ropeKernel(args, width, {
     name: "rope",
-    buffers: { x: `read ${unitType(width)}`, ...y.buffers },
-    uniforms: { ...y.uniforms, pair_units: pairUnits, rotated },
+    buffers: {
+      x: `read ${unitType(width)}`,
+      ...(positions ? { positions: "read i32" as const } : {}),
+      ...y.buffers,
+    },
+    uniforms: {
+      ...y.uniforms,
+      ...(positions ? layoutUniforms({ positions }) : {}),
+      pair_units: pairUnits,
+      rotated,
+    },
     units: pairUnits + headDim / width - rotated,
     store: y.store,
     // The columns that are not rotated come after the pairs.
@@ -163,7 +179,11 @@ function ropeKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Varia
     body: `${over.prelude}
   let token = row / u.splits;
   var head = row % u.splits;${variant.other}
-  let position = (u.first_row + token) % u.seq_len;
+  let position = ${
+      args.positions
+        ? `u32(${at("positions", "token", "0u")})`
+        : "(u.first_row + token) % u.seq_len"
+    };
   ${rotation(args, width)}
   for (; head < u.heads; head += u.splits) {
     ${rotate(args, width, variant.store)}

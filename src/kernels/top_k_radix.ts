@@ -7,7 +7,7 @@
  * @module
  */
 import { foldGrid, type Kernel, makeKernel } from "./kernel.ts";
-import { fourScores, topKBase, type TopKSpec } from "./top_k_spec.ts";
+import { fourScores, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
 
 /** Most keys of an invocation that are kept in registers. */
 const MOST_KEPT = 32;
@@ -55,7 +55,7 @@ export function radixSelect(spec: TopKSpec): Kernel {
     body: `
 let row = wid.x + wid.y * groups.x;
 if (row >= u.rows) { return; }
-let n = u.first_row + row % u.sequence_rows + 1u;
+let n = ${visibleKeys(spec)};
 let out = u.indices_offset + row * u.indices_stride;
 if (n <= u.k) {
 for (var i = lane; i < u.k; i += ${threads}u) { indices[out + i] = select(-1, i32(i), i < n); }

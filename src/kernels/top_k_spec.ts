@@ -5,6 +5,7 @@
  */
 import type { Capabilities } from "../ops/op.ts";
 import { bytesOf, isVec4, type KernelSpec, type Layout, layoutUniforms } from "./kernel.ts";
+import { at } from "./units.ts";
 
 /** What `topK` selects from. */
 export interface TopKSpec {
@@ -16,6 +17,8 @@ export interface TopKSpec {
   readonly firstRow: number;
   /** Sequences side by side, default 1. */
   readonly batch?: number;
+  /** i32 [R, 1]: positions of the rows, which then need not be neighbours. */
+  readonly positions?: Layout;
   /**
    * Keys to make the code for, default and at least the columns of `scores`: chunks of one sequence
    * share a pipeline if they name the same number.
@@ -29,21 +32,32 @@ export interface TopKSpec {
 export function topKBase(
   spec: TopKSpec,
 ): Omit<KernelSpec, "workgroup" | "grid" | "body"> {
-  const { scores, indices, firstRow, batch = 1 } = spec;
+  const { scores, indices, firstRow, batch = 1, positions } = spec;
   const rows = scores.rows / batch;
   return {
     name: "top_k",
     shape: `${indices.cols} of ${scores.rows}x${scores.cols}`,
-    buffers: { scores: isVec4(scores) ? "read vec4f" : "read", indices: "read_write i32" },
+    buffers: {
+      scores: isVec4(scores) ? "read vec4f" : "read",
+      ...(positions ? { positions: "read i32" as const } : {}),
+      indices: "read_write i32",
+    },
     uniforms: {
       rows: scores.rows,
       sequence_rows: rows,
       first_row: firstRow,
       k: indices.cols,
-      ...layoutUniforms({ scores, indices }),
+      ...layoutUniforms({ scores, indices, ...(positions ? { positions } : {}) }),
     },
     bytes: 4 * scores.rows * (firstRow + (rows + 1) / 2) + bytesOf(indices),
   };
+}
+
+/** WGSL of the number of keys that `row` sees. */
+export function visibleKeys({ positions }: TopKSpec): string {
+  return positions
+    ? `u32(${at("positions", "row", "0u")}) + 1u`
+    : "u.first_row + row % u.sequence_rows + 1u";
 }
 
 /** WGSL of the scores of four keys from `key` on of the row `row`. */

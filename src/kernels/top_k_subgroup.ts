@@ -7,7 +7,7 @@
  * @module
  */
 import { foldGrid, type Kernel, makeKernel } from "./kernel.ts";
-import { fourScores, topKBase, type TopKSpec } from "./top_k_spec.ts";
+import { fourScores, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
 
 /** Most keys of a lane. */
 const MOST = 128;
@@ -53,7 +53,7 @@ fn ordered(x: vec4f) -> vec4i {
     body: `
 let row = wid.x + wid.y * groups.x;
 if (row >= u.rows) { return; }
-let n = u.first_row + row % u.sequence_rows + 1u;
+let n = ${visibleKeys(spec)};
 let width = (n + ${4 * lanes - 1}u) / ${4 * lanes}u * 4u;
 let first = lane * width;
 ${loads.join("\n")}

@@ -10,14 +10,22 @@ import { columns } from "../ops/columns.ts";
 import { latentStatistics } from "../ops/latent_statistics.ts";
 import { linear } from "../ops/linear.ts";
 import { rmsNorm } from "../ops/rms_norm.ts";
-import { rope } from "../ops/rope.ts";
+import type { Rotation } from "../ops/rope.ts";
 import { selectedAttention, type Selection } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";
 
-/** What an attention layer gets besides its input. */
-export interface LayerContext {
+/** What a layer needs for what it makes of each token by itself. */
+export interface TokenContext {
   /** Dims and conventions. */
   readonly config: RunConfig;
+  /** The layer's parameters, by the end of their name, e.g. `q_b_proj`. */
+  readonly weight: (name: string, kind?: "weight" | "bias") => Tensor;
+  /** Rotary embedding of rows at their tokens' positions. */
+  readonly rotate: (x: Tensor, spec: Rotation) => Tensor;
+}
+
+/** What an attention layer gets besides its input. */
+export interface LayerContext extends TokenContext {
   /** The stage it is traced for. */
   readonly stage: StageView;
   /** Number of the layer, from 0. */
@@ -26,8 +34,6 @@ export interface LayerContext {
   readonly batch: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
-  /** The layer's parameters, by the end of their name, e.g. `q_b_proj`. */
-  readonly weight: (name: string, kind?: "weight" | "bias") => Tensor;
   /** Where the layer puts losses of its own. */
   readonly losses: { tensor: Tensor; weight: number }[];
   /** Where it puts what is to be reported. */
@@ -50,7 +56,7 @@ export function groupedQueryAttention(x: Tensor, residual: Tensor, layer: LayerC
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, ...c } = layer.config;
   const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
   const rotate = (x: Tensor, heads: number) =>
-    rope(x, { seqLen, heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
+    layer.rotate(x, { heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
 
   const qkv = linear(x, [weight("q_proj"), weight("k_proj"), weight("v_proj")]);
   const q = rotate(columns(qkv, 0, heads * headDim), heads);
@@ -61,25 +67,41 @@ export function groupedQueryAttention(x: Tensor, residual: Tensor, layer: LayerC
   return linear(o, weight("o_proj"), residual);
 }
 
+/** What multi-head latent attention makes of each token by itself, `[N, …]` each. */
+export interface LatentProjections {
+  /** Normed query latent; null where queries are not compressed. */
+  readonly qLatent: Tensor | null;
+  /** Queries, heads · (nope + rope), rotated. */
+  readonly q: Tensor;
+  /** Normed key-value latent. */
+  readonly kvLatent: Tensor;
+  /** What keys and values are made from by `kv_b_proj`: the latent, rotated with `onLatent`. */
+  readonly expanded: Tensor;
+  /** The key of `qkRopeHeadDim` that all heads share, rotated. */
+  readonly kPe: Tensor;
+}
+
 /**
- * Multi-head latent attention in MHA mode (DeepSeek-V2 §2.1), added to `residual`. Queries, keys
- * and values come from normed latents; position lives in a separate key of `qkRopeHeadDim` that
- * all heads share, so the latent itself is never rotated.
+ * Queries, latents and rope keys of MLA (DeepSeek-V2 §2.1). Queries, keys and values come from normed
+ * latents; position lives in a separate key of `qkRopeHeadDim` that all heads share, so the latent
+ * itself is never rotated.
  *
  * `latentRope` has two controls. `onLatent` rotates the whole latent by its position instead, so
  * that keys and values come from rotated latents; the rope columns of queries and keys stay as they
  * are. The products that follow do not commute with the rotation, so scores depend on positions and
  * not on distances. `none` rotates nothing.
  *
- * @param x `[N, hiddenSize]`, the normed block input, N = batch · seqLen
+ * @param x `[N, hiddenSize]`, the normed block input
  */
-export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): Tensor {
-  const { batch, seqLen, weight } = layer;
-  const { numAttentionHeads: heads, qLoraRank, kvLoraRank, ...c } = layer.config;
-  const { qkNopeHeadDim, qkRopeHeadDim, vHeadDim, rmsNormEps: eps } = c;
+export function latentProjections(
+  x: Tensor,
+  { config, weight, rotate }: TokenContext,
+): LatentProjections {
+  const { numAttentionHeads: heads, qLoraRank, kvLoraRank, rmsNormEps: eps, ...c } = config;
+  const { qkNopeHeadDim, qkRopeHeadDim } = c;
   const qkHeadDim = qkNopeHeadDim + qkRopeHeadDim;
   const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
-  const rotation = { seqLen, dims: qkRopeHeadDim, layout, theta: c.ropeTheta } as const;
+  const rotation = { dims: qkRopeHeadDim, layout, theta: c.ropeTheta } as const;
 
   // One product makes the query latent (or the queries) and the key-value latent with its rope key.
   const down = linear(x, [
@@ -91,22 +113,35 @@ export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext
   const qLatent = qLoraRank === null ? null : rmsNorm(first, weight("q_a_layernorm"), eps);
   const queries = qLatent ? linear(qLatent, weight("q_b_proj")) : first;
   const kvLatent = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
-  if (layer.stage.density) {
-    layer.maps[`latent_statistics.${layer.index}`] = latentStatistics(x, kvLatent);
-  }
 
-  const rotate = c.latentRope === "decoupled" ? rope : (x: Tensor) => x;
-  const q = rotate(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
-  const kPe = rotate(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
+  const decoupled = c.latentRope === "decoupled" ? rotate : (x: Tensor) => x;
+  const q = decoupled(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
+  const kPe = decoupled(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
     ...rotation,
     heads: 1,
     headDim: qkRopeHeadDim,
     start: 0,
   });
   const whole = { ...rotation, heads: 1, headDim: kvLoraRank, start: 0, dims: kvLoraRank };
-  const expanded = c.latentRope === "onLatent" ? rope(kvLatent, whole) : kvLatent;
+  const expanded = c.latentRope === "onLatent" ? rotate(kvLatent, whole) : kvLatent;
+  return { qLatent, q, kvLatent, expanded, kPe };
+}
+
+/**
+ * Multi-head latent attention in MHA mode: keys and values of all heads are made from the latents.
+ * Added to `residual`. Its absorbed mode is in `decode.ts`.
+ *
+ * @param x `[N, hiddenSize]`, the normed block input, N = batch · seqLen
+ */
+export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): Tensor {
+  const { batch, seqLen, weight } = layer;
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, ...c } = layer.config;
+  const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
+  if (layer.stage.density) {
+    layer.maps[`latent_statistics.${layer.index}`] = latentStatistics(x, kvLatent);
+  }
   const kv = linear(expanded, weight("kv_b_proj"));
-  const scale = qkHeadDim ** -0.5;
+  const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
   const window = c.window ?? undefined;
   const dims = { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, scale, window };
   const inputs = { qLatent, hidden: x, kvLatent };

@@ -14,12 +14,11 @@ import { layerNorm } from "../ops/layer_norm.ts";
 import { linear } from "../ops/linear.ts";
 import { mlaAttention, type MlaAttentionDims } from "../ops/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
-import { rope } from "../ops/rope.ts";
 import { selectionMask } from "../ops/selection_mask.ts";
 import type { IndexerTensors } from "../ops/selectors/selector.ts";
 import { selectors } from "../ops/selectors/selectors.ts";
 import { sparseMlaAttention } from "../ops/sparse_mla_attention.ts";
-import type { LayerContext } from "./attention.ts";
+import type { LayerContext, TokenContext } from "./attention.ts";
 
 /** Epsilon of the key norm, as in DeepSeek-V3.2. */
 const KEY_NORM_EPS = 1e-6;
@@ -40,8 +39,8 @@ export interface IndexerInputs {
  * the opposite of MLA in both; head weights signed. Its inputs are detached, unless
  * `indexerDetach=false`: then its loss trains what lies before it, too.
  */
-export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): IndexerTensors {
-  const { config: c, seqLen, weight } = layer;
+export function lightningIndexer(inputs: IndexerInputs, layer: TokenContext): IndexerTensors {
+  const { config: c, weight } = layer;
   const { indexNHeads: heads, indexHeadDim: headDim, qkRopeHeadDim: dims, ropeTheta: theta } = c;
   const source = inputs[c.indexInput];
   if (!source) throw new TypeError("The model has no query latent for its indexer");
@@ -50,7 +49,7 @@ export function lightningIndexer(inputs: IndexerInputs, layer: LayerContext): In
   const rotate = (x: Tensor, heads: number) =>
     c.indexRope === "none"
       ? x
-      : rope(x, { seqLen, heads, headDim, start: 0, dims, layout: c.indexRope, theta });
+      : layer.rotate(x, { heads, headDim, start: 0, dims, layout: c.indexRope, theta });
 
   const qI = rotate(linear(given(source), own("wq_b")), heads);
   // One product makes the keys and the head weights.

@@ -7,7 +7,6 @@ import { columns } from "../ops/columns.ts";
 import { linear } from "../ops/linear.ts";
 import { mosaAttention } from "../ops/mosa_attention.ts";
 import type { Tensor } from "../ops/op.ts";
-import { rope } from "../ops/rope.ts";
 import type { LayerContext } from "./attention.ts";
 
 /**
@@ -31,7 +30,7 @@ export function mixtureOfSparseAttention(
   const { numAttentionHeads: heads, headDim, indexTopk: topk, ...c } = layer.config;
   const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
   const rotate = (x: Tensor) =>
-    rope(x, { seqLen, heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
+    layer.rotate(x, { heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
 
   const cols = heads * headDim;
   const all = linear(x, ["q_proj", "k_proj", "v_proj", "mosa_router"].map((name) => weight(name)));

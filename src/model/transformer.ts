@@ -12,6 +12,7 @@ import { maskOverlap } from "../ops/indexer_metrics.ts";
 import { linear } from "../ops/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rmsNorm } from "../ops/rms_norm.ts";
+import { rope } from "../ops/rope.ts";
 import { swiglu } from "../ops/swiglu.ts";
 import type { Stage } from "../stages.ts";
 import { groupedQueryAttention, latentAttention, type LayerContext } from "./attention.ts";
@@ -33,6 +34,39 @@ export interface TransformerOutput {
   readonly maps: Record<string, Tensor>;
 }
 
+/**
+ * Logits from tokens: the residual stream through all blocks.
+ *
+ * @param tokens `[N, 1]` i32
+ * @param attend attention of layer `index` on the normed input `x`, added to `residual`
+ * @returns `[N, vocabSize]`
+ */
+export function residualStream(
+  config: RunConfig,
+  parameters: Parameters,
+  tokens: Tensor,
+  attend: (x: Tensor, residual: Tensor, layer: Pick<LayerContext, "index" | "weight">) => Tensor,
+): Tensor {
+  const eps = config.rmsNormEps;
+  const embeddings = parameters("model.embed_tokens.weight");
+  let x = embedding(tokens, embeddings);
+  for (let index = 0; index < config.numHiddenLayers; index++) {
+    if (config.recompute) x = checkpoint(x);
+    const weight = (name: string, kind = "weight") =>
+      parameters(`model.layers.${index}.${name}.${kind}`);
+    x = attend(rmsNorm(x, weight("input_layernorm"), eps), x, {
+      index,
+      weight: (name, kind) => weight(`self_attn.${name}`, kind),
+    });
+    const hidden = rmsNorm(x, weight("post_attention_layernorm"), eps);
+    const gateUp = linear(hidden, [weight("mlp.gate_proj"), weight("mlp.up_proj")]);
+    x = linear(swiglu(gateUp), weight("mlp.down_proj"), x);
+  }
+  if (config.recompute) x = checkpoint(x);
+  const head = config.tieWordEmbeddings ? embeddings : parameters("lm_head.weight");
+  return linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
+}
+
 /** The attention layer of each kind. */
 const attentionLayers = {
   mha: groupedQueryAttention,
@@ -49,31 +83,23 @@ export function transformer(
     stage: StageView;
   },
 ): TransformerOutput {
-  const eps = config.rmsNormEps;
   const losses: TransformerOutput["losses"] = [];
   const metrics: TransformerOutput["metrics"] = {};
   const maps: TransformerOutput["maps"] = {};
   const selections: Tensor[] = [];
   const shared: LayerContext["shared"] = { selection: null };
-  const embeddings = parameters("model.embed_tokens.weight");
-  let x = embedding(tokens, embeddings);
-  for (let index = 0; index < config.numHiddenLayers; index++) {
-    if (config.recompute) x = checkpoint(x);
-    const weight = (name: string, kind = "weight") =>
-      parameters(`model.layers.${index}.${name}.${kind}`);
-    const layer: LayerContext = {
-      ...{ config, stage, index, batch, seqLen, losses, metrics, maps, selections, shared },
-      weight: (name, kind) => weight(`self_attn.${name}`, kind),
-    };
-    const attend = attentionLayers[config.attention];
-    x = attend(rmsNorm(x, weight("input_layernorm"), eps), x, layer);
-    const hidden = rmsNorm(x, weight("post_attention_layernorm"), eps);
-    const gateUp = linear(hidden, [weight("mlp.gate_proj"), weight("mlp.up_proj")]);
-    x = linear(swiglu(gateUp), weight("mlp.down_proj"), x);
-  }
-  if (config.recompute) x = checkpoint(x);
-  const head = config.tieWordEmbeddings ? embeddings : parameters("lm_head.weight");
-  const logits = linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
+  const attend = attentionLayers[config.attention];
+  const logits = residualStream(
+    config,
+    parameters,
+    tokens,
+    (x, residual, own) =>
+      attend(x, residual, {
+        ...{ config, stage, batch, seqLen, losses, metrics, maps, selections, shared },
+        ...own,
+        rotate: (x, spec) => rope(x, { ...spec, seqLen }),
+      }),
+  );
   const topk = stage.indexTopk;
   for (let i = 1; i < selections.length; i++) {
     const overlap = maskOverlap(selections[i - 1], selections[i], { batch, seqLen, topk });

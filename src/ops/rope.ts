@@ -8,22 +8,18 @@ export const ropeOp: Op<RopeSpec> = {
   inPlace: true,
   types(inputs, spec) {
     const [x] = inputs;
-    const { heads, headDim, start, dims, seqLen } = spec;
+    const { heads, headDim, seqLen } = spec;
     requireShapes(
       inputs.length === 1 && x.cols === heads * headDim && x.rows % seqLen === 0,
       "rope",
       inputs,
       `[multiple of ${seqLen}, ${heads} * ${headDim}]`,
     );
-    if (dims % 2 !== 0 || dims < 2 || start < 0 || start + dims > headDim) {
-      throw new RangeError(
-        `Cannot rotate ${dims} columns from ${start} of ${headDim}: the number must be even and fit`,
-      );
-    }
+    requireRotation(spec);
     return [matrixType(x.rows, x.cols)];
   },
   twin(tf, [x], spec) {
-    return [twin(tf, x, spec)];
+    return [ropeTwin(tf, x, spec, (row) => row % spec.seqLen)];
   },
   forward(r, [x], [y], spec) {
     const { software } = r.capabilities;
@@ -58,13 +54,31 @@ export const ropeOp: Op<RopeSpec> = {
   },
 };
 
-function twin(tf: Tf, x: TfMatrix, spec: RopeSpec): TfMatrix {
-  const { seqLen, heads, headDim, start, dims, layout, theta } = spec;
+/** What is rotated and by how much, wherever a token stands. */
+export type Rotation = Omit<RopeSpec, "seqLen">;
+
+/** @throws {RangeError} if the rotated columns are no pairs, or leave the head */
+export function requireRotation({ start, dims, headDim }: Rotation): void {
+  if (dims % 2 !== 0 || dims < 2 || start < 0 || start + dims > headDim) {
+    throw new RangeError(
+      `Cannot rotate ${dims} columns from ${start} of ${headDim}: the number must be even and fit`,
+    );
+  }
+}
+
+/** The twin, for rows at given positions. */
+export function ropeTwin(
+  tf: Tf,
+  x: TfMatrix,
+  spec: Rotation,
+  positionOf: (row: number) => number,
+): TfMatrix {
+  const { heads, headDim, start, dims, layout, theta } = spec;
   const [rows, cols] = x.shape;
   const pairs = dims / 2;
   const perHead = tf.reshape(x, [rows * heads, headDim]);
   const frequencies = Array.from({ length: pairs }, (_, i) => theta ** (-2 * i / dims));
-  const angle = (i: number) => Math.floor(i / (heads * pairs)) % seqLen * frequencies[i % pairs];
+  const angle = (i: number) => positionOf(Math.floor(i / (heads * pairs))) * frequencies[i % pairs];
   const table = (f: (angle: number) => number) =>
     tf.tensor2d(
       Float32Array.from({ length: rows * heads * pairs }, (_, i) => f(angle(i))),

@@ -6,6 +6,8 @@
 import type { Engine, Metrics } from "../engine.ts";
 import { measureDensity } from "../eval/information_density.ts";
 import { isCausal, sample } from "../infer/sample.ts";
+import { decodingModel } from "../model/decode.ts";
+import { viewOf } from "../model/stage_view.ts";
 import { Rng } from "../rng.ts";
 import { isIndexed, type StageSpan } from "../stages.ts";
 import { evaluate } from "./evaluate.ts";
@@ -81,6 +83,7 @@ export async function sampleText(
     temperature: config.temperature,
     seqLen: config.seqLen,
     vocabSize: tokenizer.vocabSize,
+    decoding: decodingModel(config, viewOf(span.stage, config)),
     rng: new Rng(config.seed, `sample ${step}`),
   });
   return samplePrompt + tokenizer.decode(tokens);

@@ -4,8 +4,18 @@
  * @module
  */
 import type { Batch } from "../data/dataset.ts";
-import type { Engine, EngineOptions, EngineState, Metrics, StepHyper, Variant } from "../engine.ts";
+import type {
+  DecodeFunction,
+  Decoder,
+  Engine,
+  EngineOptions,
+  EngineState,
+  Metrics,
+  StepHyper,
+  Variant,
+} from "../engine.ts";
 import { Compiler } from "./compiler.ts";
+import { WebGpuDecoder } from "./decoder.ts";
 import type { Gpu } from "./device.ts";
 import { EngineMemory } from "./engine_memory.ts";
 import { Evaluations } from "./evaluations.ts";
@@ -16,6 +26,7 @@ import { TrainingSteps } from "./training_steps.ts";
 /** The engine behind `device=webgpu`. */
 export class WebGpuEngine implements Engine {
   readonly description: string;
+  readonly #seqLen: number;
   readonly #memory: EngineMemory;
   readonly #model: ModelState;
   readonly #steps: TrainingSteps;
@@ -24,6 +35,7 @@ export class WebGpuEngine implements Engine {
   private constructor(gpu: Gpu, options: EngineOptions) {
     const { autotune = true, loss, seqLen } = options;
     this.description = `webgpu: ${gpu.name}`;
+    this.#seqLen = seqLen;
     const memory = this.#memory = new EngineMemory(gpu);
     const model = this.#model = new ModelState(memory, options);
     const ranges = model.trainedRanges.length;
@@ -75,6 +87,11 @@ export class WebGpuEngine implements Engine {
 
   logits(tokens: Int32Array, row?: number): Promise<Float32Array> {
     return this.#evaluations.logits(tokens, row);
+  }
+
+  decoder(model: DecodeFunction): Decoder {
+    const memory = { engine: this.#memory, parameters: this.#model.untrained };
+    return new WebGpuDecoder(model, { ...memory, seqLen: this.#seqLen });
   }
 
   async gradients(batch: Batch): Promise<Map<string, Float32Array>> {

@@ -23,12 +23,28 @@ export interface ModelMemory {
 export function traceModel(
   loss: LossFunction,
   inputs: InputLayout,
-  { layout, weights, gradients, trained }: ModelMemory,
+  memory: ModelMemory,
 ): { graph: Graph; result: LossResult } {
   const graph = new Graph();
+  const result = loss(parameterLeaves(graph, memory), {
+    batch: inputs.batch,
+    seqLen: inputs.seqLen,
+    tokens: graph.leaf(inputs.tokens),
+    positions: graph.leaf(inputs.positions),
+    targets: graph.leaf(inputs.targets),
+    inverseCount: graph.leaf(inputs.inverseCount),
+  });
+  return { graph, result };
+}
+
+/** A graph's parameters by name. */
+export function parameterLeaves(
+  graph: Graph,
+  { layout, weights, gradients, trained }: ModelMemory,
+): (name: string) => GraphTensor {
   const specs = new Map<string, ParameterSpec>(layout.parameters.map((p) => [p.name, p]));
   const leaves = new Map<string, GraphTensor>();
-  const parameter = (name: string) => {
+  return (name) => {
     const known = leaves.get(name);
     if (known) return known;
     const spec = specs.get(name);
@@ -40,15 +56,6 @@ export function traceModel(
     leaves.set(name, leaf);
     return leaf;
   };
-  const result = loss(parameter, {
-    batch: inputs.batch,
-    seqLen: inputs.seqLen,
-    tokens: graph.leaf(inputs.tokens),
-    positions: graph.leaf(inputs.positions),
-    targets: graph.leaf(inputs.targets),
-    inverseCount: graph.leaf(inputs.inverseCount),
-  });
-  return { graph, result };
 }
 
 /** Names of a row that holds all metrics side by side; a metric of n columns gives n names. */

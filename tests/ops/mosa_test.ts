@@ -12,6 +12,7 @@ import {
   mosaAttentionOp,
 } from "../../src/ops/mosa_attention.ts";
 import { matrixType, type Tensor } from "../../src/ops/op.ts";
+import { rope } from "../../src/ops/rope.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
 import {
   assertClose,
@@ -229,6 +230,7 @@ Deno.test("the MoSA layer with a router of zeros halves multi-head attention", a
       selections: [],
       shared: { selection: null },
       weight: (name) => weights.get(name)!,
+      rotate: (x, spec) => rope(x, { ...spec, seqLen: 7 }),
     }));
   const half = output(groupedQueryAttention, 7).map((y) => y / 2);
   assertClose("all picked", output(mixtureOfSparseAttention, 7), half, 1e-6);

@@ -1,0 +1,278 @@
+/** Decoding on caches in absorbed form computes what the whole forward pass does. */
+import assert from "node:assert/strict";
+import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config.ts";
+import type { DecodeFunction, Engine } from "../src/engine.ts";
+import { sample } from "../src/infer/sample.ts";
+import { decodingModel } from "../src/model/decode.ts";
+import { initialParameters, modelParameters } from "../src/model/parameters.ts";
+import { denseView, type StageView } from "../src/model/stage_view.ts";
+import { languageModel } from "../src/model/transformer.ts";
+import { Rng } from "../src/rng.ts";
+import { TfjsBackend } from "../src/tfjs/backend.ts";
+import { TfjsEngine } from "../src/tfjs/engine.ts";
+import { Gpu } from "../src/webgpu/device.ts";
+import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { assertClose, relativeError, testGpu } from "./check_op.ts";
+
+const seed = Math.floor(Math.random() * 2 ** 31);
+
+const SMALL: ConfigInput = {
+  tokenizer: "byte",
+  vocabSize: 23,
+  batchSize: 1,
+  seqLen: 21,
+  hiddenSize: 20,
+  intermediateSize: 24,
+  numHiddenLayers: 3,
+  numAttentionHeads: 3,
+  qLoraRank: 14,
+  kvLoraRank: 12,
+  qkNopeHeadDim: 6,
+  qkRopeHeadDim: 4,
+  vHeadDim: 5,
+  indexNHeads: 3,
+  indexHeadDim: 8,
+  // Large weights: attention far from uniform, so that a wrong key shows.
+  initializerRange: 0.4,
+  seed,
+};
+
+const sparse: StageView = { ...denseView, selector: "learned", indexTopk: 5 };
+
+/** The kernels of both families: of this adapter, and as if it was a GPU. */
+async function families(): Promise<Record<string, Gpu>> {
+  const gpu = await testGpu();
+  const capabilities = { ...gpu.capabilities, software: false };
+  return { own: gpu, GPU: new Proxy(gpu, asGpu(capabilities)) };
+}
+
+function asGpu(capabilities: Gpu["capabilities"]): ProxyHandler<Gpu> {
+  return {
+    get(gpu, key) {
+      if (key === "capabilities") return capabilities;
+      const value = Reflect.get(gpu, key);
+      return typeof value === "function" ? value.bind(gpu) : value;
+    },
+  };
+}
+
+function openEngine(gpu: Gpu, config: RunConfig, stage: StageView): Promise<WebGpuEngine> {
+  return WebGpuEngine.open(gpu, {
+    parameters: modelParameters(config),
+    initial: initialParameters(config),
+    loss: languageModel(config, { stage }),
+    batchSize: 1,
+    seqLen: config.seqLen,
+    trained: [],
+    autotune: false,
+  });
+}
+
+function randomTokens({ seqLen, vocabSize }: RunConfig): Int32Array {
+  const rng = new Rng(seed, "tokens");
+  return Int32Array.from({ length: seqLen }, () => rng.below(vocabSize));
+}
+
+/** What a decoder gives for each position. */
+async function decoded(engine: Engine, model: DecodeFunction, tokens: Int32Array) {
+  using decoder = engine.decoder!(model);
+  const rows: Float32Array[] = [];
+  for (const token of tokens) {
+    decoder.push(token);
+    rows.push(await decoder.logits());
+  }
+  return rows;
+}
+
+const CASES: [string, StageView, ConfigInput][] = [
+  ["dense", denseView, {}],
+  ["dense, queries not compressed, one head", denseView, { qLoraRank: null, numAttentionHeads: 1 }],
+  ["dense, one layer, halves rotated, tied head", denseView, {
+    ...{ numHiddenLayers: 1, ropeInterleave: false, tieWordEmbeddings: true },
+  }],
+  ["dense, a window", denseView, { recipe: "dense", window: 6 }],
+  ["dense, the latent rotated", denseView, { latentRope: "onLatent" }],
+  ["dense, nothing rotated, odd dims", denseView, {
+    ...{ latentRope: "none", kvLoraRank: 7, qkRopeHeadDim: 2, qkNopeHeadDim: 3 },
+  }],
+  ["dense, several parts of keys", denseView, { seqLen: 150, numHiddenLayers: 1 }],
+  ["dense, whole vec4s", denseView, {
+    ...{ hiddenSize: 24, qLoraRank: 16, qkNopeHeadDim: 8, vHeadDim: 8, vocabSize: 24 },
+  }],
+  ["sparse", sparse, {}],
+  ["sparse, by the hidden state", sparse, { indexInput: "hidden", qLoraRank: null }],
+  ["sparse, by the latent", sparse, { indexInput: "kvLatent", indexActivation: "none" }],
+  ["sparse, the latent rotated, keys not normed", sparse, {
+    ...{ latentRope: "onLatent", indexKeyNorm: "none", indexRope: "interleaved" },
+  }],
+  ["sparse, one layer, one head each", sparse, {
+    ...{ numHiddenLayers: 1, numAttentionHeads: 1, indexNHeads: 1, indexHeadDim: 5 },
+  }],
+  ["sparse, layers share indexers", sparse, { indexShare: 2, indexRope: "none" }],
+  ["sparse, one key", { ...sparse, indexTopk: 1 }, {}],
+  ["sparse, k > S", { ...sparse, indexTopk: 40 }, {}],
+  ["sparse, several parts of keys", { ...sparse, indexTopk: 70 }, {
+    ...{ seqLen: 150, numHiddenLayers: 1 },
+  }],
+];
+
+for (const [name, stage, changes] of CASES) {
+  Deno.test(`absorbed attention on a cache is MHA: ${name}`, async (t) => {
+    const config = resolveConfig({ ...SMALL, ...changes });
+    const model = decodingModel(config, stage)!;
+    const tokens = randomTokens(config);
+    const { seqLen, vocabSize } = config;
+    for (const [family, gpu] of Object.entries(await families())) {
+      await t.step(`kernels for ${family}`, async () => {
+        using engine = await openEngine(gpu, config, stage);
+        const whole = await engine.logits(tokens);
+        const rows = await decoded(engine, model, tokens);
+        rows.forEach((row, i) => {
+          const want = whole.subarray(i * vocabSize, (i + 1) * vocabSize);
+          assertClose(`position ${i} (seed ${seed})`, row, want, 1e-5);
+        });
+        if (stage.selector === "dense") return;
+        // Selections instead of logits, layer by layer.
+        const maps = await engine.maps({ tokens, targets: tokens, count: seqLen }, {
+          name: "maps",
+          loss: languageModel(config, { stage: { ...stage, maps: true } }),
+        });
+        for (let layer = 0; layer < config.numHiddenLayers; layer += config.indexShare) {
+          const chosen = await decoded(engine, (parameters, inputs) => {
+            const result = model(parameters, inputs);
+            return { ...result, logits: result.selections[layer / config.indexShare] };
+          }, tokens);
+          const got = chosen.flatMap((row) => [...new Int32Array(row.buffer)]);
+          assert.deepEqual(got, [...maps.get(`topk.${layer}`)!], `layer ${layer} (seed ${seed})`);
+        }
+      });
+    }
+  });
+}
+
+Deno.test("what has no cached form is computed in whole windows", () => {
+  const config = resolveConfig(SMALL);
+  const selectors = ["block", "random", "recency", "sinkRecency", "oracle"] as const;
+  for (const selector of selectors) {
+    assert.equal(decodingModel(config, { ...sparse, selector }), null, selector);
+  }
+  for (const attention of ["mha", "gqa", "mosa"] as const) {
+    const other = resolveConfig({ ...SMALL, attention, recipe: "dense", headDim: 8 });
+    assert.equal(decodingModel(other, denseView), null, attention);
+  }
+});
+
+Deno.test("a decoder says that its caches are full, and another starts anew", async () => {
+  const config = resolveConfig(SMALL);
+  using engine = await openEngine(await testGpu(), config, denseView);
+  const model = decodingModel(config, denseView)!;
+  const tokens = randomTokens(config);
+  const first = await decoded(engine, model, tokens);
+  await assert.rejects(decoded(engine, model, Int32Array.of(...tokens, 1)), {
+    name: "RangeError",
+    message: "Cannot decode more than 21 tokens of a sequence",
+  });
+  const again = await decoded(engine, model, tokens.slice(0, 4));
+  assert.deepEqual(again, first.slice(0, 4));
+});
+
+Deno.test("sampled text is that of whole windows, past the window's end, too", async (t) => {
+  const config = resolveConfig(SMALL);
+  const { seqLen } = config;
+  for (const stage of [denseView, sparse]) {
+    using engine = await openEngine(await testGpu(), config, stage);
+    const decoding = decodingModel(config, stage)!;
+    const counted = { windows: 0, tokens: 0 };
+    const counting: Engine = Object.create(engine, {
+      logits: {
+        value: (tokens: Int32Array, row: number) => {
+          counted.windows++;
+          return engine.logits(tokens, row);
+        },
+      },
+      decoder: {
+        value: (model: DecodeFunction) => {
+          const decoder = engine.decoder(model);
+          return {
+            push(token: number) {
+              counted.tokens++;
+              decoder.push(token);
+            },
+            logits: () => decoder.logits(),
+            [Symbol.dispose]: () => decoder[Symbol.dispose](),
+          };
+        },
+      },
+    });
+    const prompt = [...randomTokens(config).subarray(0, 5)];
+    for (const temperature of [0, 1e-3, 1]) {
+      await t.step(`${stage.selector}, temperature ${temperature}`, async () => {
+        const write = (count: number, changes: object = {}) =>
+          sample(counting, {
+            ...{ prompt, count, temperature, seqLen, rng: new Rng(seed, "sample"), ...changes },
+          });
+        Object.assign(counted, { windows: 0, tokens: 0 });
+        const want = await write(seqLen);
+        assert.deepEqual(counted, { windows: seqLen, tokens: 0 });
+        assert.deepEqual(await write(seqLen, { decoding }), want, `seed ${seed}`);
+        // The window is full after seqLen - 5 new tokens; their last row gives one more.
+        assert.deepEqual(counted, { windows: seqLen + 4, tokens: seqLen });
+        // A prompt that is longer than the window has no use for caches.
+        const long = [...prompt, ...prompt, ...prompt, ...prompt, ...prompt];
+        const [got, whole] = [
+          await write(2, { prompt: long, decoding }),
+          await write(2, { prompt: long }),
+        ];
+        assert.deepEqual(got, whole);
+        assert.equal(counted.tokens, seqLen);
+      });
+    }
+  }
+});
+
+Deno.test("an engine without memory for caches samples in whole windows", async () => {
+  const config = resolveConfig({ ...SMALL, seqLen: 9 });
+  using engine = new TfjsEngine(await TfjsBackend.open("wasm"), {
+    parameters: modelParameters(config),
+    initial: initialParameters(config),
+    loss: languageModel(config),
+    batchSize: 1,
+    seqLen: 9,
+    trained: [],
+  });
+  const options = { prompt: [1, 2], count: 5, temperature: 0, seqLen: 9, rng: new Rng(seed, "") };
+  const decoding = decodingModel(config, denseView);
+  assert.deepEqual(await sample(engine, { ...options, decoding }), await sample(engine, options));
+});
+
+Deno.test("twins decode, too, and another selection would show", async () => {
+  const config = resolveConfig({ ...SMALL, seqLen: 12 });
+  using engine = await openEngine(await testGpu(), config, sparse);
+  const tokens = randomTokens(config);
+  const backend = await TfjsBackend.open("wasm");
+  const values = initialParameters(config);
+  const specs = new Map(modelParameters(config).map((spec) => [spec.name, spec]));
+  const parameters = (name: string) => {
+    const { rows, cols } = specs.get(name)!;
+    return backend.tensor(values.get(name)!, rows, cols);
+  };
+  const run = (stage: StageView) => {
+    const caches = new Map<string, Float32Array>();
+    return Array.from(tokens, (token, t) => {
+      const result = decodingModel(config, stage)!(parameters, {
+        token: backend.tensor([token], 1, 1, "i32"),
+        position: backend.tensor([t], 1, 1, "i32"),
+        cache: (name, cols) =>
+          backend.tensor(caches.get(name) ?? new Float32Array(12 * cols), 12, cols),
+      });
+      for (const [name, cache] of Object.entries(result.caches)) {
+        caches.set(name, Float32Array.from(backend.read(cache)));
+      }
+      return backend.read(result.logits);
+    });
+  };
+  const got = await decoded(engine, decodingModel(config, sparse)!, tokens);
+  run(sparse).forEach((want, t) => assertClose(`position ${t} (seed ${seed})`, got[t], want, 1e-5));
+  const dense = run(denseView);
+  assert(relativeError(got[11], dense[11]) > 1e-3, `seed ${seed}`);
+});
