@@ -46,7 +46,7 @@ export const experiment: Experiment = {
   baseline: { "sparse.indexTopk": 1024 },
   sizes: {
     small: {
-      config: small,
+      config: { ...small, "twin.steps": 100, "sparse.steps": 100 },
       axes: { kvLoraRank: [16, 32, 64, 128], "sparse.indexTopk": [8, 16, 32, 64, 256] },
       baseline: { "sparse.indexTopk": 256 },
     },

@@ -1,5 +1,6 @@
 import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 
 /** An evaluation with each k. */
@@ -8,6 +9,12 @@ function atEach(topks: readonly number[]): Record<string, { indexTopk: number }>
 }
 
 const evaluate = atEach([2, 8, 16, 32, 64, 128, 256, 1024]);
+const evaluateSmall = atEach([2, 4, 8, 16, 32, 64, 256]);
+
+function tabulate(evaluations: Record<string, unknown>): string[] {
+  const losses = Object.keys(evaluations).map((name) => `${name}/val/loss`);
+  return ["val/loss", ...losses, "index/captured_mass"];
+}
 
 /** Trained with one k, used with another. */
 export const experiment: Experiment = {
@@ -18,14 +25,17 @@ export const experiment: Experiment = {
   config: { ...base, seqLen: 1024, batchSize: 8, steps: 1200, measureEvery: 0 },
   axes: { "sparse.indexTopk": [8, 32, 128, 1024] },
   seeds,
-  tabulate: [
-    "val/loss",
-    ...Object.keys(evaluate).map((name) => `${name}/val/loss`),
-    "index/captured_mass",
-  ],
+  tabulate: tabulate(evaluate),
   baseline: { "sparse.indexTopk": 1024 },
   evaluate,
   sizes: {
+    small: {
+      config: small,
+      axes: { "sparse.indexTopk": [4, 16, 64, 256] },
+      baseline: { "sparse.indexTopk": 256 },
+      evaluate: evaluateSmall,
+      tabulate: tabulate(evaluateSmall),
+    },
     smoke: {
       config: smoke,
       axes: { "sparse.indexTopk": [4, 64] },

@@ -1,5 +1,6 @@
 import type { Delta, Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 
 /** Keys of a query. */
@@ -55,6 +56,23 @@ export const experiment: Experiment = {
   tabulate: ["val/loss", "index/captured_mass", "index/oracle_mass", "swap/dense"],
   baseline: "dense",
   sizes: {
+    small: {
+      config: { ...small, indexTopk: 16 },
+      variants: {
+        learned: {},
+        block4: blocks(4),
+        block8: blocks(8),
+        block16: blocks(16),
+        random: rule("random"),
+        recency: rule("recency"),
+        sinkRecency: rule("sinkRecency"),
+        oracle: rule("oracle"),
+        dense: alone({}),
+        window: alone({ window: 16 }),
+        // 4 005 pairs of a head; 16 keys for each of 256 queries make 3 976.
+        mosa: alone({ attention: "mosa", indexTopk: 89 }),
+      },
+    },
     smoke: {
       config: { ...smoke, indexTopk: 8 },
       variants: {

@@ -1,5 +1,6 @@
 import type { Delta, Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 
 /**
@@ -48,6 +49,17 @@ export const experiment: Experiment = {
   ],
   baseline: "1000",
   sizes: {
+    small: {
+      config: { ...small, indexTopk: 16, measureEvery: 20 },
+      variants: {
+        0: warmed(0),
+        20: warmed(20),
+        60: warmed(60),
+        240: warmed(240),
+        scratch: { recipe: "sparse", "sparse.steps": 700 },
+      },
+      baseline: "240",
+    },
     smoke: {
       config: { ...smoke, "sparse.steps": 6 },
       variants: {

@@ -9,7 +9,4 @@ export const small: Delta = {
   seqLen: 256,
   numHiddenLayers: 2,
   steps: 600,
-  "warmup.steps": 120,
-  "twin.steps": 100,
-  "sparse.steps": 100,
 };
