@@ -211,7 +211,7 @@ Deno.test("an ablation: shared beginnings, a failed variant, kill, budget", asyn
       [["missing.ts"], /"missing\.ts": there is no such file/],
       [["quikstart"], /did you mean quickstart\?/],
       [[], /give one experiment/],
-      [["steps"], /steps to nothing: write steps=…/],
+      [["steps"], /"steps": it is a key, write steps=…/],
       [[many, "budget"], /budget to nothing: write budget=…/],
       [[many, "evalBatches=2"], /made with evalBatches=1, now it is 2/],
       [[many, "name=run"], /runs\/run: it holds a training run; take another name/],
