@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import * as peer from "../src/bench/peer_workload.ts";
-import { type ConfigInput, resolveConfig } from "../src/config.ts";
+import { resolveConfig } from "../src/config.ts";
 import type { Engine, EngineOptions } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import { viewOf } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
+import { Rng } from "../src/rng.ts";
 import { stageSpans } from "../src/stages.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
@@ -12,6 +13,7 @@ import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 import { StepLog } from "../src/train/step_log.ts";
 import { WebGpuEngine } from "../src/webgpu/engine.ts";
 import { assertClose, testGpu } from "./check_op.ts";
+import { SMALL } from "./oracle_case.ts";
 
 const options: EngineOptions = {
   parameters: peer.parameters,
@@ -21,27 +23,9 @@ const options: EngineOptions = {
   seqLen: peer.seqLen,
 };
 
-/** A small model with an indexer; large weights, so that it has something to learn. */
-const INDEXED: ConfigInput = {
-  seed: Math.floor(Math.random() * 1e9),
-  vocabSize: 23,
-  seqLen: 20,
-  hiddenSize: 20,
-  intermediateSize: 24,
-  numHiddenLayers: 2,
-  numAttentionHeads: 3,
-  qLoraRank: 14,
-  kvLoraRank: 12,
-  qkNopeHeadDim: 6,
-  qkRopeHeadDim: 4,
-  vHeadDim: 5,
-  indexNHeads: 3,
-  indexHeadDim: 8,
-  indexTopk: 5,
-  initializerRange: 0.4,
-  // A clipped gradient would look the same at any scale.
-  clip: null,
-};
+const rng = new Rng(Math.floor(Math.random() * 2 ** 32), "engine test");
+// A clipped gradient would look the same at any scale.
+const INDEXED = { ...SMALL, seed: rng.below(1e9), clip: null };
 
 async function losses(engine: Engine, steps: number): Promise<number[]> {
   peer.batches(steps).forEach((batch, i) => engine.step([batch], peer.hyper(i + 1)));
@@ -105,7 +89,7 @@ Deno.test("micro-batches add up to the gradient of one large batch", async () =>
 for (const device of ["webgpu", "cpu"]) {
   Deno.test(`micro-batches train an indexer as one large batch does on ${device}`, async () => {
     const [tokens, targets] = [0, 1].map(() =>
-      Int32Array.from({ length: 6 * 20 }, () => Math.floor(Math.random() * 23))
+      Int32Array.from({ length: 6 * INDEXED.seqLen }, () => rng.below(INDEXED.vocabSize))
     );
     // Scored targets are unevenly spread; KL is a mean over all rows all the same.
     targets.fill(-1, 0, 33);

@@ -9,8 +9,8 @@ import type { Stage } from "../src/stages.ts";
 import { WebGpuEngine } from "../src/webgpu/engine.ts";
 import { testGpu } from "./check_op.ts";
 
-/** A model small enough for float64, of odd sizes. */
-const SMALL: ConfigInput = {
+/** A model with an indexer, small enough for float64, of odd sizes. */
+export const SMALL = {
   tokenizer: "byte",
   vocabSize: 23,
   batchSize: 2,
@@ -29,7 +29,7 @@ const SMALL: ConfigInput = {
   indexTopk: 5,
   // Large weights: attention far from uniform, so that a wrong key shows.
   initializerRange: 0.4,
-};
+} as const satisfies ConfigInput;
 
 /** Sparse attention by the indexer, without KL. */
 export const sparse: StageView = {
