@@ -68,9 +68,44 @@ function openEngine(gpu: Gpu, config: RunConfig, stage: StageView): Promise<WebG
   });
 }
 
-function randomTokens({ seqLen, vocabSize }: RunConfig): Int32Array {
-  const rng = new Rng(seed, "tokens");
+const fresh = new Rng(seed, "tokens");
+
+function randomTokens({ seqLen, vocabSize }: RunConfig, rng = fresh): Int32Array {
   return Int32Array.from({ length: seqLen }, () => rng.below(vocabSize));
+}
+
+/** Where sampled tokens are compared they are always the same: rounding decides close calls. */
+const FIXED = 7;
+
+type Maps = Awaited<ReturnType<WebGpuEngine["maps"]>>;
+
+/** Tokens, with the maps of their index scores and selections, of which none is a close call. */
+async function clearTokens(
+  engine: WebGpuEngine,
+  config: RunConfig,
+  stage: StageView,
+): Promise<{ tokens: Int32Array; maps: Maps }> {
+  const variant = {
+    name: "maps",
+    loss: languageModel(config, { stage: { ...stage, maps: true } }),
+  };
+  for (;;) {
+    const tokens = randomTokens(config);
+    const maps = await engine.maps({ tokens, targets: tokens, count: tokens.length }, variant);
+    if (isClear(maps, config, stage.indexTopk)) return { tokens, maps };
+  }
+}
+
+/** Whether rounding cannot decide which keys are selected, and equal scores are equal bit by bit. */
+function isClear(maps: Maps, { seqLen }: RunConfig, topk: number): boolean {
+  const scores = [...maps].filter(([name]) => name.startsWith("index_scores."));
+  return scores.every(([, all]) =>
+    Array.from({ length: seqLen }, (_, t) => {
+      const row = [...all.subarray(t * seqLen, t * seqLen + t + 1)].sort((a, b) => b - a);
+      const gap = row[topk - 1] - row[topk];
+      return t < topk || gap === 0 || gap > 1e-4 * Math.max(...row.map(Math.abs));
+    }).every(Boolean)
+  );
 }
 
 /** What a decoder gives for each position. */
@@ -120,23 +155,21 @@ for (const [name, stage, changes] of CASES) {
   Deno.test(`absorbed attention on a cache is MHA: ${name}`, async (t) => {
     const config = resolveConfig({ ...SMALL, ...changes });
     const model = decodingModel(config, stage)!;
-    const tokens = randomTokens(config);
-    const { seqLen, vocabSize } = config;
+    const { vocabSize } = config;
     for (const [family, gpu] of Object.entries(await families())) {
       await t.step(`kernels for ${family}`, async () => {
         using engine = await openEngine(gpu, config, stage);
+        const { tokens, maps } = stage.selector === "dense"
+          ? { tokens: randomTokens(config), maps: null }
+          : await clearTokens(engine, config, stage);
         const whole = await engine.logits(tokens);
         const rows = await decoded(engine, model, tokens);
         rows.forEach((row, i) => {
           const want = whole.subarray(i * vocabSize, (i + 1) * vocabSize);
           assertClose(`position ${i} (seed ${seed})`, row, want, 1e-5);
         });
-        if (stage.selector === "dense") return;
+        if (!maps) return;
         // Selections instead of logits, layer by layer.
-        const maps = await engine.maps({ tokens, targets: tokens, count: seqLen }, {
-          name: "maps",
-          loss: languageModel(config, { stage: { ...stage, maps: true } }),
-        });
         for (let layer = 0; layer < config.numHiddenLayers; layer += config.indexShare) {
           const chosen = await decoded(engine, (parameters, inputs) => {
             const result = model(parameters, inputs);
@@ -177,7 +210,7 @@ Deno.test("a decoder says that its caches are full, and another starts anew", as
 });
 
 Deno.test("sampled text is that of whole windows, past the window's end, too", async (t) => {
-  const config = resolveConfig(SMALL);
+  const config = resolveConfig({ ...SMALL, seed: FIXED });
   const { seqLen } = config;
   for (const stage of [denseView, sparse]) {
     using engine = await openEngine(await testGpu(), config, stage);
@@ -204,17 +237,17 @@ Deno.test("sampled text is that of whole windows, past the window's end, too", a
         },
       },
     });
-    const prompt = [...randomTokens(config).subarray(0, 5)];
+    const prompt = [...randomTokens(config, new Rng(FIXED, "prompt")).subarray(0, 5)];
     for (const temperature of [0, 1e-3, 1]) {
       await t.step(`${stage.selector}, temperature ${temperature}`, async () => {
         const write = (count: number, changes: object = {}) =>
           sample(counting, {
-            ...{ prompt, count, temperature, seqLen, rng: new Rng(seed, "sample"), ...changes },
+            ...{ prompt, count, temperature, seqLen, rng: new Rng(FIXED, "sample"), ...changes },
           });
         Object.assign(counted, { windows: 0, tokens: 0 });
         const want = await write(seqLen);
         assert.deepEqual(counted, { windows: seqLen, tokens: 0 });
-        assert.deepEqual(await write(seqLen, { decoding }), want, `seed ${seed}`);
+        assert.deepEqual(await write(seqLen, { decoding }), want);
         // The window is full after seqLen - 5 new tokens; their last row gives one more.
         assert.deepEqual(counted, { windows: seqLen + 4, tokens: seqLen });
         // A prompt that is longer than the window has no use for caches.
@@ -248,7 +281,7 @@ Deno.test("an engine without memory for caches samples in whole windows", async 
 Deno.test("twins decode, too, and another selection would show", async () => {
   const config = resolveConfig({ ...SMALL, seqLen: 12 });
   using engine = await openEngine(await testGpu(), config, sparse);
-  const tokens = randomTokens(config);
+  const { tokens } = await clearTokens(engine, config, sparse);
   const backend = await TfjsBackend.open("wasm");
   const values = initialParameters(config);
   const specs = new Map(modelParameters(config).map((spec) => [spec.name, spec]));
