@@ -150,6 +150,8 @@ export interface EngineOptions {
   readonly loss: LossFunction;
   /** Sequences of a micro-batch. */
   readonly batchSize: number;
+  /** Batches that a step usually has: what is made ready at once; default 1. */
+  readonly microBatches?: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
   /** Groups that are updated; default all. With none the engine only evaluates. */

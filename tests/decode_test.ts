@@ -13,29 +13,11 @@ import { TfjsEngine } from "../src/tfjs/engine.ts";
 import { Gpu } from "../src/webgpu/device.ts";
 import { WebGpuEngine } from "../src/webgpu/engine.ts";
 import { assertClose, relativeError, testGpu } from "./check_op.ts";
+import { SMALL as INDEXED } from "./oracle_case.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 31);
 
-const SMALL: ConfigInput = {
-  tokenizer: "byte",
-  vocabSize: 23,
-  batchSize: 1,
-  seqLen: 21,
-  hiddenSize: 20,
-  intermediateSize: 24,
-  numHiddenLayers: 3,
-  numAttentionHeads: 3,
-  qLoraRank: 14,
-  kvLoraRank: 12,
-  qkNopeHeadDim: 6,
-  qkRopeHeadDim: 4,
-  vHeadDim: 5,
-  indexNHeads: 3,
-  indexHeadDim: 8,
-  // Large weights: attention far from uniform, so that a wrong key shows.
-  initializerRange: 0.4,
-  seed,
-};
+const SMALL: ConfigInput = { ...INDEXED, batchSize: 1, numHiddenLayers: 3, seed };
 
 const sparse: StageView = { ...denseView, selector: "learned", indexTopk: 5 };
 

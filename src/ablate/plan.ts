@@ -140,7 +140,7 @@ export function planRuns(experiment: Experiment, typed: readonly string[] = []):
 }
 
 /** A variant's name at a point of a grid: `kvLoraRank16_selector-block`. */
-export function pointName(point: Readonly<Record<string, Value>>): string {
+function pointName(point: Readonly<Record<string, Value>>): string {
   return Object.entries(point).map(([key, value]) => {
     const text = String(value ?? "none");
     const word = key === VARIANT_AXIS

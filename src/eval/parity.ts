@@ -22,7 +22,7 @@ import { type Device, openDevice } from "../open_device.ts";
 import { readSafetensors, type StoredTensor } from "../safetensors.ts";
 
 /** Relative errors allowed: ‖ours − golden‖ / ‖golden‖ of each tensor. */
-export const tolerances = { forward: 1e-5, gradient: 1e-4 } as const;
+const tolerances = { forward: 1e-5, gradient: 1e-4 } as const;
 
 /** One compared tensor. */
 export interface ParityTensor {

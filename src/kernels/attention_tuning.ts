@@ -80,7 +80,7 @@ const GATHERED = 20;
 /**
  * Shape of a gathered kernel for the widths of the heads, or null if workgroup memory is too small.
  */
-export function gatherShape(
+function gatherShape(
   pass: Pass,
   dims: HeadDims,
   device: AttentionDevice,

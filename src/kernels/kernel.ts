@@ -92,7 +92,7 @@ export interface KernelSpec {
 }
 
 /** The largest grid dimension that WebGPU allows. */
-export const MAX_GRID = 65_535;
+const MAX_GRID = 65_535;
 
 /**
  * Spreads `count` workgroups over x and y so that neither passes 65 535. In the kernel the index

@@ -101,7 +101,7 @@ export function ropeInPlace(args: RopeArgs & { x: Layout }): Kernel {
 }
 
 /** Frequencies as 64-bit fractions of a turn, high and low word of each pair. */
-export function turnsPerPosition(dims: number, theta: number): Uint32Array {
+function turnsPerPosition(dims: number, theta: number): Uint32Array {
   const words = new Uint32Array(Math.ceil(dims / 4) * 4);
   for (let i = 0; i < dims / 2; i++) {
     const scaled = theta ** (-2 * i / dims) / (2 * Math.PI) * 2 ** 32;

@@ -39,7 +39,7 @@ export function firstMeasured(seqLen: number, topk: number): number {
 }
 
 /** Rows that the means are over. */
-export function measuredRows(batch: number, seqLen: number, topk: number): number {
+function measuredRows(batch: number, seqLen: number, topk: number): number {
   return batch * (seqLen - firstMeasured(seqLen, topk));
 }
 

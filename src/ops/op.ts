@@ -159,7 +159,7 @@ export function matrixType(rows: number, cols: number, dtype: Dtype = "f32"): Te
 }
 
 /** `2x3, 3x4`: shapes for error messages. */
-export function shapesOf(types: readonly TensorType[]): string {
+function shapesOf(types: readonly TensorType[]): string {
   return types.map((t) => `${t.rows}x${t.cols}`).join(", ");
 }
 

@@ -9,7 +9,7 @@ import type { Stage, StageSpan } from "../stages.ts";
 import { learningRate } from "./schedule.ts";
 
 /** The parameter groups of a model. */
-export const parameterGroups = ["backbone", "indexer"] as const;
+const parameterGroups = ["backbone", "indexer"] as const;
 
 /** A parameter group. */
 export type ParameterGroup = typeof parameterGroups[number];

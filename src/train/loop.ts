@@ -74,6 +74,7 @@ function engineOptions(config: RunConfig, stage: Stage, state: EngineState | nul
     initial: state?.parameters ?? initialParameters(config),
     loss: languageModel(config, { stage: viewOf(stage, config), trains: stage.trains }),
     batchSize: config.batchSize,
+    microBatches: config.accumulate,
     seqLen: config.seqLen,
     trained: trainedGroups(stage),
     autotune: config.autotune,

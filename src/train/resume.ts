@@ -18,7 +18,7 @@ import type { Stage } from "../stages.ts";
 import { newestCheckpoint } from "./checkpoint.ts";
 
 /** The keys that a resumed run may change: they do not touch what is trained. */
-export const changeableOnResume: readonly ConfigKey[] = [
+const changeableOnResume: readonly ConfigKey[] = [
   "resume",
   "steps",
   "device",

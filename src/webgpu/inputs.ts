@@ -8,7 +8,7 @@ import type { Matrix, Storage } from "../ops/op.ts";
 import { matrixAt } from "../ops/matrix.ts";
 
 /** Per-range numbers of the optimizer: see `kernels/adamw.ts`. */
-export const HYPER_SIZE = 8;
+const HYPER_SIZE = 8;
 
 /** One step's content. */
 export interface InputValues {

@@ -59,12 +59,13 @@ export class TrainingSteps {
     this.#ring = new MetricRing(memory, [...losses, ...norms]);
   }
 
-  /** Makes the plan of a step with one batch, of the fastest kernels that can be found. */
+  /** Makes the plan that steps begin with, of the fastest kernels that can be found. */
   async prepare(): Promise<void> {
-    const recorded = this.#record("step");
+    const part = (this.#options.microBatches ?? 1) > 1 ? "first" : "step";
+    const recorded = this.#record(part);
     // Before the plan takes its memory, so that the trials may have it.
     await this.#compiler.tune(recorded.source);
-    this.#parts.set("step", this.#compile(recorded));
+    this.#parts.set(part, this.#compile(recorded));
   }
 
   /** Forward and backward over the micro-batches, then one update. */
