@@ -69,6 +69,10 @@ async function readCells(path: string): Promise<Cell[]> {
   return cells.filter(({ cell_type }: Cell) => cell_type === "code");
 }
 
+function countOutputs(cells: readonly Cell[]): number {
+  return cells.reduce((sum, { outputs }) => sum + outputs.length, 0);
+}
+
 Deno.test("notebooks run from top to bottom on the Deno kernel", async (t) => {
   await requireJupyter();
   const folder = await Deno.makeTempDir({ prefix: "latentk_notebooks_" });
@@ -103,10 +107,17 @@ Deno.test("notebooks run from top to bottom on the Deno kernel", async (t) => {
     for (const name of NOTEBOOKS) {
       await t.step(name, async () => {
         const saved = join(ROOT, "notebooks", name);
-        await Deno.copyFile(saved, join(folder, "notebooks", name));
-        const { code, text, path } = await convert(name);
-        assert.equal(code, 0, text);
-        const cells = await readCells(path);
+        const want = await readCells(saved);
+        let cells: Cell[] = [];
+        let text = "";
+        // Deno's kernel may send a cell's output after the cell's end, where nobody listens.
+        for (let attempt = 0; attempt < 3 && countOutputs(cells) < countOutputs(want); attempt++) {
+          await Deno.copyFile(saved, join(folder, "notebooks", name));
+          const done = await convert(name);
+          text = done.text;
+          assert.equal(done.code, 0, text);
+          cells = await readCells(done.path);
+        }
         assert(cells.every(({ execution_count }) => execution_count !== null), text);
         const source = cells.flatMap(({ source }) => source).join("");
         const modules = [...source.matchAll(/(?:from|import) ?\(?"([.\w@:/-]+)"/g)];
@@ -115,7 +126,7 @@ Deno.test("notebooks run from top to bottom on the Deno kernel", async (t) => {
           all.map(({ outputs }) => outputs.flatMap(({ data }) => Object.keys(data ?? {})));
         assert(types(cells).flat().includes("image/svg+xml"), "it draws no figure");
         // What is committed shows the same kinds of output, cell by cell.
-        assert.deepEqual(types(await readCells(saved)), types(cells), `${name}: save it again`);
+        assert.deepEqual(types(cells), types(want), `${name}: save it again`);
         assert((await Deno.stat(saved)).size < MAX_BYTES, `${name} is too large`);
       });
     }

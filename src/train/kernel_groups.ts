@@ -28,7 +28,7 @@ const GROUPS: readonly [group: string, pattern: RegExp][] = [
  * assert.equal(kernelGroup("rms_norm 64x96"), "other");
  * ```
  */
-function kernelGroup(label: string): string {
+export function kernelGroup(label: string): string {
   return GROUPS.find(([, pattern]) => pattern.test(label))?.[0] ?? "other";
 }
 
