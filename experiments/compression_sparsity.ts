@@ -17,7 +17,6 @@ export const experiment: Experiment = {
     ...base,
     seqLen: 1024,
     batchSize: 8,
-    steps: 1200,
     // The twin stands before the sparse stage, on whose tokens it trains: all k share it.
     stages: [
       { name: "dense" },

@@ -15,7 +15,6 @@ export const experiment: Experiment = {
     seqLen: 256,
     batchSize: 32,
     // Finding out takes some hundred steps.
-    steps: 1200,
     "warmup.steps": 300,
     "sparse.steps": 200,
     measureEvery: 0,

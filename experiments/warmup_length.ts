@@ -26,7 +26,6 @@ export const experiment: Experiment = {
     ...base,
     // Few keys, so that a bad choice costs something.
     indexTopk: 32,
-    "sparse.steps": 300,
     // The steps to a captured mass of 0.9 are read from these.
     measureEvery: 25,
   },
@@ -36,7 +35,7 @@ export const experiment: Experiment = {
     200: warmed(200),
     1000: warmed(1000),
     // As many updates of the backbone as the others have in both of their stages.
-    scratch: { recipe: "sparse", "sparse.steps": 1800 },
+    scratch: { recipe: "sparse", "sparse.steps": 1440 },
   },
   seeds,
   tabulate: [

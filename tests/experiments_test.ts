@@ -113,7 +113,7 @@ Deno.test("warm-ups of any length are followed by the same tokens, and the spars
       firstBatch,
       firstBatch + steps,
     ]);
-    const want = variant === "scratch" ? [[0, 1800]] : [[1500, 1800], [1500, 1800]];
+    const want = variant === "scratch" ? [[0, 1440]] : [[1200, 1440], [1200, 1440]];
     assert.deepEqual(tokens, want, variant);
   }
   // Dense stage and twin are trained once a seed.
@@ -127,7 +127,7 @@ Deno.test("dense baselines end on the tokens of the sparse stage", async () => {
     const { runs } = await planned(name, REAL_SIZE);
     for (const { variant, config } of runs) {
       const { firstBatch, stage } = stageSpans(config.stages).at(-1)!;
-      assert.deepEqual([firstBatch, stage.steps], [1500, 300], `${name} ${variant}`);
+      assert.deepEqual([firstBatch, stage.steps], [1200, 240], `${name} ${variant}`);
     }
   }
 });
@@ -144,7 +144,7 @@ Deno.test("baselines are of equal parameters, and where they say so of equal cac
     if (/Cache80$|^mla$/.test(variant)) assert.equal(elements, 80, variant);
     // As many updates of the backbone, on as many tokens.
     const updates = config.stages.filter(({ trains }) => trains !== "indexer");
-    assert.deepEqual(updates.map(({ steps }) => steps), [1500, 300], variant);
+    assert.deepEqual(updates.map(({ steps }) => steps), [1200, 240], variant);
     assert.equal(usesIndexer(config), variant.startsWith("mlaDsa"), variant);
   }
 });

@@ -7,18 +7,27 @@
 import { headColumns, type HeadDims } from "./attention_access.ts";
 import type { Pass } from "./attention_pass.ts";
 
-/** Tile of a pass. It has `lanesY * rows` rows and `4 * lanesX` columns. */
+/** Tile of a pass. It has `lanesY * rows` rows and `lanesX * cols` columns. */
 export interface Tile {
-  /** Invocations along the columns; each has four of them. */
+  /** Invocations along the columns. */
   readonly lanesX: number;
   /** Invocations along the rows. */
   readonly lanesY: number;
   /** Rows per invocation. */
   readonly rows: number;
+  /** Columns per invocation. The more rows and columns, the fewer reads of workgroup memory. */
+  readonly cols: 4 | 8;
   /** Most `vec4` columns of the row side that are in workgroup memory at a time. */
   readonly chunk: number;
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;
+  /**
+   * Whether the column sides are read in parts, twice: by chunks for the scores, by groups of
+   * columns for the sums. If not, they are in workgroup memory as a whole.
+   */
+  readonly parts?: boolean;
+  /** Whether the next part is read into registers while this one is worked on. */
+  readonly ahead?: boolean;
 }
 
 const odd = (n: number) => n % 2 === 0 ? n + 1 : n;
@@ -32,8 +41,14 @@ export interface TilePlan {
   readonly pitch: number;
   /** Whether the row side is read once and stays. If not, the weights take over its memory. */
   readonly resident: boolean;
-  /** The same of each column side, and of the weights where they have memory of their own. */
-  readonly colPitch: readonly number[];
+  /** Columns whose weights are handed on together. */
+  readonly group: number;
+  /**
+   * Rows and pitch of the arrays of the column sides: whole ones, or `col_side` for a chunk of
+   * either, and the columns of a group of what is summed.
+   */
+  readonly colSides: readonly { readonly name: string; rows: number; pitch: number }[];
+  /** Pitch of the weights where they have memory of their own. */
   readonly weightPitch: number;
   /** Workgroup memory. */
   readonly bytes: number;
@@ -42,25 +57,34 @@ export interface TilePlan {
 /** Works out sizes and workgroup memory of a tile. */
 export function planTile(pass: Pass, dims: HeadDims, tile: Tile): TilePlan {
   const tileRows = tile.lanesY * tile.rows;
-  const tileCols = 4 * tile.lanesX;
+  const tileCols = tile.cols * tile.lanesX;
+  const group = 4 * tile.lanesX;
   const widest = Math.max(...pass.rows.map((t) => headColumns(t, dims)));
-  const resident = pass.rows.length === 1 && tile.chunk >= widest;
+  const { parts = false } = tile;
+  const resident = !parts && pass.rows.length === 1 && tile.chunk >= widest;
   const weights = pass.sums.length * tile.lanesX;
   const chunk = Math.min(tile.chunk, widest);
   const pitch = odd(resident ? chunk : Math.max(chunk, weights));
-  const colPitch = pass.cols.map((t) => odd(headColumns(t, dims)));
+  const sides = parts ? new Set(pass.sums.map(({ of }) => pass.cols[of])) : pass.cols;
+  const colSides = [...sides].map((tensor) => ({
+    name: `${tensor}_side`,
+    rows: parts ? group : tileCols,
+    pitch: odd(headColumns(tensor, dims)),
+  }));
+  if (parts) colSides.push({ name: "col_side", rows: tileCols, pitch: odd(chunk) });
   const weightPitch = odd(weights);
   // The forward pass also has a maximum per invocation and row, and a factor per row.
   const f32s = pass.name === "attention" ? tileRows * (tile.lanesX + 1) : 0;
   const vec4s = tileRows * (pitch + (resident ? weightPitch : 0)) +
-    tileCols * colPitch.reduce((sum, p) => sum + p, 0);
+    colSides.reduce((sum, { rows, pitch }) => sum + rows * pitch, 0);
   return {
     threads: tile.lanesX * tile.lanesY,
     tileRows,
     tileCols,
     pitch,
     resident,
-    colPitch,
+    group,
+    colSides,
     weightPitch,
     bytes: 16 * vec4s + 4 * f32s,
   };

@@ -3,11 +3,18 @@
  *
  * @module
  */
-import { headColumns, type HeadDims } from "./attention_access.ts";
+import { headColumns, type HeadDims, type HeadTensor } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, visible } from "./attention_pass.ts";
 import { type Bits, maskBits } from "./attention_selection.ts";
 import type { Shares, Tile, TilePlan } from "./attention_tile_plan.ts";
-import { loadSide, productStep, range, unrolled } from "./attention_tile_steps.ts";
+import {
+  type Load,
+  loadSide,
+  moveSide,
+  productStep,
+  range,
+  unrolled,
+} from "./attention_tile_steps.ts";
 
 /** Everything that the parts of a kernel depend on. */
 export interface Scope {
@@ -34,38 +41,66 @@ export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan)
   const { lanesX, lanesY } = tile;
   if (pass.keyMajor) {
     const keys = { origin: "first", length: tileRows, lane: "y", stride: lanesY };
-    return maskBits(range(4).map((j) => row(`start + col${j}`)), keys, tile.rows);
+    return maskBits(range(tile.cols).map((j) => row(`start + col${j}`)), keys, tile.rows);
   }
   const keys = { origin: "start", length: tileCols, lane: "x", stride: lanesX };
-  return maskBits(range(tile.rows).map((i) => row(`t${i}`)), keys, 4);
+  return maskBits(range(tile.rows).map((i) => row(`t${i}`)), keys, tile.cols);
 }
 
 /** `s`, the tile of scores before scaling, and for gradients `dp`, the gradients of the weights. */
 export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
   const { threads, tileRows, tileCols } = plan;
+  const { parts, ahead } = tile;
+  const rowsOf = (tensor: HeadTensor, from: number, columns: number) => ({
+    tensor,
+    side: "row_side",
+    rows: tileRows,
+    from,
+    columns,
+    start: "first",
+    head: "head",
+  });
+  const colsOf = (tensor: HeadTensor, side: string, from: number, columns: number) => ({
+    tensor,
+    side,
+    rows: tileCols,
+    from,
+    columns,
+    start: "start",
+    head: colHead,
+  });
   const lines = ["workgroupBarrier();"];
-  for (const tensor of pass.cols) {
-    const columns = headColumns(tensor, dims);
-    const part = { tensor, side: `${tensor}_side`, rows: tileCols, from: 0, columns };
-    lines.push(...loadSide({ ...part, start: "start", head: colHead }, threads));
+  if (!parts) {
+    for (const tensor of pass.cols) {
+      const columns = headColumns(tensor, dims);
+      lines.push(...loadSide(colsOf(tensor, `${tensor}_side`, 0, columns), threads));
+    }
   }
-  pass.rows.forEach((tensor, n) => {
-    const name = n === 0 ? "s" : "dp";
-    for (const i of range(tile.rows)) {
-      for (const j of range(4)) lines.push(`var ${name}${i}_${j} = 0.0;`);
-    }
+  const chunks = pass.rows.flatMap((tensor, n) => {
     const width = headColumns(tensor, dims);
-    for (let from = 0; from < width; from += tile.chunk) {
+    return range(Math.ceil(width / tile.chunk)).map((i) => {
+      const from = i * tile.chunk;
       const columns = Math.min(tile.chunk, width - from);
-      if (n > 0 || from > 0) lines.push("workgroupBarrier();");
-      if (!plan.resident) {
-        const part = { tensor, side: "row_side", rows: tileRows, from, columns };
-        lines.push(...loadSide({ ...part, start: "first", head: "head" }, threads));
+      const loads: Load[] = plan.resident ? [] : [rowsOf(tensor, from, columns)];
+      if (parts) loads.push(colsOf(pass.cols[n], "col_side", from, columns));
+      const moves = loads.map((load) => moveSide(load, threads));
+      return { n, from, columns, moves };
+    });
+  });
+  chunks.forEach(({ n, from, columns, moves }, i) => {
+    const name = n === 0 ? "s" : "dp";
+    if (from === 0) {
+      for (const r of range(tile.rows)) {
+        for (const j of range(tile.cols)) lines.push(`var ${name}${r}_${j} = 0.0;`);
       }
-      const side = `${pass.cols[n]}_side`;
-      const step = (c: string) => productStep(name, tile.rows, side, c, from);
-      lines.push("workgroupBarrier();", ...unrolled(columns, tile.unroll, step));
     }
+    if (i === 0 || !ahead) lines.push(...moves.flatMap(({ fetch }) => fetch));
+    if (i > 0) lines.push("workgroupBarrier();");
+    lines.push(...moves.flatMap(({ put }) => put), "workgroupBarrier();");
+    if (ahead) lines.push(...chunks[i + 1]?.moves.flatMap(({ fetch }) => fetch) ?? []);
+    const [side, at] = parts ? ["col_side", 0] : [`${pass.cols[n]}_side`, from];
+    const step = (c: string) => productStep(name, tile, side, c, at);
+    lines.push(...unrolled(columns, tile.unroll, step));
   });
   return lines;
 }
@@ -74,7 +109,7 @@ export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
 export function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: Scope): string[] {
   const lines: string[] = [];
   for (const i of range(tile.rows)) {
-    for (const j of range(4)) {
+    for (const j of range(tile.cols)) {
       const column = `(start + col${j})`;
       const [query, key] = pass.keyMajor ? [column, `t${i}`] : [`t${i}`, column];
       const seen = visible(
@@ -96,24 +131,43 @@ export function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: S
   return [`if (${edges.join(" || ")}) {`, ...lines, "}"];
 }
 
+/** Columns of an invocation whose weights are handed on together: four of each group. */
+function groupsOf({ tile }: Scope): number[][] {
+  return range(tile.cols / 4).map((q) => range(4).map((e) => 4 * q + e));
+}
+
+/** `(a + b) + (c + d)`, and so on: a sum or maximum of any number of terms. */
+function pairwise(terms: readonly string[], join: (a: string, b: string) => string): string {
+  if (terms.length === 1) return terms[0];
+  const half = terms.length / 2;
+  return join(pairwise(terms.slice(0, half), join), pairwise(terms.slice(half), join));
+}
+
 /** Weights relative to the row's maximum so far, and the factor of what was summed before. */
-export function onlineSoftmax({ tile, weights }: Scope): string[] {
+export function onlineSoftmax(scope: Scope): string[] {
+  const { tile } = scope;
   const lines: string[] = [];
   for (const i of range(tile.rows)) {
-    lines.push(`partial[row${i}][x] = max(max(s${i}_0, s${i}_1), max(s${i}_2, s${i}_3));`);
+    const all = range(tile.cols).map((j) => `s${i}_${j}`);
+    lines.push(`partial[row${i}][x] = ${pairwise(all, (a, b) => `max(${a}, ${b})`)};`);
   }
   lines.push("workgroupBarrier();");
   for (const i of range(tile.rows)) {
     const top = range(tile.lanesX).reduce((m, x) => `max(${m}, partial[row${i}][${x}])`, `m${i}`);
-    const p = range(4).map((j) => `exp2(fma(s${i}_${j}, u.scale_log2, -shift${i}))`);
     lines.push(
       `let top${i} = ${top};`,
       `let shift${i} = top${i} * u.scale_log2;`,
       `let alpha${i} = exp2((m${i} - top${i}) * u.scale_log2);`,
       `m${i} = top${i};`,
-      `let p${i} = vec4f(${p.join(", ")});`,
-      `l${i} = fma(l${i}, alpha${i}, (p${i}.x + p${i}.y) + (p${i}.z + p${i}.w));`,
-      `${weights}[row${i}][x] = p${i};`,
+    );
+    const sums = groupsOf(scope).map((group, q) => {
+      const p = group.map((j) => `exp2(fma(s${i}_${j}, u.scale_log2, -shift${i}))`);
+      lines.push(`let p${i}_${q} = vec4f(${p.join(", ")});`);
+      const add = (a: string, b: string) => `(${a} + ${b})`;
+      return pairwise(["x", "y", "z", "w"].map((e) => `p${i}_${q}.${e}`), add);
+    });
+    lines.push(
+      `l${i} = fma(l${i}, alpha${i}, ${sums.join(" + ")});`,
       `if (x == 0u) { factor[row${i}] = alpha${i}; }`,
     );
   }
@@ -121,10 +175,11 @@ export function onlineSoftmax({ tile, weights }: Scope): string[] {
 }
 
 /** Weights from the saved logarithms, and the gradients of the scores. */
-export function weightsAndGradients({ pass, tile, weights }: Scope): string[] {
+export function weightsAndGradients(scope: Scope): string[] {
+  const { pass, tile } = scope;
   const lines: string[] = [];
   if (pass.keyMajor) {
-    for (const j of range(4)) {
+    for (const j of range(tile.cols)) {
       const row = `(batch_row + min(start + col${j}, u.seq_len - 1u))`;
       lines.push(
         // Queries past the end see nothing.
@@ -133,19 +188,26 @@ export function weightsAndGradients({ pass, tile, weights }: Scope): string[] {
       );
     }
   }
-  lines.push("workgroupBarrier();");
   for (const i of range(tile.rows)) {
     const stat = (j: number) => pass.keyMajor ? j : i;
-    const p = range(4).map((j) => `exp2(fma(s${i}_${j}, u.scale_log2, -lse${stat(j)}))`);
-    const dp = range(4).map((j) => `(dp${i}_${j} - delta${stat(j)}) * u.scale`);
-    lines.push(`let p${i} = vec4f(${p.join(", ")});`);
-    lines.push(`let ds${i} = p${i} * vec4f(${dp.join(", ")});`);
-    pass.sums.forEach(({ weight }, n) => {
-      const at = n === 0 ? "x" : `x + ${n * tile.lanesX}u`;
-      lines.push(`${weights}[row${i}][${at}] = ${weight}${i};`);
+    groupsOf(scope).forEach((group, q) => {
+      const p = group.map((j) => `exp2(fma(s${i}_${j}, u.scale_log2, -lse${stat(j)}))`);
+      const dp = group.map((j) => `(dp${i}_${j} - delta${stat(j)}) * u.scale`);
+      lines.push(`let p${i}_${q} = vec4f(${p.join(", ")});`);
+      lines.push(`let ds${i}_${q} = p${i}_${q} * vec4f(${dp.join(", ")});`);
     });
   }
   return lines;
+}
+
+/** Hands the weights of a group of columns on to those who sum. */
+export function handOn({ pass, tile, weights }: Scope, group: number): string[] {
+  return range(tile.rows).flatMap((i) =>
+    pass.sums.map(({ weight }, n) => {
+      const at = n === 0 ? "x" : `x + ${n * tile.lanesX}u`;
+      return `${weights}[row${i}][${at}] = ${weight}${i}_${group};`;
+    })
+  );
 }
 
 /** Base-2 logarithm of the sum of a row's exponentials. */

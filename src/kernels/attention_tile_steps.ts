@@ -23,24 +23,34 @@ export interface Load {
 }
 
 /** Reads a part of a tensor into workgroup memory; tokens past the end are zeros. */
-export function loadSide(
+export function loadSide(load: Load, threads: number): string[] {
+  const { fetch, put } = moveSide(load, threads);
+  return ["{", ...fetch, ...put, "}"];
+}
+
+/**
+ * {@linkcode loadSide} in two steps, so that something can be computed meanwhile: `fetch` reads
+ * global memory, `put` writes workgroup memory.
+ */
+export function moveSide(
   { tensor, side, rows, from, columns, start, head }: Load,
   threads: number,
-): string[] {
+): { fetch: string[]; put: string[] } {
   const count = rows * columns;
-  const lines: string[] = [];
+  const fetch: string[] = [];
+  const put: string[] = [];
   for (let done = 0; done < count; done += threads) {
-    const load = `let i = lane + ${done}u;
-let r = i / ${columns}u;
-let c = i % ${columns}u;
-var value = vec4f();
-if (${start} + r < u.seq_len) { value = load_${tensor}(batch_row + ${start} + r, ${head}, c + ${from}u); }
-${side}[r][c] = value;`;
-    lines.push(
-      done + threads > count ? `if (lane < ${count - done}u) {\n${load}\n}` : `{\n${load}\n}`,
-    );
+    const value = `next_${tensor}_${from}_${done}`;
+    const row = `(lane + ${done}u) / ${columns}u`;
+    const column = `(lane + ${done}u) % ${columns}u`;
+    const read = `load_${tensor}(batch_row + ${start} + ${row}, ${head}, ${column} + ${from}u)`;
+    const guard = done + threads > count ? `lane < ${count - done}u` : "";
+    const inside = [guard, `${start} + ${row} < u.seq_len`].filter(Boolean).join(" && ");
+    const write = `${side}[${row}][${column}] = ${value};`;
+    fetch.push(`var ${value} = vec4f();`, `if (${inside}) { ${value} = ${read}; }`);
+    put.push(guard ? `if (${guard}) { ${write} }` : write);
   }
-  return lines;
+  return { fetch, put };
 }
 
 /** `body(0) … body(count - 1)`: written out, or in a loop of at most `limit` steps a round. */
@@ -62,16 +72,16 @@ export function unrolled(
 /** Adds one vec4 column of the row side times the column side to the scores `name`. */
 export function productStep(
   name: string,
-  rows: number,
+  { rows, cols }: { readonly rows: number; readonly cols: number },
   side: string,
   c: string,
   from: number,
 ): string[] {
   return [
     ...range(rows).map((i) => `let a${i} = row_side[row${i}][${c}];`),
-    ...range(4).map((j) => `let b${j} = ${side}[col${j}][${c} + ${from}u];`),
+    ...range(cols).map((j) => `let b${j} = ${side}[col${j}][${c} + ${from}u];`),
     ...range(rows).flatMap((i) =>
-      range(4).map((j) => {
+      range(cols).map((j) => {
         const sum = ["x", "y", "z", "w"].reduce(
           (acc, e) => `fma(a${i}.${e}, b${j}.${e}, ${acc})`,
           `${name}${i}_${j}`,
@@ -82,20 +92,29 @@ export function productStep(
   ];
 }
 
+/** Where {@linkcode sumStep} finds weights and the columns that they belong to. */
+export interface Weighted {
+  /** Workgroup array of the weights, and the `vec4` column of the first. */
+  readonly weights: string;
+  readonly from: number;
+  /** Workgroup array of the column side, and the row of the first column. */
+  readonly side: string;
+  readonly first: number;
+  /** Columns between those of one `vec4` of weights. */
+  readonly lanesX: number;
+}
+
 /** Adds four weighted rows of the column side to a result. */
 export function sumStep(
   s: Shares,
-  weights: string,
-  from: number,
-  side: string,
-  lanesX: number,
+  { weights, from, side, first, lanesX }: Weighted,
   g: string,
 ): string[] {
   return [
     ...range(s.rows).map((i) => `let w${i} = ${weights}[${s.into}_row${i}][${g} + ${from}u];`),
     ...range(4).flatMap((j) =>
       range(s.cols).map((c) =>
-        `let b${j}_${c} = ${side}[${g} + ${j * lanesX}u][${s.into}_col${c}];`
+        `let b${j}_${c} = ${side}[${g} + ${first + j * lanesX}u][${s.into}_col${c}];`
       )
     ),
     ...range(s.rows).flatMap((i) =>

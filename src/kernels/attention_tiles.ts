@@ -15,6 +15,7 @@ import { planTile, shareOut, type Tile } from "./attention_tile_plan.ts";
 import {
   bitsOf,
   deltaOf,
+  handOn,
   logOf,
   mask,
   onlineSoftmax,
@@ -49,7 +50,6 @@ export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode 
       ...scores(scope),
       ...mask(scope),
       ...(scope.forward ? onlineSoftmax(scope) : weightsAndGradients(scope)),
-      "workgroupBarrier();",
       ...sums(scope),
     ]),
     ...(scope.forward ? logSumExp(scope) : []),
@@ -63,11 +63,11 @@ export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode 
   };
 }
 
-function declarations({ pass, tile, plan, forward }: Scope): string[] {
+function declarations({ tile, plan, forward }: Scope): string[] {
   const matrix = (name: string, rows: number, pitch: number, type = "vec4f") =>
     `var<workgroup> ${name}: array<array<${type}, ${pitch}>, ${rows}>;`;
   const lines = [matrix("row_side", plan.tileRows, plan.pitch)];
-  pass.cols.forEach((t, i) => lines.push(matrix(`${t}_side`, plan.tileCols, plan.colPitch[i])));
+  for (const { name, rows, pitch } of plan.colSides) lines.push(matrix(name, rows, pitch));
   if (plan.resident) lines.push(matrix("weights", plan.tileRows, plan.weightPitch));
   if (forward) {
     lines.push(
@@ -86,7 +86,7 @@ function prologue({ pass, dims, tile, plan, shares, forward }: Scope): string[] 
     `let end = min(first + ${tileRows}u, u.seq_len);`,
     `let x = lane % ${tile.lanesX}u;`,
     `let y = lane / ${tile.lanesX}u;`,
-    ...range(4).map((j) => `let col${j} = x + ${j * tile.lanesX}u;`),
+    ...range(tile.cols).map((j) => `let col${j} = x + ${j * tile.lanesX}u;`),
   ];
   for (const i of range(tile.rows)) {
     lines.push(`let row${i} = y + ${i * tile.lanesY}u;`, `let t${i} = first + row${i};`);
@@ -152,21 +152,41 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
   ];
 }
 
-/** Adds the weighted columns to the results. */
-function sums({ pass, tile, shares, forward, weights }: Scope): string[] {
-  return pass.sums.flatMap(({ of }, n) => {
-    const s = shares[n];
-    const lines: string[] = [];
-    if (forward) {
-      for (const i of range(s.rows)) {
-        lines.push(`let beta${i} = factor[${s.into}_row${i}];`);
-        for (const c of range(s.cols)) lines.push(`${s.into}_${i}_${c} *= beta${i};`);
+/** Adds the weighted columns to the results, group by group. */
+function sums(scope: Scope): string[] {
+  const { pass, dims, tile, plan, shares, forward, weights, colHead } = scope;
+  const lines: string[] = [];
+  for (const q of range(tile.cols / 4)) {
+    // Weights may lie where the scores were read from, or the group before is.
+    if (q > 0 || !forward) lines.push("workgroupBarrier();");
+    lines.push(...handOn(scope, q));
+    if (tile.parts) {
+      for (const of of new Set(pass.sums.map(({ of }) => of))) {
+        const tensor = pass.cols[of];
+        const columns = headColumns(tensor, dims);
+        const part = { tensor, side: `${tensor}_side`, rows: plan.group, from: 0, columns };
+        const start = `(start + ${q * plan.group}u)`;
+        lines.push(...loadSide({ ...part, start, head: colHead }, plan.threads));
       }
     }
-    const step = (g: string) =>
-      sumStep(s, weights, n * tile.lanesX, `${pass.cols[of]}_side`, tile.lanesX, g);
-    return [...lines, ...unrolled(tile.lanesX, tile.unroll, step)];
-  });
+    lines.push("workgroupBarrier();");
+    pass.sums.forEach(({ of }, n) => {
+      const s = shares[n];
+      if (forward && q === 0) {
+        for (const i of range(s.rows)) {
+          lines.push(`let beta${i} = factor[${s.into}_row${i}];`);
+          for (const c of range(s.cols)) lines.push(`${s.into}_${i}_${c} *= beta${i};`);
+        }
+      }
+      const weighted = {
+        ...{ weights, from: n * tile.lanesX, lanesX: tile.lanesX },
+        ...{ side: `${pass.cols[of]}_side`, first: tile.parts ? 0 : q * plan.group },
+      };
+      const step = (g: string) => sumStep(s, weighted, g);
+      lines.push(...unrolled(tile.lanesX, tile.unroll, step));
+    });
+  }
+  return lines;
 }
 
 /** Stores `lse`, and leaves in `factor` what the sums are still to be multiplied with. */

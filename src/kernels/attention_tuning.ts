@@ -33,9 +33,9 @@ export type AttentionPlan =
 
 /** Small tiles for devices with little workgroup memory, and for wide heads. */
 const SMALL_TILES: readonly Tile[] = [
-  { lanesX: 8, lanesY: 8, rows: 4, chunk: 8, unroll: 8 },
-  { lanesX: 4, lanesY: 8, rows: 4, chunk: 4, unroll: 4 },
-  { lanesX: 4, lanesY: 8, rows: 2, chunk: 4, unroll: 4 },
+  { lanesX: 8, lanesY: 8, rows: 4, cols: 4, chunk: 8, unroll: 8 },
+  { lanesX: 4, lanesY: 8, rows: 4, cols: 4, chunk: 4, unroll: 4 },
+  { lanesX: 4, lanesY: 8, rows: 2, cols: 4, chunk: 4, unroll: 4 },
 ];
 
 /**
@@ -45,16 +45,16 @@ const SMALL_TILES: readonly Tile[] = [
  */
 export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
   forward: {
-    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 32, rows: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
+    narrow: [{ lanesX: 8, lanesY: 16, rows: 4, cols: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 32, rows: 4, cols: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
   },
   gradQ: {
-    narrow: [{ lanesX: 16, lanesY: 16, rows: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 32, rows: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
+    narrow: [{ lanesX: 16, lanesY: 16, rows: 4, cols: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 32, rows: 4, cols: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
   },
   gradKv: {
-    narrow: [{ lanesX: 8, lanesY: 16, rows: 2, chunk: 24, unroll: 8 }, ...SMALL_TILES],
-    wide: [{ lanesX: 8, lanesY: 32, rows: 2, chunk: 16, unroll: 8 }, ...SMALL_TILES],
+    narrow: [{ lanesX: 8, lanesY: 16, rows: 2, cols: 4, chunk: 24, unroll: 8 }, ...SMALL_TILES],
+    wide: [{ lanesX: 8, lanesY: 32, rows: 2, cols: 4, chunk: 16, unroll: 8 }, ...SMALL_TILES],
   },
 };
 

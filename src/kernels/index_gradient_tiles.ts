@@ -10,24 +10,26 @@ import type { GradientCode, IndexGradientSpec } from "./index_gradient.ts";
 import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
 import { at } from "./units.ts";
 
-/** A tile has `lanesY * rows` rows and `4 * lanesX` columns. */
+/** A tile has `lanesY * rows` rows and `lanesX * cols` columns. */
 export interface IndexTile {
-  /** Invocations along the columns; each has four of them. */
+  /** Invocations along the columns. */
   readonly lanesX: number;
   /** Invocations along the rows. */
   readonly lanesY: number;
   /** Rows per invocation. */
   readonly rows: number;
+  /** Columns per invocation, which hands on four of them at a time. */
+  readonly cols: 4 | 8;
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;
 }
 
 /** In order of preference; `tests/kernels/indexer_bench.ts` times them. */
 export const INDEX_TILES: readonly IndexTile[] = [
-  { lanesX: 8, lanesY: 16, rows: 4, unroll: 8 },
-  { lanesX: 8, lanesY: 8, rows: 4, unroll: 8 },
-  { lanesX: 4, lanesY: 8, rows: 4, unroll: 4 },
-  { lanesX: 4, lanesY: 8, rows: 2, unroll: 4 },
+  { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 8 },
+  { lanesX: 8, lanesY: 8, rows: 4, cols: 4, unroll: 8 },
+  { lanesX: 4, lanesY: 8, rows: 4, cols: 4, unroll: 4 },
+  { lanesX: 4, lanesY: 8, rows: 2, cols: 4, unroll: 4 },
 ];
 
 interface Sizes {
@@ -39,11 +41,11 @@ interface Sizes {
   readonly weightPitch: number;
 }
 
-function sizesOf(dim: number, { lanesX, lanesY, rows }: IndexTile): Sizes {
+function sizesOf(dim: number, { lanesX, lanesY, rows, cols }: IndexTile): Sizes {
   return {
     threads: lanesX * lanesY,
     tileRows: lanesY * rows,
-    tileCols: 4 * lanesX,
+    tileCols: cols * lanesX,
     pitch: odd(Math.ceil(dim / 4)),
     weightPitch: odd(lanesX),
   };
@@ -75,8 +77,17 @@ export function gradientTiles(
   const shares = shareOut(`grad_${pass}`, columns, tileRows, threads);
   const side = (name: string, rows: number, length: number) =>
     `var<workgroup> ${name}: array<array<vec4f, ${length}>, ${rows}>;`;
-  const product = (c: string) => productStep("a", tile.rows, "col_side", c, 0);
-  const sum = (g: string) => sumStep(shares, "weights", 0, "col_side", tile.lanesX, g);
+  const product = (c: string) => productStep("a", tile, "col_side", c, 0);
+  const sums = range(tile.cols / 4).flatMap((group) => {
+    const first = group * 4 * tile.lanesX;
+    const weighted = { weights: "weights", from: 0, side: "col_side", first, lanesX: tile.lanesX };
+    return [
+      ...(group > 0 ? ["workgroupBarrier();"] : []),
+      ...range(tile.rows).map((i) => `weights[row${i}][x] = da${i}_${group};`),
+      "workgroupBarrier();",
+      ...unrolled(tile.lanesX, tile.unroll, (g) => sumStep(shares, weighted, g)),
+    ];
+  });
   const body = [
     ...prologue(byQuery, tile, sizes, shares, columns),
     ...load("row_side", byQuery, "first", tileRows, columns, threads),
@@ -92,11 +103,10 @@ export function gradientTiles(
     "workgroupBarrier();",
     ...load("col_side", !byQuery, "start", tileCols, columns, threads),
     "workgroupBarrier();",
-    ...range(tile.rows).flatMap((i) => range(4).map((j) => `var a${i}_${j} = 0.0;`)),
+    ...range(tile.rows).flatMap((i) => range(tile.cols).map((j) => `var a${i}_${j} = 0.0;`)),
     ...unrolled(columns, tile.unroll, product),
-    ...productGradients(byQuery, activation, tile.rows),
-    "workgroupBarrier();",
-    ...unrolled(tile.lanesX, tile.unroll, sum),
+    ...productGradients(byQuery, activation, tile),
+    ...sums,
     "}",
     ...results(pass, shares, columns),
     ...(byQuery ? weightGradients(tile) : []),
@@ -126,7 +136,7 @@ function prologue(
     `let first = tile * ${tileRows}u;`,
     `let x = lane % ${tile.lanesX}u;`,
     `let y = lane / ${tile.lanesX}u;`,
-    ...range(4).map((j) => `let col${j} = x + ${j * tile.lanesX}u;`),
+    ...range(tile.cols).map((j) => `let col${j} = x + ${j * tile.lanesX}u;`),
     ...range(tile.rows).flatMap((i) => [
       `let row${i} = y + ${i * tile.lanesY}u;`,
       // Rows past the end repeat the last one, and are not stored.
@@ -174,21 +184,21 @@ ${side}[i / ${columns}u][c] = value;
   return lines;
 }
 
-/** Gradients of the products, into `weights`. */
+/** `da`, the gradients of the products. */
 function productGradients(
   byQuery: boolean,
   activation: "relu" | "none",
-  rows: number,
+  { rows, cols }: IndexTile,
 ): string[] {
   const lines: string[] = [];
-  for (const j of range(4)) {
+  for (const j of range(cols)) {
     lines.push(`let c${j} = start + col${j};`);
     if (!byQuery) {
       lines.push(`let w${j} = ${at("w", `(q_row + min(c${j}, u.queries - 1u))`, "head")};`);
     }
   }
   for (const i of range(rows)) {
-    for (const j of range(4)) {
+    for (const j of range(cols)) {
       const seen = byQuery
         ? `c${j} <= u.first_row + t${i}`
         : `c${j} < u.queries && t${i} <= u.first_row + c${j}`;
@@ -197,18 +207,22 @@ function productGradients(
         : at("grad_scores", `(q_row + c${j})`, `t${i}`);
       lines.push(`var g${i}_${j} = 0.0;`, `if (${seen}) { g${i}_${j} = ${g}; }`);
     }
-    const g = `vec4f(${range(4).map((j) => `g${i}_${j}`).join(", ")})`;
-    const a = `vec4f(${range(4).map((j) => `a${i}_${j}`).join(", ")})`;
-    const w = byQuery ? `vec4f(w${i})` : "vec4f(w0, w1, w2, w3)";
-    const passes = activation === "relu" ? `select(vec4f(), ${w}, va${i} > vec4f())` : w;
-    lines.push(
-      `let va${i} = ${a};`,
-      `let vg${i} = ${g};`,
-      `weights[row${i}][x] = vg${i} * ${passes};`,
-    );
-    if (byQuery) {
-      const act = activation === "relu" ? `max(va${i}, vec4f())` : `va${i}`;
-      lines.push(`dw${i} += dot(vg${i}, ${act});`);
+    for (const group of range(cols / 4)) {
+      const four = (name: string) =>
+        `vec4f(${range(4).map((e) => `${name}_${4 * group + e}`).join(", ")})`;
+      const [va, vg] = [`va${i}_${group}`, `vg${i}_${group}`];
+      const weightsOf = range(4).map((e) => `w${4 * group + e}`).join(", ");
+      const w = byQuery ? `vec4f(w${i})` : `vec4f(${weightsOf})`;
+      const passes = activation === "relu" ? `select(vec4f(), ${w}, ${va} > vec4f())` : w;
+      lines.push(
+        `let ${va} = ${four(`a${i}`)};`,
+        `let ${vg} = ${four(`g${i}`)};`,
+        `let da${i}_${group} = ${vg} * ${passes};`,
+      );
+      if (byQuery) {
+        const act = activation === "relu" ? `max(${va}, vec4f())` : va;
+        lines.push(`dw${i} += dot(${vg}, ${act});`);
+      }
     }
   }
   return lines;

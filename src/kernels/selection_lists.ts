@@ -22,8 +22,9 @@ import {
 /** Parts of the queries that are counted and listed side by side. */
 export const SEGMENTS = 8;
 
-/** Invocations that scan the counts of a sequence. */
+/** Invocations that scan the counts of a sequence, and counts that they read at a time. */
 const SCANNERS = 256;
+const SCANNED = 8;
 
 /** Words of a row of a mask. */
 export function maskWords(seqLen: number): number {
@@ -92,6 +93,11 @@ workgroupBarrier();
 sums[lane] += before${by};`);
   }
   const count = starts.cols - 1;
+  const some = Array.from({ length: SCANNED }, (_, n) => n);
+  // Reads that do not wait for each other.
+  const read = some.map((n) =>
+    `let n${n} = select(0u, starts[row + min(i + ${n}u, u.count)], i + ${n}u < end);`
+  ).join("\n");
   return makeKernel({
     name: "scan_starts",
     shape: `${starts.rows}x${count}`,
@@ -108,15 +114,22 @@ let own = (u.count + ${SCANNERS - 1}u) / ${SCANNERS}u;
 let begin = min(lane * own, u.count);
 let end = min(begin + own, u.count);
 var total = 0u;
-for (var i = begin; i < end; i++) { total += starts[row + i]; }
+for (var i = begin; i < end; i += ${SCANNED}u) {
+${read}
+total += ${some.map((n) => `n${n}`).join(" + ")};
+}
 sums[lane] = total;
 ${steps.join("")}
 workgroupBarrier();
 var next = sums[lane] - total;
-for (var i = begin; i < end; i++) {
-  let n = starts[row + i];
-  starts[row + i] = next;
-  next += n;
+for (var i = begin; i < end; i += ${SCANNED}u) {
+${read}
+${
+      some.map((n) =>
+        `if (i + ${n}u < end) { starts[row + i + ${n}u] = next; }
+next += n${n};`
+      ).join("\n")
+    }
 }
 if (lane == ${SCANNERS - 1}u) { starts[row + u.count] = sums[lane]; }`,
     flops: 2 * starts.rows * count,

@@ -31,51 +31,58 @@ const SHAPES: Record<string, [number, number, number, number, number, number]> =
   long: [1, 8192, 8, 64, 32, 64],
 };
 
-/** `[lanesX, lanesY, rows, chunk, unroll]`. */
-const TILES: Record<PassName, [number, number, number, number, number][]> = {
+/** `lanesX lanesY rows cols chunk unroll`, and `parts`, and `ahead`. */
+const TILES: Record<PassName, readonly string[]> = {
   forward: [
-    [8, 16, 4, 12, 12],
-    [8, 16, 4, 12, 4],
-    [8, 16, 4, 8, 8],
-    [8, 16, 4, 24, 8],
-    [8, 16, 8, 8, 8],
-    [8, 16, 8, 12, 12],
-    [8, 32, 4, 8, 8],
-    [8, 8, 8, 12, 12],
-    [8, 8, 4, 24, 8],
-    [16, 8, 8, 12, 12],
-    [16, 16, 4, 8, 8],
-    [4, 32, 4, 12, 12],
-    [4, 32, 2, 24, 8],
-    [4, 16, 4, 24, 8],
+    "8 32 4 4 8 8",
+    "8 32 4 4 8 8 ahead",
+    "8 32 4 4 8 2",
+    "8 32 4 4 8 2 ahead",
+    "8 32 4 4 8 1",
+    "8 32 4 8 8 4 parts",
+    "8 32 4 8 8 4 parts ahead",
+    "8 32 4 8 8 2 parts",
+    "8 32 4 8 8 2 parts ahead",
+    "8 32 4 8 8 1 parts",
+    "8 32 4 8 4 2 parts ahead",
+    "8 16 8 8 8 1 parts",
+    "8 16 4 8 8 1 parts",
   ],
   gradQ: [
-    [8, 16, 4, 12, 12],
-    [8, 16, 4, 12, 4],
-    [8, 16, 4, 8, 8],
-    [8, 16, 4, 16, 8],
-    [8, 16, 4, 24, 8],
-    [8, 16, 8, 8, 8],
-    [8, 32, 4, 8, 8],
-    [8, 8, 8, 12, 12],
-    [8, 8, 4, 24, 8],
-    [16, 16, 4, 8, 8],
-    [4, 32, 4, 12, 12],
+    "8 32 4 4 8 8",
+    "8 32 4 4 8 8 ahead",
+    "8 32 4 4 8 2",
+    "8 32 4 4 8 2 ahead",
+    "8 32 4 4 8 1",
+    "8 32 4 8 8 2 parts",
+    "8 32 4 8 8 2 parts ahead",
+    "8 32 4 8 8 1 parts",
+    "8 16 8 4 8 1",
+    "8 16 4 8 8 1 parts",
   ],
   gradKv: [
-    [8, 16, 4, 16, 8],
-    [8, 16, 4, 12, 12],
-    [8, 16, 4, 16, 4],
-    [8, 16, 4, 24, 8],
-    [8, 8, 8, 16, 8],
-    [8, 8, 4, 16, 8],
-    [8, 16, 2, 24, 8],
-    [8, 32, 2, 16, 8],
-    [8, 32, 4, 8, 8],
-    [4, 16, 4, 16, 8],
-    [4, 32, 4, 12, 12],
+    "8 32 2 4 16 8",
+    "8 32 2 4 16 8 ahead",
+    "8 32 2 4 16 2",
+    "8 32 2 4 16 2 ahead",
+    "8 32 2 4 16 1",
+    "8 32 2 8 8 4 parts",
+    "8 32 2 8 8 2 parts",
+    "8 32 2 8 8 2 parts ahead",
+    "8 32 2 8 8 1 parts",
+    "8 32 2 4 24 2",
+    "8 16 4 8 8 2 parts",
+    "8 16 4 8 8 1 parts",
   ],
 };
+
+/** The tile of a line of {@linkcode TILES}. */
+function parseTile(line: string): Tile {
+  const [lanesX, lanesY, rows, cols, chunk, unroll] = line.split(" ").map(Number);
+  const flags = ["parts", "ahead"].filter((flag) => line.includes(flag));
+  const sizes = { lanesX, lanesY, rows, cols: cols as 4 | 8, chunk, unroll };
+  return { ...sizes, ...Object.fromEntries(flags.map((flag) => [flag, true])) };
+}
 
 /** For software adapters. */
 const ROWS = [
@@ -92,7 +99,7 @@ function candidates(pass: PassName, spec: AttentionSpec, gpu: Gpu): AttentionPla
   }
   const { workgroupBytes, maxInvocations } = gpu.capabilities;
   return TILES[pass]
-    .map(([lanesX, lanesY, rows, chunk, unroll]): Tile => ({ lanesX, lanesY, rows, chunk, unroll }))
+    .map(parseTile)
     .filter((tile) => {
       const { bytes, threads } = planTile(PASSES[pass], spec.dims, tile);
       return bytes <= workgroupBytes && threads <= maxInvocations;
@@ -147,11 +154,13 @@ async function bench(gpu: Gpu, name: string, only: string | undefined): Promise<
       const off = difference(got[results[0]], reference);
       const { tile, rows } = { tile: null, rows: null, ...plan };
       const code = tile
-        ? `${Object.values(tile).join(" ")}, ${planTile(PASSES[pass], spec.dims, tile).bytes} B`
+        ? `${Object.entries(tile).map(([key, v]) => v === true ? key : v).join(" ")}, ${
+          planTile(PASSES[pass], spec.dims, tile).bytes
+        } B`
         : Object.values(rows!).join(" ");
       console.log(
         `${name} ${pass}`.padEnd(14),
-        `${JSON.stringify(plan) === chosen ? "*" : " "} ${code}`.padEnd(28),
+        `${JSON.stringify(plan) === chosen ? "*" : " "} ${code}`.padEnd(40),
         `${ms.toFixed(3)} ms`.padStart(11),
         `${(kernel.flops / ms / 1e6).toFixed(0)} GFLOP/s`.padStart(14),
         `pipeline ${made.toFixed(0)} ms`.padStart(17),

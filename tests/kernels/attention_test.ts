@@ -154,7 +154,7 @@ const SHAPES: [string, AttentionSpec][] = [
 ];
 
 /** Small, so that short sequences have many tiles and heads several chunks. */
-const SMALL_TILE: Tile = { lanesX: 4, lanesY: 4, rows: 2, chunk: 5, unroll: 2 };
+const SMALL_TILE: Tile = { lanesX: 4, lanesY: 4, rows: 2, cols: 4, chunk: 5, unroll: 2 };
 
 const COUNTS = { rows: 2, cols: 2 };
 
@@ -162,6 +162,9 @@ const PLANS: Record<string, AttentionPlan> = {
   rows: { rows: { ...COUNTS, lanes: 8, subgroup: false } },
   "rows of a subgroup": { rows: rowShape(COUNTS, gpu!.capabilities) },
   tiles: { tile: SMALL_TILE },
+  "tiles of wide blocks": { tile: { ...SMALL_TILE, cols: 8 } },
+  "tiles read ahead": { tile: { ...SMALL_TILE, ahead: true } },
+  "tiles in parts": { tile: { ...SMALL_TILE, cols: 8, parts: true, ahead: true } },
 };
 
 for (const [family, plan] of Object.entries(PLANS)) {
