@@ -20,12 +20,30 @@ export const experiment: Experiment = {
     // all answers are right after 1 400; wider ones are sooner.
     batchSize: 16,
     steps: 1500,
+    // A rate that falls from the start on freezes the narrowest on the plateau.
+    "dense.schedule": "wsd",
     "warmup.steps": 100,
     "twin.steps": 100,
     "sparse.steps": 100,
   },
   tabulate: ["val/accuracy", "twin/val/accuracy", ...onText.tabulate!],
   sizes: {
+    // Latents of 16 find out within 800 steps, of 8 not always.
+    small: {
+      config: {
+        seqLen: 128,
+        batchSize: 32,
+        hiddenSize: 64,
+        intermediateSize: 128,
+        numAttentionHeads: 2,
+        steps: 1000,
+        "warmup.steps": 60,
+        "twin.steps": 50,
+        "sparse.steps": 50,
+      },
+      axes: { kvLoraRank: [16, 32, 64], "sparse.indexTopk": [1, 2, 4, 8, 128] },
+      baseline: { "sparse.indexTopk": 128 },
+    },
     smoke: {
       ...onText.sizes!.smoke,
       config: {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { planRuns, sized } from "../src/ablate/plan.ts";
+import { planRuns, replacements, sized } from "../src/ablate/plan.ts";
 import { UserError } from "../src/errors.ts";
 import type { Delta, Experiment } from "../src/experiment.ts";
 
@@ -36,6 +36,16 @@ Deno.test("a plan has all variants at all points of the grid, seed by seed", () 
   assert.equal(smoke.runs[0].config.lr, 0.5);
   assert.equal(smoke.runs[0].config.stages[1].steps, 7);
   assert.equal(planRuns({ question: "?", config: {} }).runs[0].name, "base_s0");
+});
+
+Deno.test("what was typed in place of what the experiment says is told", () => {
+  const experiment = {
+    question: "?",
+    config: { data: "recall", lr: 1e-3, qLoraRank: null },
+  } as const;
+  const typed = ["data=copy", "lr=0.001", "qLoraRank=8", "steps=5"];
+  const told = replacements(planRuns(experiment, typed));
+  assert.deepEqual(told, ["data=copy, not recall", "qLoraRank=8, not none"]);
 });
 
 Deno.test("what cannot be planned is refused with variant and field", () => {

@@ -9,7 +9,7 @@ import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../experiment.ts";
 import { writeAside } from "../train/run_folder.ts";
 import { writeAblationReport } from "../report/ablation_report.ts";
-import { planRuns, REAL_SIZE, sized } from "./plan.ts";
+import { planRuns, REAL_SIZE, replacements, sized } from "./plan.ts";
 import { runAblation } from "./runner.ts";
 import { resultsTable } from "./table.ts";
 
@@ -55,6 +55,9 @@ async function main(args: string[]): Promise<number> {
   const folder = join("runs", own.name ?? (size === REAL_SIZE ? name : `${name}_${size}`));
   const budgetMs = own.budget === undefined ? Infinity : readBudget(own.budget);
 
+  for (const word of replacements(plan)) {
+    console.error(`note: all runs have ${word} as the experiment says`);
+  }
   let interrupted = false;
   const interrupt = () => {
     if (interrupted) Deno.exit(exitCodes.interrupted);

@@ -68,11 +68,12 @@ function described({ variant, axes, seed, delta, name }: PlannedRun) {
 
 /** Everything that follows from the runs. */
 export function resultsOf(
-  { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes }: Plan,
+  { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes, typed }: Plan,
   { runs, ...about }: Pick<AblationResults, "experiment" | "size" | "adapter" | "git" | "runs">,
 ): AblationResults {
   return {
     ...about,
+    typed,
     question,
     ...(expect === undefined ? {} : { expect }),
     axes,

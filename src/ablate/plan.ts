@@ -33,6 +33,8 @@ export interface Plan {
   readonly axes: Readonly<Record<string, readonly Value[]>>;
   /** Seed by seed, so that what is there early is a whole grid. */
   readonly runs: readonly PlannedRun[];
+  /** `key=value` words that were typed for all runs. */
+  readonly typed: readonly string[];
 }
 
 /** The size that an experiment itself describes. */
@@ -136,7 +138,27 @@ export function planRuns(experiment: Experiment, typed: readonly string[] = []):
     throw new UserError("Cannot compare devices: all runs of an ablation use one; drop the axis");
   }
   checkBaseline(experiment, variants);
-  return { experiment, axes: allAxes(experiment), runs };
+  return { experiment, axes: allAxes(experiment), runs, typed };
+}
+
+/**
+ * What was typed in place of what the experiment says: with it, its question may be another.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { planRuns, replacements } from "./plan.ts";
+ *
+ * const plan = planRuns({ question: "?", config: { data: "recall" } }, ["data=copy", "lr=1e-3"]);
+ * assert.deepEqual(replacements(plan), ["data=copy, not recall"]);
+ * ```
+ */
+export function replacements({ experiment: { config }, typed }: Plan): string[] {
+  return typed.flatMap((word) => {
+    const [key] = word.split("=", 1);
+    const own = Object.hasOwn(config, key) ? String(config[key as keyof Delta] ?? "none") : null;
+    return own === null || word === `${key}=${own}` ? [] : [`${word}, not ${own}`];
+  });
 }
 
 /** A variant's name at a point of a grid: `kvLoraRank16_selector-block`. */

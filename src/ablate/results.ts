@@ -97,6 +97,8 @@ export interface AblationResults {
   readonly experiment: string;
   /** `real` or a size that the experiment names. */
   readonly size: string;
+  /** `key=value` words that were typed for all runs; missing in older results. */
+  readonly typed?: readonly string[];
   /** What the experiment asks. */
   readonly question: string;
   /** What it expects, and from which sources. */

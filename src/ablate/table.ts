@@ -48,8 +48,12 @@ export function resultsTable(results: AblationResults): string {
   return [
     results.question,
     ...(results.expect ? [`expected: ${results.expect}`] : []),
-    `${results.experiment}, size ${results.size}, ${results.adapter}` +
-    (results.git ? `, commit ${results.git}` : ""),
+    [
+      `${results.experiment}, size ${results.size}`,
+      ...results.typed ?? [],
+      results.adapter,
+      ...(results.git ? [`commit ${results.git}`] : []),
+    ].join(", "),
     "",
     textTable([header, ...lines]),
     ...fit.filter(({ metric }) => metric === main).flatMap((one) => ["", ...fitLines(one)]),

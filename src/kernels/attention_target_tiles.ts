@@ -9,30 +9,28 @@ import type { TargetCode } from "./attention_target.ts";
 import { productStep, range, unrolled } from "./attention_tile_steps.ts";
 import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
 
-/** A tile has `lanesY * rows` queries and `lanesX * cols` keys. */
+/** A tile has `lanesY * rows` queries and `4 * lanesX` keys. */
 export interface TargetTile {
-  /** Invocations along the keys. */
+  /** Invocations along the keys; each has four of them. */
   readonly lanesX: number;
   /** Invocations along the queries. */
   readonly lanesY: number;
   /** Queries per invocation. */
   readonly rows: number;
-  /** Keys per invocation. */
-  readonly cols: number;
   /** `vec4` columns of a head in workgroup memory at a time; odd rows of them avoid conflicts. */
   readonly chunk: number;
 }
 
 /** In order of preference; `tests/kernels/indexer_bench.ts` times them. */
 export const TARGET_TILES: readonly TargetTile[] = [
-  { lanesX: 16, lanesY: 16, rows: 4, cols: 4, chunk: 8 },
-  { lanesX: 8, lanesY: 8, rows: 4, cols: 4, chunk: 8 },
+  { lanesX: 16, lanesY: 16, rows: 4, chunk: 8 },
+  { lanesX: 8, lanesY: 8, rows: 4, chunk: 8 },
 ];
 
 /** The first of some tiles that the device has room for, or null. */
 export function chooseTargetTile(room: WorkgroupRoom, tiles = TARGET_TILES): TargetTile | null {
-  const needs = ({ lanesX, lanesY, rows, cols, chunk }: TargetTile) => ({
-    bytes: 16 * (lanesY * rows + lanesX * cols) * odd(chunk),
+  const needs = ({ lanesX, lanesY, rows, chunk }: TargetTile) => ({
+    bytes: 16 * (lanesY * rows + 4 * lanesX) * odd(chunk),
     threads: lanesX * lanesY,
   });
   return firstThatFits(tiles, needs, room);
@@ -43,10 +41,9 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
   const { lanesX, lanesY } = tile;
   const threads = lanesX * lanesY;
   const tileRows = lanesY * tile.rows;
-  const tileCols = lanesX * tile.cols;
-  const cols = range(tile.cols);
+  const tileCols = 4 * lanesX;
   const rows = range(tile.rows);
-  const pairs = rows.flatMap((i) => cols.map((j) => `${i}_${j}`));
+  const pairs = rows.flatMap((i) => range(4).map((j) => `${i}_${j}`));
   const width = headColumns("q", dims);
   const products: string[] = [];
   for (let from = 0; from < width; from += tile.chunk) {
@@ -57,13 +54,17 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
       ...loadTokens({ ...common, side: "row_side", tensor: "q", rows: tileRows }),
       ...loadTokens({ ...common, side: "col_side", tensor: "k", rows: tileCols }),
       "workgroupBarrier();",
-      ...unrolled(columns, 8, (c) => productStep("s", tile, "col_side", c, 0)),
+      ...unrolled(
+        columns,
+        8,
+        (c) => productStep("s", { rows: tile.rows, cols: 4 }, "col_side", c, 0),
+      ),
     );
   }
   const body = [
     `let x = lane % ${lanesX}u;`,
     `let y = lane / ${lanesX}u;`,
-    ...cols.map((j) => `let col${j} = x + ${j * lanesX}u;`),
+    ...range(4).map((j) => `let col${j} = x + ${j * lanesX}u;`),
     ...rows.flatMap((i) => [
       `let row${i} = y + ${i * lanesY}u;`,
       `let lse_at${i} = u.lse_offset + (q_row + min(first_query + row${i}, u.queries - 1u)) * u.lse_stride;`,
@@ -75,12 +76,12 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
     ...products,
     ...rows.flatMap((i) => [
       `let lse${i} = lse[lse_at${i} + head] * ${Math.LOG2E};`,
-      ...cols.map((j) => `p${i}_${j} += exp2(fma(s${i}_${j}, u.scale_log2, -lse${i}));`),
+      ...range(4).map((j) => `p${i}_${j} += exp2(fma(s${i}_${j}, u.scale_log2, -lse${i}));`),
     ]),
     "}",
     "}",
     ...rows.flatMap((i) =>
-      cols.map((j) => `store(first_query + row${i}, first_key + col${j}, p${i}_${j}, q_row);`)
+      range(4).map((j) => `store(first_query + row${i}, first_key + col${j}, p${i}_${j}, q_row);`)
     ),
   ];
   const side = (name: string, count: number) =>

@@ -22,12 +22,11 @@ export interface Tile {
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;
   /**
-   * Whether the column sides are read in parts, twice: by chunks for the scores, by groups of
-   * columns for the sums. If not, they are in workgroup memory as a whole.
+   * Whether the column sides are read in parts, twice: by chunks for the scores, the next one while
+   * this one is worked on, and by groups of columns for the sums. If not, they are in workgroup
+   * memory as a whole.
    */
   readonly parts?: boolean;
-  /** Whether the next part is read into registers while this one is worked on. */
-  readonly ahead?: boolean;
 }
 
 const odd = (n: number) => n % 2 === 0 ? n + 1 : n;

@@ -50,7 +50,7 @@ export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan)
 /** `s`, the tile of scores before scaling, and for gradients `dp`, the gradients of the weights. */
 export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
   const { threads, tileRows, tileCols } = plan;
-  const { parts, ahead } = tile;
+  const { parts } = tile;
   const rowsOf = (tensor: HeadTensor, from: number, columns: number) => ({
     tensor,
     side: "row_side",
@@ -94,10 +94,10 @@ export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
         for (const j of range(tile.cols)) lines.push(`var ${name}${r}_${j} = 0.0;`);
       }
     }
-    if (i === 0 || !ahead) lines.push(...moves.flatMap(({ fetch }) => fetch));
+    if (i === 0 || !parts) lines.push(...moves.flatMap(({ fetch }) => fetch));
     if (i > 0) lines.push("workgroupBarrier();");
     lines.push(...moves.flatMap(({ put }) => put), "workgroupBarrier();");
-    if (ahead) lines.push(...chunks[i + 1]?.moves.flatMap(({ fetch }) => fetch) ?? []);
+    if (parts) lines.push(...chunks[i + 1]?.moves.flatMap(({ fetch }) => fetch) ?? []);
     const [side, at] = parts ? ["col_side", 0] : [`${pass.cols[n]}_side`, from];
     const step = (c: string) => productStep(name, tile, side, c, at);
     lines.push(...unrolled(columns, tile.unroll, step));

@@ -26,6 +26,7 @@ export interface IndexTile {
 
 /** In order of preference; `tests/kernels/indexer_bench.ts` times them. */
 export const INDEX_TILES: readonly IndexTile[] = [
+  { lanesX: 8, lanesY: 16, rows: 4, cols: 8, unroll: 2 },
   { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 8 },
   { lanesX: 8, lanesY: 8, rows: 4, cols: 4, unroll: 8 },
   { lanesX: 4, lanesY: 8, rows: 4, cols: 4, unroll: 4 },

@@ -61,7 +61,7 @@ export function ablationReport(ablation: AblationData): Report {
 }
 
 function facts({ results }: AblationData): string[] {
-  const { runs, size, adapter, git, finished } = results;
+  const { runs, size, typed = [], adapter, git, finished } = results;
   const count = (status: string) => runs.filter((run) => run.status === status).length;
   const seeds = new Set(runs.map(({ seed }) => seed)).size;
   const parts = ["done", "failed", "missing"].filter(count)
@@ -69,6 +69,7 @@ function facts({ results }: AblationData): string[] {
   return [
     `${finished ? "finished" : "not finished"}: ${parts.join(", ")} of ${runs.length} runs`,
     `size ${size}`,
+    ...typed,
     `${seeds} ${seeds === 1 ? "seed" : "seeds"}`,
     adapter,
     ...(git ? [`commit ${git.slice(0, 7)}${git.endsWith("+") ? " with changes" : ""}`] : []),

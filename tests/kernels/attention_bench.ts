@@ -31,44 +31,37 @@ const SHAPES: Record<string, [number, number, number, number, number, number]> =
   long: [1, 8192, 8, 64, 32, 64],
 };
 
-/** `lanesX lanesY rows cols chunk unroll`, and `parts`, and `ahead`. */
+/** `lanesX lanesY rows cols chunk unroll`, and `parts`. */
 const TILES: Record<PassName, readonly string[]> = {
   forward: [
     "8 32 4 4 8 8",
-    "8 32 4 4 8 8 ahead",
     "8 32 4 4 8 2",
-    "8 32 4 4 8 2 ahead",
     "8 32 4 4 8 1",
     "8 32 4 8 8 4 parts",
-    "8 32 4 8 8 4 parts ahead",
     "8 32 4 8 8 2 parts",
-    "8 32 4 8 8 2 parts ahead",
     "8 32 4 8 8 1 parts",
-    "8 32 4 8 4 2 parts ahead",
+    "8 16 4 4 12 12",
+    "16 8 8 4 8 4 parts",
     "8 16 8 8 8 1 parts",
     "8 16 4 8 8 1 parts",
   ],
   gradQ: [
     "8 32 4 4 8 8",
-    "8 32 4 4 8 8 ahead",
+    "16 16 4 4 8 8",
     "8 32 4 4 8 2",
-    "8 32 4 4 8 2 ahead",
     "8 32 4 4 8 1",
     "8 32 4 8 8 2 parts",
-    "8 32 4 8 8 2 parts ahead",
     "8 32 4 8 8 1 parts",
     "8 16 8 4 8 1",
     "8 16 4 8 8 1 parts",
   ],
   gradKv: [
     "8 32 2 4 16 8",
-    "8 32 2 4 16 8 ahead",
+    "8 16 2 4 24 8",
     "8 32 2 4 16 2",
-    "8 32 2 4 16 2 ahead",
     "8 32 2 4 16 1",
     "8 32 2 8 8 4 parts",
     "8 32 2 8 8 2 parts",
-    "8 32 2 8 8 2 parts ahead",
     "8 32 2 8 8 1 parts",
     "8 32 2 4 24 2",
     "8 16 4 8 8 2 parts",
@@ -79,9 +72,8 @@ const TILES: Record<PassName, readonly string[]> = {
 /** The tile of a line of {@linkcode TILES}. */
 function parseTile(line: string): Tile {
   const [lanesX, lanesY, rows, cols, chunk, unroll] = line.split(" ").map(Number);
-  const flags = ["parts", "ahead"].filter((flag) => line.includes(flag));
   const sizes = { lanesX, lanesY, rows, cols: cols as 4 | 8, chunk, unroll };
-  return { ...sizes, ...Object.fromEntries(flags.map((flag) => [flag, true])) };
+  return line.endsWith("parts") ? { ...sizes, parts: true } : sizes;
 }
 
 /** For software adapters. */

@@ -45,7 +45,7 @@ const SHAPES: Record<string, [number, number, number, number, number, number, nu
 };
 
 const MORE_INDEX_TILES: readonly IndexTile[] = [
-  ...INDEX_TILES.slice(0, 1),
+  ...INDEX_TILES,
   { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 2 },
   { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 1 },
   { lanesX: 8, lanesY: 32, rows: 2, cols: 4, unroll: 2 },
@@ -58,8 +58,8 @@ const MORE_INDEX_TILES: readonly IndexTile[] = [
 
 const MORE_TARGET_TILES: readonly TargetTile[] = [
   ...TARGET_TILES,
-  { lanesX: 16, lanesY: 8, rows: 8, cols: 4, chunk: 8 },
-  { lanesX: 16, lanesY: 16, rows: 8, cols: 4, chunk: 8 },
+  { lanesX: 16, lanesY: 8, rows: 8, chunk: 8 },
+  { lanesX: 16, lanesY: 16, rows: 8, chunk: 8 },
 ];
 
 async function bench(gpu: Gpu, name: string): Promise<void> {
