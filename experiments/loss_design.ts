@@ -5,8 +5,8 @@ import { smoke } from "./parts/smoke.ts";
 /** What the indexer is asked to imitate, and how its error is weighed. */
 export const experiment: Experiment = {
   question:
-    "Which loss teaches the indexer best: direction of the KL, its support, its target, its " +
-    "weight? And may it train the backbone?",
+    "Which loss teaches the indexer best: direction of the KL, its support, its target, one for " +
+    "all heads or for each, its weight? And may it train the backbone?",
   expect: "All reports use forward KL; over selected keys (DeepSeek-V3.2) or all (Megatron's " +
     "default); with weights from 0.001 to 1. With own AdamW moments and own clipping the weight " +
     "should hardly matter. Reverse KL is untried: it should seek the mode and lose mass. MSA " +
@@ -17,6 +17,8 @@ export const experiment: Experiment = {
     // Dense attention beside sparse attention is what this costs.
     allKeys: { "sparse.kl": "dense" },
     renormalized: { klTarget: "renormalized" },
+    // Each index head learns from one attention head, as lemyx's kernels do.
+    perHead: { klHeads: "each" },
     reverse: { klDirection: "reverse" },
     reverseAllKeys: { klDirection: "reverse", "sparse.kl": "dense" },
     weight1e3: { indexerLossWeight: 1e-3 },
@@ -43,6 +45,7 @@ export const experiment: Experiment = {
       variants: {
         published: {},
         allKeys: { "sparse.kl": "dense" },
+        perHead: { klHeads: "each" },
         reverse: { klDirection: "reverse" },
         frozenIndexer: { "sparse.trains": "backbone", "sparse.kl": "none" },
       },

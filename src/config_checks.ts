@@ -88,6 +88,13 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 function checkIndexer(config: RunConfig, fail: Fail): void {
   const { recipe, indexInput, indexRope, indexHeadDim, qkRopeHeadDim: rope } = config;
   if (recipe === "dense") return;
+  const { indexNHeads, numAttentionHeads: heads } = config;
+  if (config.klHeads === "each" && indexNHeads !== heads) {
+    fail(
+      `Cannot set klHeads=each with indexNHeads=${indexNHeads}: each index head learns from an ` +
+        `attention head of its own; use indexNHeads=${heads}`,
+    );
+  }
   if (indexInput === "qLatent" && config.qLoraRank === null) {
     fail(
       "Cannot set indexInput=qLatent with qLoraRank=none: queries have no latent; " +

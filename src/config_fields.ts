@@ -135,6 +135,12 @@ export const fields = {
     min: Number.MIN_VALUE,
   }),
   indexerDetach: flag("indexer", true, "false: KL's gradient goes on into the backbone"),
+  klHeads: choice(
+    "indexer",
+    ["sum", "each"],
+    "sum",
+    "teach the indexer the heads' attention summed up, or each of its heads that of one",
+  ),
   klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
   klTarget: choice(
     "indexer",

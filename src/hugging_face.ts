@@ -33,7 +33,13 @@ const ownIndexerWords = [
   "indexShare",
 ] as const;
 /** How an indexer was taught: it computes the same without them. */
-const teachingWords = ["indexShareLoss", "indexerDetach", "klDirection", "klTarget"] as const;
+const teachingWords = [
+  "indexShareLoss",
+  "indexerDetach",
+  "klHeads",
+  "klDirection",
+  "klTarget",
+] as const;
 
 /** What a `config.json` of model type `latentk` says of its attention. */
 function ownWords(attention: unknown): readonly (keyof RunConfig)[] {

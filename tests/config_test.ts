@@ -133,6 +133,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["attention=gqa recipe=dsa", /recipe=dsa with attention=gqa.*recipe=dense/],
     ["qLoraRank=none indexInput=qLatent", /indexInput=qLatent with qLoraRank=none.*=hidden/],
     ["indexHeadDim=4", /indexHeadDim=4: .*qkRopeHeadDim=8.*indexHeadDim=8 or indexRope=none/],
+    ["klHeads=each indexNHeads=3", /klHeads=each with indexNHeads=3: .*use indexNHeads=4/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],
     ["schedule=wsd steps=10 warmupSteps=5 decaySteps=6", /decaySteps=6/],
     ["tokenizer=bpe vocabSize=100", /vocabSize=100/],

@@ -149,6 +149,7 @@ Deno.test("every convention of model and indexer is kept in config.json", () => 
     numKeyValueHeads: gqa,
     headDim: gqa,
     indexActivation: {},
+    klHeads: { ...mla, numAttentionHeads: 4, indexNHeads: 4 },
   };
   for (const key of configKeys) {
     const field: Field<unknown> = fields[key];

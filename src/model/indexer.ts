@@ -213,6 +213,7 @@ function indexerKl(
     ...dims,
     ...indexerDims(indexer, config),
     form: config.sparseForm,
+    klHeads: config.klHeads,
     direction: config.klDirection,
     weight,
     gradient: stage.trainsIndexer,

@@ -1,12 +1,15 @@
+import type * as tfc from "@tensorflow/tfjs-core";
 import { type SelectionForm, sumHeads } from "../kernels/attention.ts";
 import { scaledSum } from "../kernels/cross_entropy.ts";
 import { fill } from "../kernels/fill.ts";
 import { indexGradientK, indexGradientQ } from "../kernels/index_gradient.ts";
 import { indexerKl, TARGET_FLOOR } from "../kernels/indexer_kl.ts";
 import { formOf } from "./attention_selection.ts";
+import { columnsOf } from "./matrix.ts";
 import { recordGatheredLoss } from "./indexer_loss_gathered.ts";
 import {
   type IndexerDims,
+  inputsOfHead,
   recordScores,
   requireIndexer,
   type Teacher,
@@ -19,12 +22,18 @@ import {
   type Recorder,
   requireShapes,
   type Tensor,
+  type Tf,
   type TfMatrix,
 } from "./op.ts";
 import { byQueryChunks } from "./query_chunks.ts";
 
 /** Attributes of {@linkcode indexerLoss}. */
 export interface IndexerLossAttributes extends IndexerDims {
+  /**
+   * `sum`, the default: one divergence a row, of the heads' scores and attention summed up. `each`:
+   * the mean of one for each index head and the attention head of its number.
+   */
+  klHeads?: "sum" | "each";
   /** `forward`: KL(p‖q), p the teacher; `reverse`: KL(q‖p), p at least {@linkcode TARGET_FLOOR}. */
   direction: "forward" | "reverse";
   /** Factor of this loss in the objective. */
@@ -33,7 +42,8 @@ export interface IndexerLossAttributes extends IndexerDims {
   gradient: boolean;
   /**
    * Over a selection, `"masked"` computes all causal pairs, a chunk of queries at a time, and
-   * `"gathered"` only the selected pairs. `"auto"`, the default, takes what is faster.
+   * `"gathered"` only the selected pairs. `"auto"`, the default, takes what is faster. With
+   * `klHeads: "each"` it is masked.
    */
   form?: SelectionForm | "auto";
 }
@@ -61,37 +71,45 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
       inputs,
       `i32 indices [${rows}, topk] after the mask, or neither`,
     );
+    const { klHeads, heads, indexHeads } = attributes;
+    if (klHeads === "each" && heads !== indexHeads) {
+      throw new RangeError(
+        `Cannot apply indexerLoss to each head: ${indexHeads} index heads have ${heads} teachers`,
+      );
+    }
     const gradients = attributes.gradient ? inputs.slice(0, 3) : [];
     return [matrixType(1, 1), ...gradients.map(({ rows, cols }) => matrixType(rows, cols))];
   },
   twin(tf, inputs, attributes) {
-    const { scores, target, support } = twinScores(tf, inputs, attributes);
-    const hidden = tf.mul(tf.sub(1, support), -1e9);
-    const p = tf.div(target, tf.sum(target, 2, true));
-    const logQ = tf.logSoftmax(tf.add(scores, hidden));
-    const logP = (least: number) => tf.log(tf.maximum(p, least));
-    const terms = attributes.direction === "forward"
-      ? tf.mul(p, tf.sub(logP(1e-38), logQ))
-      : tf.mul(tf.exp(logQ), tf.sub(logQ, logP(TARGET_FLOOR)));
-    const { batch, seqLen } = attributes;
-    const kl = tf.div(tf.sum(tf.mul(terms, support)), batch * seqLen);
+    const groups = groupsOf(
+      inputs,
+      attributes,
+      (x, start, count) => tf.slice(x, [0, start], [-1, count]),
+    );
+    const kl = tf.div(
+      tf.addN(groups.map((group) => twinDivergence(tf, group, attributes.direction))),
+      inputs[0].shape[0] * groups.length,
+    );
     // Autodiff of the value gives the gradients here: nothing reads these outputs.
     const gradients = attributes.gradient ? inputs.slice(0, 3).map((x) => tf.zeros(x.shape)) : [];
     return [tf.reshape(kl, [1, 1]) as TfMatrix, ...gradients as TfMatrix[]];
   },
   forward(r, inputs, [kl, ...gradients], attributes) {
     const { rows: count } = inputs[0];
-    const rows = r.temporary(count, 1);
     const indices = inputs.at(8);
-    const { form, seqLen } = attributes;
-    if (indices && formOf(form, seqLen, indices.cols) === "gathered") {
+    const { form, seqLen, klHeads, heads } = attributes;
+    const divergences = klHeads === "each" ? heads : 1;
+    const rows = r.temporary(count, divergences);
+    const isGathered = indices && formOf(form, seqLen, indices.cols) === "gathered";
+    if (isGathered && klHeads !== "each") {
       recordGatheredLoss(r, inputs, rows, gradients, attributes);
     } else {
       recordMaskedLoss(r, inputs.slice(0, 8), rows, gradients, attributes);
     }
     const perRow = r.temporary(1, 1);
-    r.dispatch(fill({ x: perRow, value: 1 / count }), perRow);
-    r.dispatch(scaledSum({ x: rows, scale: perRow, out: kl }), rows, perRow, kl);
+    r.dispatch(fill({ x: perRow, value: 1 / (count * divergences) }), perRow);
+    const all: Matrix = { ...rows, rows: count * divergences, cols: 1, stride: 1 };
+    r.dispatch(scaledSum({ x: all, scale: perRow, out: kl }), all, perRow, kl);
   },
   backward(r, _inputs, [_kl, ...gradients], { weight }) {
     const given = r.lossWeight(0);
@@ -105,7 +123,47 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
   },
 };
 
-/** Records the divergence of each row and the gradients by chunks of whole rows of scores. */
+/** What one divergence is of: all heads together, or a head. */
+interface Group<T> {
+  readonly inputs: readonly T[];
+  /** With the number of heads in it. */
+  readonly dims: IndexerDims;
+  /** Columns of the group in a matrix with `width` of them for each index head. */
+  own(of: T, width: number): T;
+}
+
+/** The groups of heads that are taught together. */
+function groupsOf<T>(
+  inputs: readonly T[],
+  attributes: IndexerLossAttributes,
+  columns: (of: T, start: number, count: number) => T,
+): Group<T>[] {
+  if (attributes.klHeads !== "each") return [{ inputs, dims: attributes, own: (of) => of }];
+  return Array.from({ length: attributes.heads }, (_, h) => ({
+    inputs: inputsOfHead(inputs, attributes, h, columns),
+    dims: { ...attributes, heads: 1, indexHeads: 1 },
+    own: (of, width) => columns(of, h * width, width),
+  }));
+}
+
+/** The sum of a group's divergences over all rows. */
+function twinDivergence(
+  tf: Tf,
+  { inputs, dims }: Group<TfMatrix>,
+  direction: IndexerLossAttributes["direction"],
+): tfc.Tensor {
+  const { scores, target, support } = twinScores(tf, inputs, dims);
+  const hidden = tf.mul(tf.sub(1, support), -1e9);
+  const p = tf.div(target, tf.sum(target, 2, true));
+  const logQ = tf.logSoftmax(tf.add(scores, hidden));
+  const logP = (least: number) => tf.log(tf.maximum(p, least));
+  const terms = direction === "forward"
+    ? tf.mul(p, tf.sub(logP(1e-38), logQ))
+    : tf.mul(tf.exp(logQ), tf.sub(logQ, logP(TARGET_FLOOR)));
+  return tf.sum(tf.mul(terms, support));
+}
+
+/** Records the divergences of each row and the gradients by chunks of whole rows of scores. */
 function recordMaskedLoss(
   r: Recorder,
   inputs: readonly Matrix[],
@@ -113,37 +171,38 @@ function recordMaskedLoss(
   gradients: readonly Matrix[],
   attributes: IndexerLossAttributes,
 ): void {
-  const [qI, kI, w] = inputs;
+  const [qI] = inputs;
   const mask = inputs.at(7) ?? null;
-  const { indexHeads: heads, indexHeadDim: dim, activation, indexScale, gradient } = attributes;
+  const { indexHeadDim: dim, activation, indexScale, gradient, direction, weight } = attributes;
   const { capabilities } = r;
   const [dq, dk, dw] = gradients;
   const shares = gradient ? r.temporary(qI.rows, qI.cols) : null;
+  const groups = groupsOf(inputs, attributes, columnsOf);
   byQueryChunks(r, attributes, inputs, 2, (chunk, scores, target) => {
     const { firstRow, batch, queriesOf, keysOf } = chunk;
-    recordScores(r, inputs, attributes, chunk, scores, target);
     const bits = mask && queriesOf(mask);
-    const row = queriesOf(rows);
-    const divergence = indexerKl({
-      scores,
-      target,
-      mask: bits,
-      kl: row,
-      firstRow,
-      batch,
-      direction: attributes.direction,
-      gradient: gradient ? attributes.weight / qI.rows : null,
-      software: capabilities.software,
-    });
-    r.dispatch(divergence, scores, target, ...bits ? [bits] : [], row);
-    if (!shares) return;
-    const read = [queriesOf(qI), keysOf(kI), queriesOf(w), scores] as const;
-    const [q, k, weights, gradScores] = read;
-    const sizes = { firstRow, batch, heads, dim, activation, scale: indexScale, capabilities };
-    const spec = { q, k, w: weights, gradScores, ...sizes };
-    const [gradQ, gradW, gradK] = [queriesOf(dq), queriesOf(dw), keysOf(shares)];
-    r.dispatch(indexGradientQ(spec, gradQ, gradW), ...read, gradQ, gradW);
-    r.dispatch(indexGradientK(spec, gradK, !chunk.isFirst), ...read, gradK);
+    for (const { inputs, dims, own } of groups) {
+      const [qI, kI, w] = inputs;
+      recordScores(r, inputs, dims, chunk, scores, target);
+      const row = own(queriesOf(rows), 1);
+      const divergence = indexerKl({
+        ...{ scores, target, mask: bits, kl: row, firstRow, batch, direction },
+        gradient: gradient ? weight / (rows.rows * rows.cols) : null,
+        software: capabilities.software,
+      });
+      r.dispatch(divergence, scores, target, ...bits ? [bits] : [], row);
+      if (!shares) continue;
+      const read = [queriesOf(qI), keysOf(kI), queriesOf(w), scores] as const;
+      const [q, k, weights, gradScores] = read;
+      const spec = {
+        ...{ q, k, w: weights, gradScores, firstRow, batch, dim, activation, capabilities },
+        ...{ heads: dims.indexHeads, scale: indexScale },
+      };
+      const [gradQ, gradW] = [own(queriesOf(dq), dim), own(queriesOf(dw), 1)];
+      const gradK = own(keysOf(shares), dim);
+      r.dispatch(indexGradientQ(spec, gradQ, gradW), ...read, gradQ, gradW);
+      r.dispatch(indexGradientK(spec, gradK, !chunk.isFirst), ...read, gradK);
+    }
   });
   if (shares) {
     r.byRows([shares, dk], (shares, dk) => r.dispatch(sumHeads(shares, dk), shares, dk));
@@ -159,6 +218,9 @@ function recordMaskedLoss(
  *
  * With a selection, the `lse` of attention restricted to it makes p the mean over the heads of their
  * restricted attention; the `lse` of dense attention makes p the dense mean, cut and renormalised.
+ *
+ * With `klHeads: "each"` index head j learns the attention of head j, from its own term of I, and
+ * the loss is the mean over the heads as well.
  *
  * Gradients go to `qI`, `kI` and `w` alone. They are computed together with the value, times
  * `weight`: the loss has to be a root of the backward pass, with that weight.

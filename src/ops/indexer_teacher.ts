@@ -54,6 +54,29 @@ function named<T>([qI, kI, w, q, kv, kPe, lse, mask]: readonly T[]) {
   return { qI, kI, w, q, kv, kPe, lse, mask: mask ?? null };
 }
 
+/**
+ * The inputs of head `h` alone, of the indexer and of the attention. `columns` takes `count` columns
+ * of a matrix, from `start` on.
+ */
+export function inputsOfHead<T>(
+  [qI, kI, w, q, kv, kPe, lse, ...selection]: readonly T[],
+  { indexHeadDim, qkNopeHeadDim, qkRopeHeadDim, vHeadDim }: IndexerDims,
+  h: number,
+  columns: (of: T, start: number, count: number) => T,
+): T[] {
+  const head = (of: T, width: number) => columns(of, h * width, width);
+  return [
+    head(qI, indexHeadDim),
+    kI,
+    head(w, 1),
+    head(q, qkNopeHeadDim + qkRopeHeadDim),
+    head(kv, qkNopeHeadDim + vHeadDim),
+    kPe,
+    head(lse, 1),
+    ...selection,
+  ];
+}
+
 /** Checks the inputs of an op on an indexer, its teacher and, perhaps, a mask. */
 export function requireIndexer(op: string, inputs: readonly TensorType[], dims: IndexerDims): void {
   const { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim } = dims;

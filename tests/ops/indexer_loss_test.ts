@@ -27,6 +27,19 @@ for (const software of [true, false]) {
     await checkLoss("even", { ...even, ...forward }, 9, true, { capabilities });
   });
 
+  Deno.test(`indexerLoss of each head, kernels for ${kind}`, async () => {
+    const each = { ...forward, klHeads: "each" } as const;
+    const three = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
+    await checkLoss("odd", { ...three, ...each, weight: 0.7 }, null, false, { capabilities });
+    const two = indexerDims([2, 70], [2, 8, 4, 8], [2, 8]);
+    await checkLoss("even", { ...two, ...each }, 9, true, { capabilities });
+    const chunks = { ...capabilities, maxBindingBytes: 4 * 900 };
+    const narrow = indexerDims([2, 70], [2, 2, 2, 2], [2, 2]);
+    await checkLoss("chunks", { ...narrow, ...each, direction: "reverse" }, 6, true, {
+      capabilities: chunks,
+    });
+  });
+
   Deno.test(`indexerLoss with wide heads, kernels for ${kind}`, async () => {
     const wide = indexerDims([1, 69], [2, 32, 4, 8], [2, 36]);
     await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
