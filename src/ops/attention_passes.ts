@@ -33,7 +33,7 @@ export function recordAttention(
   outputs: readonly Matrix[],
   selected?: SelectedKeys,
 ): void {
-  const chosen = chosenMatrices(r, "forward", whole, selected);
+  const chosen = chosenMatrices("forward", whole, selected);
   byBatch(r, whole, [...inputs, ...outputs, ...chosen], (spec, parts) => {
     const [o, lse, ...chosen] = parts.slice(inputs.length);
     const ins = [
@@ -74,7 +74,7 @@ export function recordAttentionGradient(
       into: readonly Matrix[],
     ) => Kernel,
   ) => {
-    const chosen = chosenMatrices(r, pass, whole, selected);
+    const chosen = chosenMatrices(pass, whole, selected);
     byBatch(r, whole, [...given, ...into, ...chosen], (spec, parts) => {
       const [gradO, lse, delta] = parts.slice(inputs.length);
       const grads = parts.slice(given.length, given.length + into.length);

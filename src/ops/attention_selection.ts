@@ -36,73 +36,65 @@ export function formOf(
   return gathersByDefault(seqLen, topk) ? "gathered" : "masked";
 }
 
-function listsByRows({ capabilities }: Recorder, seqLen: number, topk: number): boolean {
-  return capabilities.software && canListByRows(seqLen, topk);
-}
-
-/** The row-wise matrices of a selection that a pass reads, and scratch memory for their like. */
+/** The row-wise matrices that a pass reads of a selection, or makes its own from. */
 export function chosenMatrices(
-  r: Recorder,
   pass: PassName,
-  { selection, extent }: AttentionSpec,
+  { selection }: AttentionSpec,
   selected: SelectedKeys | undefined,
 ): Matrix[] {
   if (!selection || !selected) return [];
-  if (selection.form === "masked") return [selected.mask];
-  if (pass !== "gradKv") return [selected.indices];
-  return listMatrices(r, extent, selected);
+  const { mask, indices } = selected;
+  if (selection.form === "masked") return [mask];
+  return pass === "gradKv" ? [mask, indices] : [indices];
 }
 
-/** What lists of queries are made from, and memory for them: the rows of {@linkcode recordLists}. */
-export function listMatrices(
-  r: Recorder,
-  { batch, seqLen }: Extent,
-  { mask, indices }: SelectedKeys,
-): [source: Matrix, queries: Matrix] {
-  const source = listsByRows(r, seqLen, indices.cols) ? indices : mask;
-  return [source, r.temporary(batch * seqLen, Math.min(indices.cols, seqLen), "i32")];
-}
-
-/** Records the kernels that make what a pass reads of a selection, and returns it. */
+/** Records the kernels that make what a pass reads of {@linkcode chosenMatrices}, and returns it. */
 export function recordSelection(
   r: Recorder,
   pass: PassName,
   { selection, extent }: AttentionSpec,
-  [chosen, queries]: readonly Matrix[],
+  chosen: readonly Matrix[],
 ): Matrix[] {
   if (!selection) return [];
-  if (selection.form === "masked") {
-    const { batch, seqLen } = extent;
+  if (selection.form === "masked") return [chosen[0], ...recordBlocks(r, extent, chosen[0])];
+  if (pass !== "gradKv") return [...chosen];
+  const [mask, indices] = chosen;
+  return recordLists(r, extent, { mask, indices });
+}
+
+/** Records which blocks of a mask have a bit set; see `selectionBlocks`. */
+function recordBlocks(r: Recorder, { batch, seqLen }: Extent, mask: Matrix): Matrix[] {
+  return r.derived(mask, "blocks", () => {
     const words = maskWords(seqLen);
     const blocks = r.temporary(batch * words, words, "i32");
-    r.dispatch(selectionBlocks(chosen, blocks, seqLen), chosen, blocks);
-    return [chosen, blocks];
-  }
-  if (pass !== "gradKv") return [chosen];
-  return recordLists(r, extent, selection.topk, [chosen, queries]);
+    r.dispatch(selectionBlocks(mask, blocks, seqLen), mask, blocks);
+    return [blocks];
+  });
 }
 
 /**
  * Records the kernels that list the queries of each key, and returns `starts` and `queries`; see
- * `listQueries`.
+ * `listQueries`. All who read the same selection share them.
  */
 export function recordLists(
   r: Recorder,
   { batch, seqLen }: Extent,
-  topk: number,
-  [source, queries]: readonly Matrix[],
-): [starts: Matrix, queries: Matrix] {
-  const starts = r.temporary(batch, startsCols(seqLen), "i32");
-  if (listsByRows(r, seqLen, topk)) {
-    const next = r.temporary(batch, startsCols(seqLen), "i32");
-    const list = listQueriesByRows(source, starts, next, queries, seqLen);
-    r.dispatch(countQueriesByRows(source, starts, seqLen), source, starts);
-    r.dispatch(scanStarts(starts), starts);
-    r.dispatch(list, source, starts, next, queries);
-  } else {
-    r.dispatch(countQueries(source, starts, seqLen), source, starts);
-    r.dispatch(scanStarts(starts), starts);
-    r.dispatch(listQueries(source, starts, queries, seqLen), source, starts, queries);
-  }
-  return [starts, queries];
+  { mask, indices }: SelectedKeys,
+): Matrix[] {
+  return r.derived(mask, "lists", () => {
+    const starts = r.temporary(batch, startsCols(seqLen), "i32");
+    const queries = r.temporary(batch * seqLen, Math.min(indices.cols, seqLen), "i32");
+    if (r.capabilities.software && canListByRows(seqLen, indices.cols)) {
+      const next = r.temporary(batch, startsCols(seqLen), "i32");
+      const list = listQueriesByRows(indices, starts, next, queries, seqLen);
+      r.dispatch(countQueriesByRows(indices, starts, seqLen), indices, starts);
+      r.dispatch(scanStarts(starts), starts);
+      r.dispatch(list, indices, starts, next, queries);
+    } else {
+      r.dispatch(countQueries(mask, starts, seqLen), mask, starts);
+      r.dispatch(scanStarts(starts), starts);
+      r.dispatch(listQueries(mask, starts, queries, seqLen), mask, starts, queries);
+    }
+    return [starts, queries];
+  });
 }

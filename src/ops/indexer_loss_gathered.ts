@@ -8,7 +8,7 @@ import { listGradients } from "../kernels/index_gather_lists.ts";
 import { gatherScores, gatherTarget } from "../kernels/index_gather_pairs.ts";
 import { indexerKl } from "../kernels/indexer_kl.ts";
 import { byBatch } from "./attention_passes.ts";
-import { listMatrices, recordLists } from "./attention_selection.ts";
+import { recordLists } from "./attention_selection.ts";
 import type { IndexerLossAttributes } from "./indexer_loss.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
@@ -55,8 +55,7 @@ export function recordGatheredLoss(
     if (!gradient) return;
     const lists = { indices, gradScores: scores };
     r.dispatch(gatherGradientQ(index, lists, dq, dw), qI, kI, w, indices, scores, dq, dw);
-    const matrices = listMatrices(r, extent, { indices, mask });
-    const [starts, queries] = recordLists(r, extent, indices.cols, matrices);
+    const [starts, queries] = recordLists(r, extent, { mask, indices });
     // The teacher's memory is free again.
     const listed = target;
     const { software } = capabilities;

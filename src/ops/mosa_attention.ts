@@ -154,6 +154,7 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
       dispatch: (kernel, ...operands) => r.dispatch(kernel, ...operands),
       temporary: (rows, cols, dtype) => r.temporary(rows, cols, dtype),
       byRows: (matrices, body) => r.byRows(matrices, body),
+      derived: (source, what, make) => r.derived(source, what, make),
       gradient: () => gradPicked,
       wants: (i) => r.wants(i),
       sink: (i) => ({ into: gradients[i], add: null }),

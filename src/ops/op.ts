@@ -90,6 +90,11 @@ export interface Recorder {
    * consecutive parts of the rows. All matrices must have the same number of rows.
    */
   byRows(matrices: readonly Matrix[], body: (...parts: Matrix[]) => void): void;
+  /**
+   * Other views of `source`, such as lists of what its bits say: recorded by `make` when they are
+   * first asked for, the same matrices from then on. Nobody may write to `source` or to them later.
+   */
+  derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[];
 }
 
 /** Where an op writes the gradient of an input. */

@@ -97,6 +97,7 @@ export class BackwardPass {
       dispatch: (kernel, ...operands) => recorder.dispatch(kernel, ...operands),
       temporary: (rows, cols, dtype) => recorder.temporary(rows, cols, dtype),
       byRows: (matrices, body) => recorder.byRows(matrices, body),
+      derived: (source, what, make) => recorder.derived(source, what, make),
       gradient: (i) => gradients.complete(outputs[i]),
       wants: (i) => this.#wanted.has(inputs[i]),
       sink: (i) => gradients.sink(inputs[i]),

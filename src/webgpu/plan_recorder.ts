@@ -22,6 +22,7 @@ export class PlanRecorder implements Recorder {
   readonly kept = new Set<Storage>();
   /** Label of the node being recorded, for the storages it makes. */
   scope = "";
+  readonly #derived = new Map<Storage, Map<string, Matrix[]>>();
 
   constructor(readonly capabilities: Capabilities) {}
 
@@ -42,6 +43,16 @@ export class PlanRecorder implements Recorder {
     for (const [start, rows] of rowParts(matrices, this.capabilities.maxBindingBytes)) {
       body(...matrices.map((m) => rowsOf(m, start, rows)));
     }
+  }
+
+  derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[] {
+    const { storage, base, offset, rows, cols, stride } = source;
+    const key = [what, base, offset, rows, cols, stride].join(" ");
+    let known = this.#derived.get(storage);
+    if (!known) this.#derived.set(storage, known = new Map());
+    let made = known.get(key);
+    if (!made) known.set(key, made = make());
+    return made;
   }
 
   zero(m: Matrix): void {

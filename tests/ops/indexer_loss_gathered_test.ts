@@ -5,6 +5,7 @@ import { SEGMENTS, startsCols } from "../../src/kernels/selection_lists.ts";
 import { indexerLossOp } from "../../src/ops/indexer_loss.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import type { Capabilities, Tensor } from "../../src/ops/op.ts";
+import { sparseMlaAttention } from "../../src/ops/sparse_mla_attention.ts";
 import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
 import { lower } from "../../src/webgpu/lower.ts";
 import { assertClose, testGpu } from "../check_op.ts";
@@ -151,4 +152,33 @@ Deno.test("gatherGradientK sums over a list that is too long for one loop of llv
   const want = new Float64Array(seqLen);
   qs.forEach((x, i) => want[0] += gs[Math.floor(i / heads)] * ws[i] * x);
   assertClose("gradient of the keys", arrays[6], want, 1e-5);
+});
+
+Deno.test("attention and loss share what is made of their selection", async () => {
+  const { capabilities } = await testGpu();
+  const [rows, topk] = [even.batch * even.seqLen, 9];
+  const makers: Record<string, string> = { gathered: "list_queries", masked: "selection_blocks" };
+  for (const [form, maker] of Object.entries(makers)) {
+    const graph = new Graph();
+    const leaf = (cols: number, dtype: "f32" | "i32" = "f32") => {
+      const storage = { label: "input", size: rows * cols };
+      return graph.leaf(matrixAt(storage, 0, { rows, cols, dtype }), { trained: dtype === "f32" });
+    };
+    const { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value } = even;
+    const [q, kv, kPe] = [heads * (nope + rope), heads * (nope + value), rope].map((n) => leaf(n));
+    const [indices, mask] = [leaf(topk, "i32"), leaf(Math.ceil(even.seqLen / 32), "i32")];
+    const dims = { ...even, topk, form: form as "gathered" | "masked" };
+    const { o, lse } = sparseMlaAttention(q, kv, kPe, indices, mask, dims);
+    const index = [even.indexHeads * even.indexHeadDim, even.indexHeadDim, even.indexHeads];
+    const [qI, kI, w] = index.map((n) => leaf(n));
+    const kl = lossOf([qI, kI, w, q, kv, kPe, lse, mask, indices], { ...gathered, ...dims });
+    const cotangent = matrixAt({ label: "dO", size: rows * o.cols }, 0, { rows, cols: o.cols });
+    const { dispatches } = lower(graph, {
+      capabilities: { ...capabilities, software: false },
+      losses: [{ tensor: kl as GraphTensor, weight: 1 }],
+      cotangents: [{ tensor: o as GraphTensor, matrix: cotangent }],
+    });
+    const made = dispatches.filter(({ kernel }) => kernel.label.startsWith(maker));
+    assert.equal(made.length, 1, form);
+  }
 });
