@@ -33,6 +33,7 @@ export { type Plan, type PlannedRun, planRuns, REAL_SIZE, sized } from "./src/ab
 export * from "./src/ablate/results.ts";
 export { type AblationJob, runAblation } from "./src/ablate/runner.ts";
 export { estimate } from "./src/ablate/summary.ts";
+export { runsCsv } from "./src/ablate/runs_csv.ts";
 export { formatEstimate, resultsTable } from "./src/ablate/table.ts";
 export * from "./src/config.ts";
 export * from "./src/cost_description.ts";

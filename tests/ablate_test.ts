@@ -120,6 +120,11 @@ Deno.test("an ablation: shared beginnings, a failed variant, kill, budget", asyn
     assert.equal(row.difference!["val/loss"].mean, difference);
     assert(row.metrics["k=2/val/loss"]);
     assert.equal(Deno.readTextFileSync(join(whole, "table.txt")), `${resultsTable(results)}\n`);
+    const [header, ...lines] = Deno.readTextFileSync(join(whole, "runs.csv")).trim().split("\n");
+    assert.equal(lines.length, results.runs.length);
+    const cells = lines.find((line) => line.startsWith("few,"))!.split(",");
+    const at = header.split(",").indexOf("k=2/val/loss");
+    assert.equal(Number(cells[at]), evaluations!["k=2"]["val/loss"]);
   });
 
   await t.step("beginnings are trained once, and branches are bitwise whole runs", async () => {

@@ -11,6 +11,7 @@ import { writeAside } from "../train/run_folder.ts";
 import { writeAblationReport } from "../report/ablation_report.ts";
 import { planRuns, REAL_SIZE, replacements, sized } from "./plan.ts";
 import { runAblation } from "./runner.ts";
+import { runsCsv } from "./runs_csv.ts";
 import { resultsTable } from "./table.ts";
 
 function help(): string {
@@ -30,7 +31,7 @@ goes on where it stopped and repeats nothing that is done. Shared first stages a
   profile   true: also measure the GPU time of the kernels in each stage
 
 Other keys are those of deno task train, for all runs. The folder, with results.json, table.txt,
-report.html and the run folders, is printed last. Ctrl-C saves and stops. Exit code 1: some runs
+runs.csv, report.html and the run folders, is printed last. Ctrl-C saves and stops. Exit code 1: some runs
 failed. Experiments: ${experimentNames().join(", ")}.`;
 }
 
@@ -78,6 +79,7 @@ async function main(args: string[]): Promise<number> {
 
   const table = resultsTable(results);
   writeAside(join(folder, "table.txt"), `${table}\n`);
+  writeAside(join(folder, "runs.csv"), runsCsv(results));
   console.log(table);
   try {
     if (!interrupted) await writeAblationReport(folder);

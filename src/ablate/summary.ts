@@ -47,13 +47,13 @@ export function summarize(
   return [...groups].map(([variant, all]): SummaryRow => {
     const done = all.filter(({ status }) => status === "done");
     const [{ axes }] = all;
-    const row = { variant, axes, n: done.length, metrics: estimates(done.map(values)) };
+    const row = { variant, axes, n: done.length, metrics: estimates(done.map(valuesOf)) };
     const rivals = baseline === undefined
       ? []
       : runs.filter((run) => run.status === "done" && isBaselineOf(baseline, { axes }, run));
     const pairs = done.flatMap((run) => {
       const rival = rivals.find(({ seed }) => seed === run.seed);
-      return rival && rival.variant !== variant ? [minus(values(run), values(rival))] : [];
+      return rival && rival.variant !== variant ? [minus(valuesOf(run), valuesOf(rival))] : [];
     });
     return pairs.length ? { ...row, difference: estimates(pairs) } : row;
   });
@@ -79,7 +79,7 @@ export function fitGrid(
         const own = runs.filter(({ status, axes }) =>
           status === "done" && axes[rows] === r && axes[cols] === c
         );
-        const known = own.map((run) => [run.seed, values(run)[metric]] as const);
+        const known = own.map((run) => [run.seed, valuesOf(run)[metric]] as const);
         return new Map(known.filter(([, value]) => value !== undefined));
       })
     );
@@ -93,7 +93,7 @@ export function fitGrid(
 }
 
 /** Metrics of a run and its evaluations, by the names of {@linkcode SummaryRow.metrics}. */
-function values({ metrics, evaluations = {} }: RunResult): Record<string, number> {
+export function valuesOf({ metrics, evaluations = {} }: RunResult): Record<string, number> {
   const all = { ...metrics };
   for (const [name, own] of Object.entries(evaluations)) {
     for (const [metric, value] of Object.entries(own)) all[`${name}/${metric}`] = value;
