@@ -40,7 +40,7 @@ export function gatheredLossCase(
   };
   const teacher = { q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, indices, target };
   const widths = { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, scale: 0.1 };
-  const lists = { indices, gradScores: scores, starts, queries, listed: target };
+  const lists = { indices, gradScores: target, starts, queries, listed: scores };
   const kl = { ...m, mask: null, firstRow: 0, batch, direction: "forward", gradient: 1 } as const;
   const calls: [Kernel, ...(keyof typeof m)[]][] = [
     [selectionMask(m), "indices", "mask"],
@@ -52,18 +52,18 @@ export function gatheredLossCase(
     [indexerKl({ ...kl, software }), "scores", "target", "kl"],
     [
       gatherGradientQ(index, lists, m.gradQ, m.gradW),
-      ...["qI", "kI", "w", "indices", "scores", "gradQ", "gradW"] as const,
+      ...["qI", "kI", "w", "indices", "target", "gradQ", "gradW"] as const,
     ],
     [countQueries(m.mask, starts, seqLen), "mask", "starts"],
     [scanStarts(starts), "starts"],
     [listQueries(m.mask, starts, queries, seqLen), "mask", "starts", "queries"],
     [
       listGradients({ ...lists, seqLen, software }),
-      ...["indices", "scores", "starts", "queries", "target"] as const,
+      ...["indices", "target", "starts", "queries", "scores"] as const,
     ],
     [
       gatherGradientK(index, lists, m.gradK),
-      ...["qI", "kI", "w", "starts", "queries", "target", "gradK"] as const,
+      ...["qI", "kI", "w", "starts", "queries", "scores", "gradK"] as const,
     ],
   ];
   // Keys spread evenly over those that a query sees.

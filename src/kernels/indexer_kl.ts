@@ -15,9 +15,9 @@ export const TARGET_FLOOR = 1e-6;
 
 /** What {@linkcode indexerKl} works on. R is the number of queries of a sequence. */
 export interface IndexerKlSpec {
-  /** [batch · R, keys]: index scores. With `gradient` they are replaced by their gradient. */
+  /** [batch · R, keys]: index scores. */
   readonly scores: Layout;
-  /** [batch · R, keys]: the teacher, not normalised. */
+  /** [batch · R, keys]: the teacher, not normalised. With `gradient` that of the scores replaces it. */
   readonly target: Layout;
   /** i32 [batch · R, words]: bit s % 32 of word s / 32 is set where key s is in the support. */
   readonly mask: Layout | null;
@@ -44,6 +44,7 @@ export function indexerKl(spec: IndexerKlSpec): Kernel {
   const { scores, target, mask, kl, firstRow, batch = 1, direction, gradient } = spec;
   const rows = rowGroups(scores.rows, scores.cols, spec.software);
   const score = at("scores", "row", "col");
+  const teacher = at("teacher", "row", "col");
   const forward = direction === "forward";
   /** A loop over the support; elsewhere `outside` runs. */
   const visit = (inside: string, outside = "") => {
@@ -58,7 +59,7 @@ ${inside}
   const logs = `
     let log_q = (${score} - top) - log_z;
     let q = exp(log_q);
-    let p = ${at("teacher", "row", "col")} * inverse;`;
+    let p = ${teacher} * inverse;`;
   // The difference of the sums, 0 in exact numbers, takes the rounding of both logarithms out.
   const term = forward
     ? `
@@ -67,15 +68,15 @@ ${inside}
     let gap = log_q - log(max(p, u.floor));
     sum += q * gap;`;
   const write = (value: string) => `
-    ${score} = u.weight * ${value};`;
-  const zero = `${score} = 0.0;`;
+    ${teacher} = u.weight * ${value};`;
+  const zero = `${teacher} = 0.0;`;
   const oneLoop = gradient === null || forward;
   return makeKernel({
     name: "indexer_kl",
     shape: `${scores.rows}x${scores.cols}`,
     buffers: {
-      scores: gradient === null ? "read" : "read_write",
-      teacher: "read",
+      scores: "read",
+      teacher: gradient === null ? "read" : "read_write",
       ...(mask ? { mask: "read i32" as const } : {}),
       kl: "read_write",
     },
@@ -99,7 +100,7 @@ ${inside}
   ${
       visit(`
     top = max(top, ${score});
-    sum += ${at("teacher", "row", "col")};`)
+    sum += ${teacher};`)
     }
   top = largest(lane, top);
   let taught = total(lane, sum);

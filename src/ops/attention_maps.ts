@@ -1,6 +1,7 @@
 import {
   type IndexerDims,
   recordScores,
+  recordTarget,
   requireIndexer,
   type Teacher,
   twinScores,
@@ -32,7 +33,8 @@ export const attentionMapsOp: Op<IndexerDims> = {
       queriesOf: <T>(m: T) => m,
       keysOf: <T>(m: T) => m,
     };
-    recordScores(r, inputs, attributes, chunk, scores, target);
+    recordScores(r, inputs, attributes, chunk, scores);
+    recordTarget(r, inputs, attributes, chunk, target);
   },
 };
 

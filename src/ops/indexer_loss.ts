@@ -10,8 +10,9 @@ import { recordGatheredLoss } from "./indexer_loss_gathered.ts";
 import {
   type IndexerDims,
   inputsOfHead,
-  recordScores,
+  recordTarget,
   requireIndexer,
+  scoresOf,
   type Teacher,
   twinScores,
 } from "./indexer_teacher.ts";
@@ -178,12 +179,13 @@ function recordMaskedLoss(
   const [dq, dk, dw] = gradients;
   const shares = gradient ? r.temporary(qI.rows, qI.cols) : null;
   const groups = groupsOf(inputs, attributes, columnsOf);
-  byQueryChunks(r, attributes, inputs, 2, (chunk, scores, target) => {
+  byQueryChunks(r, attributes, inputs, 2, (chunk, scratch, target) => {
     const { firstRow, batch, queriesOf, keysOf } = chunk;
     const bits = mask && queriesOf(mask);
     for (const { inputs, dims, own } of groups) {
       const [qI, kI, w] = inputs;
-      recordScores(r, inputs, dims, chunk, scores, target);
+      const scores = scoresOf(r, inputs, dims, chunk, scratch);
+      recordTarget(r, inputs, dims, chunk, target);
       const row = own(queriesOf(rows), 1);
       const divergence = indexerKl({
         ...{ scores, target, mask: bits, kl: row, firstRow, batch, direction },
@@ -192,7 +194,8 @@ function recordMaskedLoss(
       });
       r.dispatch(divergence, scores, target, ...bits ? [bits] : [], row);
       if (!shares) continue;
-      const read = [queriesOf(qI), keysOf(kI), queriesOf(w), scores] as const;
+      // The gradient of the scores is where the teacher was.
+      const read = [queriesOf(qI), keysOf(kI), queriesOf(w), target] as const;
       const [q, k, weights, gradScores] = read;
       const spec = {
         ...{ q, k, w: weights, gradScores, firstRow, batch, dim, activation, capabilities },

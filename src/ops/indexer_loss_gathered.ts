@@ -53,14 +53,14 @@ export function recordGatheredLoss(
     });
     r.dispatch(divergence, scores, target, kl);
     if (!gradient) return;
-    const lists = { indices, gradScores: scores };
-    r.dispatch(gatherGradientQ(index, lists, dq, dw), qI, kI, w, indices, scores, dq, dw);
+    const lists = { indices, gradScores: target };
+    r.dispatch(gatherGradientQ(index, lists, dq, dw), qI, kI, w, indices, target, dq, dw);
     const [starts, queries] = recordLists(r, extent, { mask, indices });
-    // The teacher's memory is free again.
-    const listed = target;
+    // The memory of the scores is free again.
+    const listed = scores;
     const { software } = capabilities;
     const list = listGradients({ ...lists, starts, queries, listed, seqLen, software });
-    r.dispatch(list, indices, scores, starts, queries, listed);
+    r.dispatch(list, indices, target, starts, queries, listed);
     const gradK = gatherGradientK(index, { starts, queries, listed }, dk);
     r.dispatch(gradK, qI, kI, w, starts, queries, listed, dk);
   });

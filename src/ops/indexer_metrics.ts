@@ -9,8 +9,9 @@ import { topK } from "../kernels/top_k.ts";
 import { columnsOf } from "./matrix.ts";
 import {
   type IndexerDims,
-  recordScores,
+  recordTarget,
   requireIndexer,
+  scoresOf,
   type Teacher,
   twinScores,
 } from "./indexer_teacher.ts";
@@ -82,11 +83,12 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
     const from = firstMeasured(seqLen, k);
     const rows = r.temporary(mask.rows, means.cols + histogram.cols);
     const bound = [...inputs, rows];
-    byQueryChunks(r, attributes, bound, 3, (chunk, scores, target, scratch) => {
+    byQueryChunks(r, attributes, bound, 3, (chunk, scratch, target, room) => {
       const { firstRow, batch } = chunk;
       // Its rows have room for as many indices as there are keys.
-      const oracle = { ...scratch, cols: k, stride: k, dtype: "i32" as const };
-      recordScores(r, inputs, attributes, chunk, scores, target);
+      const oracle = { ...room, cols: k, stride: k, dtype: "i32" as const };
+      const scores = scoresOf(r, inputs, attributes, chunk, scratch);
+      recordTarget(r, inputs, attributes, chunk, target);
       const select = topK({
         scores: target,
         indices: oracle,

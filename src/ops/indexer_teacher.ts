@@ -115,42 +115,73 @@ export function requireIndexer(op: string, inputs: readonly TensorType[], dims: 
   );
 }
 
-/** Records index scores and teacher of a chunk into `scores` and `target` [rows, keys]. */
+/** Most bytes of the scores of a layer that are kept from its selection to its loss. */
+const KEPT_BYTES = 64 * 2 ** 20;
+
+/** Sizes and factors of index scores. */
+export type ScoreDims = Pick<
+  IndexerDims,
+  "batch" | "seqLen" | "indexHeads" | "indexHeadDim" | "activation" | "indexScale"
+>;
+
+/** Records the index scores of a chunk into `scores` [rows, keys]. Inputs: qI, kI, w, and others. */
 export function recordScores(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  { indexHeads, indexHeadDim, activation, indexScale }: ScoreDims,
+  { firstRow, batch, queriesOf, keysOf }: QueryChunk,
+  scores: Matrix,
+): void {
+  const { qI, kI, w } = named(inputs);
+  const [q, k, weights] = [queriesOf(qI), keysOf(kI), queriesOf(w)];
+  const kernel = indexScores({
+    ...{ q, k, w: weights, scores, firstRow, batch, activation, scale: indexScale },
+    ...{ heads: indexHeads, dim: indexHeadDim, capabilities: r.capabilities },
+  });
+  r.dispatch(kernel, q, k, weights, scores);
+}
+
+/**
+ * The index scores of a chunk [rows, keys], not to be written to: those that were recorded for
+ * others before, or, where the scores of a layer are too much to keep, new ones in `scratch`.
+ */
+export function scoresOf(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  dims: ScoreDims,
+  chunk: QueryChunk,
+  scratch: Matrix,
+): Matrix {
+  const record = (scores: Matrix) => {
+    recordScores(r, inputs, dims, chunk, scores);
+    return scores;
+  };
+  if (4 * dims.batch * dims.seqLen ** 2 > KEPT_BYTES) return record(scratch);
+  const { rows, cols, stride } = scratch;
+  // An indexer's queries are its alone: who shares them shares keys and weights.
+  const [scores] = r.derived(chunk.queriesOf(inputs[0]), "index scores", () => {
+    return [record({ ...r.temporary(rows, stride), cols })];
+  });
+  return scores;
+}
+
+/** Records the teacher of a chunk, not normalised, into `target` [rows, keys]. */
+export function recordTarget(
   r: Recorder,
   inputs: readonly Matrix[],
   dims: IndexerDims,
   chunk: QueryChunk,
-  scores: Matrix,
   target: Matrix,
 ): void {
-  const { qI, kI, w, q, kv, kPe, lse } = named(inputs);
-  const { capabilities } = r;
+  const { q, kv, kPe, lse } = named(inputs);
   const { firstRow, batch } = chunk;
-  const index = [chunk.queriesOf(qI), chunk.keysOf(kI), chunk.queriesOf(w)] as const;
-  r.dispatch(
-    indexScores({
-      q: index[0],
-      k: index[1],
-      w: index[2],
-      scores,
-      firstRow,
-      heads: dims.indexHeads,
-      dim: dims.indexHeadDim,
-      activation: dims.activation,
-      scale: dims.indexScale,
-      batch,
-      capabilities,
-    }),
-    ...index,
-    scores,
-  );
   const given = {
     q: chunk.queriesOf(q),
     kv: chunk.keysOf(kv),
     kPe: chunk.keysOf(kPe),
     lse: chunk.queriesOf(lse),
   };
+  const { capabilities } = r;
   r.dispatch(
     attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities }),
     ...Object.values(given),

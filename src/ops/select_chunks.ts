@@ -35,17 +35,18 @@ export function requireSizes(op: string, sizes: SelectionSizes & Record<string, 
  * Records the selection of the largest scores, chunk by chunk.
  *
  * @param inputs what `score` binds
- * @param score records the kernels that fill `scores` [batch · rows, keys] of a chunk
+ * @param score records the kernels that make the scores [batch · rows, keys] of a chunk, in
+ * `scratch` or elsewhere
  */
 export function recordSelection(
   r: Recorder,
   sizes: SelectionSizes,
   inputs: readonly Matrix[],
   indices: Matrix,
-  score: (chunk: QueryChunk, scores: Matrix) => void,
+  score: (chunk: QueryChunk, scratch: Matrix) => Matrix,
 ): void {
-  byQueryChunks(r, sizes, [...inputs, indices], 1, (chunk, scores) => {
-    score(chunk, scores);
+  byQueryChunks(r, sizes, [...inputs, indices], 1, (chunk, scratch) => {
+    const scores = score(chunk, scratch);
     const selected = chunk.queriesOf(indices);
     const { firstRow, batch } = chunk;
     const { capabilities } = r;

@@ -1,6 +1,6 @@
 import type * as tfc from "@tensorflow/tfjs-core";
 import { blockPool, type Pool } from "../kernels/block_pool.ts";
-import { indexScores } from "../kernels/index_scores.ts";
+import { recordScores, scoresOf } from "./indexer_teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf } from "./op.ts";
 import {
   recordSelection,
@@ -58,23 +58,16 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
     const scores = tf.mul(tf.sum(weighted, 2), scale);
     return [twinSelection(tf, block ? twinPool(tf, scores, block) : scores, attributes)];
   },
-  forward(r, [q, k, w], [indices], attributes) {
-    const { heads, activation, scale, block } = attributes;
-    recordSelection(r, attributes, [q, k, w], indices, (chunk, scores) => {
+  forward(r, inputs, [indices], attributes) {
+    const { batch, seqLen, heads, activation, scale, block } = attributes;
+    const index = { indexHeads: heads, indexHeadDim: inputs[1].cols, activation };
+    const dims = { batch, seqLen, ...index, indexScale: scale };
+    recordSelection(r, attributes, inputs, indices, (chunk, scratch) => {
+      if (!block) return scoresOf(r, inputs, dims, chunk, scratch);
       const { firstRow, batch } = chunk;
-      const parts = { q: chunk.queriesOf(q), k: chunk.keysOf(k), w: chunk.queriesOf(w), scores };
-      const kernel = indexScores({
-        ...parts,
-        firstRow,
-        batch,
-        heads,
-        dim: k.cols,
-        activation,
-        scale,
-        capabilities: r.capabilities,
-      });
-      r.dispatch(kernel, ...Object.values(parts));
-      if (block) r.dispatch(blockPool({ scores, firstRow, batch, ...block }), scores);
+      recordScores(r, inputs, dims, chunk, scratch);
+      r.dispatch(blockPool({ scores: scratch, firstRow, batch, ...block }), scratch);
+      return scratch;
     });
   },
 };

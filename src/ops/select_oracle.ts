@@ -89,6 +89,7 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
         capabilities: r.capabilities,
       });
       r.dispatch(kernel, ...Object.values(parts));
+      return target;
     });
   },
 };

@@ -59,6 +59,7 @@ export const positionTopkOp: Op<PositionTopkAttributes> = {
     if (kind === "random") {
       recordSelection(r, attributes, [], indices, ({ firstRow, batch }, scores) => {
         r.dispatch(randomScores({ scores, firstRow, batch, seed }), scores);
+        return scores;
       });
       return;
     }

@@ -5,6 +5,8 @@ import { SEGMENTS, startsCols } from "../../src/kernels/selection_lists.ts";
 import { indexerLossOp } from "../../src/ops/indexer_loss.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import type { Capabilities, Tensor } from "../../src/ops/op.ts";
+import { indexTopk } from "../../src/ops/select_index.ts";
+import { selectionMask } from "../../src/ops/selection_mask.ts";
 import { sparseMlaAttention } from "../../src/ops/sparse_mla_attention.ts";
 import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
 import { lower } from "../../src/webgpu/lower.ts";
@@ -154,23 +156,24 @@ Deno.test("gatherGradientK sums over a list that is too long for one loop of llv
   assertClose("gradient of the keys", arrays[6], want, 1e-5);
 });
 
-Deno.test("attention and loss share what is made of their selection", async () => {
+Deno.test("selection, attention and loss share scores, lists and blocks", async () => {
   const { capabilities } = await testGpu();
   const [rows, topk] = [even.batch * even.seqLen, 9];
   const makers: Record<string, string> = { gathered: "list_queries", masked: "selection_blocks" };
   for (const [form, maker] of Object.entries(makers)) {
     const graph = new Graph();
-    const leaf = (cols: number, dtype: "f32" | "i32" = "f32") => {
+    const leaf = (cols: number) => {
       const storage = { label: "input", size: rows * cols };
-      return graph.leaf(matrixAt(storage, 0, { rows, cols, dtype }), { trained: dtype === "f32" });
+      return graph.leaf(matrixAt(storage, 0, { rows, cols }), { trained: true });
     };
     const { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value } = even;
-    const [q, kv, kPe] = [heads * (nope + rope), heads * (nope + value), rope].map((n) => leaf(n));
-    const [indices, mask] = [leaf(topk, "i32"), leaf(Math.ceil(even.seqLen / 32), "i32")];
+    const [q, kv, kPe] = [heads * (nope + rope), heads * (nope + value), rope].map(leaf);
+    const { indexHeads, indexHeadDim, indexScale: scale } = even;
+    const [qI, kI, w] = [indexHeads * indexHeadDim, indexHeadDim, indexHeads].map(leaf);
+    const indices = indexTopk(qI, kI, w, { ...even, topk, heads: indexHeads, scale });
+    const mask = selectionMask(indices, even);
     const dims = { ...even, topk, form: form as "gathered" | "masked" };
     const { o, lse } = sparseMlaAttention(q, kv, kPe, indices, mask, dims);
-    const index = [even.indexHeads * even.indexHeadDim, even.indexHeadDim, even.indexHeads];
-    const [qI, kI, w] = index.map((n) => leaf(n));
     const kl = lossOf([qI, kI, w, q, kv, kPe, lse, mask, indices], { ...gathered, ...dims });
     const cotangent = matrixAt({ label: "dO", size: rows * o.cols }, 0, { rows, cols: o.cols });
     const { dispatches } = lower(graph, {
@@ -178,7 +181,9 @@ Deno.test("attention and loss share what is made of their selection", async () =
       losses: [{ tensor: kl as GraphTensor, weight: 1 }],
       cotangents: [{ tensor: o as GraphTensor, matrix: cotangent }],
     });
-    const made = dispatches.filter(({ kernel }) => kernel.label.startsWith(maker));
-    assert.equal(made.length, 1, form);
+    for (const name of ["index_scores", maker]) {
+      const made = dispatches.filter(({ kernel }) => kernel.label.startsWith(name));
+      assert.equal(made.length, 1, `${form}: ${name}`);
+    }
   }
 });
