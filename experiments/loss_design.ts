@@ -17,7 +17,8 @@ export const experiment: Experiment = {
     // Dense attention beside sparse attention is what this costs.
     allKeys: { "sparse.kl": "dense" },
     renormalized: { klTarget: "renormalized" },
-    // Each index head learns from one attention head, as lemyx's kernels do.
+    // Each index head learns from one attention head, as lemyx's kernels do. The KL that is measured
+    // is that of the sum, which this does not minimise: captured mass compares.
     perHead: { klHeads: "each" },
     reverse: { klDirection: "reverse" },
     reverseAllKeys: { klDirection: "reverse", "sparse.kl": "dense" },

@@ -14,7 +14,6 @@ export const experiment: Experiment = {
     ...base,
     seqLen: 256,
     batchSize: 32,
-    // Finding out takes some hundred steps.
     "warmup.steps": 300,
     "sparse.steps": 200,
     measureEvery: 0,

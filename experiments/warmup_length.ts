@@ -26,7 +26,7 @@ export const experiment: Experiment = {
     ...base,
     // Few keys, so that a bad choice costs something.
     indexTopk: 32,
-    // The steps to a captured mass of 0.9 are read from these.
+    // The steps to 90 % of what the oracle captures are read from these.
     measureEvery: 25,
   },
   variants: {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { checkTogether, isTask } from "./config_checks.ts";
+import { checkTeaching, checkTogether, isTask } from "./config_checks.ts";
 import {
   type ConfigInput,
   type ConfigKey,
@@ -62,6 +62,7 @@ export function resolveConfig(
     ? [{ name: stages[0].name, steps: typed.steps }]
     : [];
   config.stages = resolveStages(config, stages, [...first, ...typedStages]);
+  checkTeaching(config);
   return config;
 }
 

@@ -88,13 +88,6 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 function checkIndexer(config: RunConfig, fail: Fail): void {
   const { recipe, indexInput, indexRope, indexHeadDim, qkRopeHeadDim: rope } = config;
   if (recipe === "dense") return;
-  const { indexNHeads, numAttentionHeads: heads } = config;
-  if (config.klHeads === "each" && indexNHeads !== heads) {
-    fail(
-      `Cannot set klHeads=each with indexNHeads=${indexNHeads}: each index head learns from an ` +
-        `attention head of its own; use indexNHeads=${heads}`,
-    );
-  }
   if (indexInput === "qLatent" && config.qLoraRank === null) {
     fail(
       "Cannot set indexInput=qLatent with qLoraRank=none: queries have no latent; " +
@@ -107,6 +100,22 @@ function checkIndexer(config: RunConfig, fail: Fail): void {
         `qkRopeHeadDim=${rope} dims; use indexHeadDim=${rope} or indexRope=none`,
     );
   }
+}
+
+/**
+ * Checks what the stages of a complete configuration teach an indexer.
+ *
+ * @throws {UserError} if its heads cannot learn from a head each
+ */
+export function checkTeaching(
+  { klHeads, indexNHeads, numAttentionHeads, stages }: RunConfig,
+): void {
+  if (klHeads === "sum" || stages.every(({ kl }) => kl === "none")) return;
+  if (indexNHeads === numAttentionHeads) return;
+  throw new UserError(
+    `Cannot set klHeads=each with indexNHeads=${indexNHeads}: each index head learns from an ` +
+      `attention head of its own; use indexNHeads=${numAttentionHeads}`,
+  );
 }
 
 function checkHeads(config: RunConfig, fail: Fail): void {

@@ -139,7 +139,7 @@ export const fields = {
     "indexer",
     ["sum", "each"],
     "sum",
-    "teach the indexer the heads' attention summed up, or each of its heads that of one",
+    "teach the indexer the heads' attention in sum, or each of its heads one's (over all pairs)",
   ),
   klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
   klTarget: choice(

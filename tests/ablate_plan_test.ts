@@ -43,7 +43,7 @@ Deno.test("what was typed in place of what the experiment says is told", () => {
     question: "?",
     config: { data: "recall", lr: 1e-3, qLoraRank: null },
   } as const;
-  const typed = ["data=copy", "lr=0.001", "qLoraRank=8", "steps=5"];
+  const typed = ["data=copy", "lr=1e-3", "qLoraRank=8", "steps=5"];
   const told = replacements(planRuns(experiment, typed));
   assert.deepEqual(told, ["data=copy, not recall", "qLoraRank=8, not none"]);
 });

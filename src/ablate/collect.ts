@@ -14,7 +14,7 @@ import { readResults } from "./folder.ts";
 import type { Plan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { computedCosts, measuredCosts } from "./run_costs.ts";
-import { fitGrid, summarize } from "./summary.ts";
+import { fitGrid, summarize, valuesOf } from "./summary.ts";
 
 /** Why a run has no result. */
 export interface Failure {
@@ -71,17 +71,20 @@ export function resultsOf(
   { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes, typed }: Plan,
   { runs, ...about }: Pick<AblationResults, "experiment" | "size" | "adapter" | "git" | "runs">,
 ): AblationResults {
+  // With other data the metric that matters may be missing: the main one is the first that is there.
+  const isMeasured = (name: string) => runs.some((run) => name in valuesOf(run));
+  const named = [...tabulate.filter(isMeasured), ...tabulate.filter((name) => !isMeasured(name))];
   return {
     ...about,
     typed,
     question,
     ...(expect === undefined ? {} : { expect }),
     axes,
-    tabulate,
+    tabulate: named,
     ...(baseline === undefined ? {} : { baseline }),
     runs,
     summary: summarize(runs, baseline),
-    fit: fitGrid(runs, { axes, metrics: tabulate }),
+    fit: fitGrid(runs, { axes, metrics: named }),
     finished: runs.every(({ status }) => status !== "missing"),
   };
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import { isDeepStrictEqual } from "node:util";
+import { parseOverrides, type RunConfig } from "../config.ts";
 import { UserError } from "../errors.ts";
 import { type Delta, type Experiment, resolveDelta, type Value } from "../experiment.ts";
 import { modelParameters } from "../model/parameters.ts";
@@ -155,9 +156,11 @@ export function planRuns(experiment: Experiment, typed: readonly string[] = []):
  */
 export function replacements({ experiment: { config }, typed }: Plan): string[] {
   return typed.flatMap((word) => {
-    const [key] = word.split("=", 1);
-    const own = Object.hasOwn(config, key) ? String(config[key as keyof Delta] ?? "none") : null;
-    return own === null || word === `${key}=${own}` ? [] : [`${word}, not ${own}`];
+    const [key] = word.split("=", 1) as [keyof Delta & string];
+    if (!Object.hasOwn(config, key)) return [];
+    const own = String(config[key] ?? "none");
+    const [wanted, usual] = [word, `${key}=${own}`].map((pair) => parseOverrides([pair]));
+    return isDeepStrictEqual(wanted, usual) ? [] : [`${word}, not ${own}`];
   });
 }
 

@@ -6,6 +6,7 @@
  */
 import { headColumns, type HeadDims } from "./attention_access.ts";
 import type { Pass } from "./attention_pass.ts";
+import { odd } from "./tile_choice.ts";
 
 /** Tile of a pass. It has `lanesY * rows` rows and `lanesX * cols` columns. */
 export interface Tile {
@@ -17,7 +18,7 @@ export interface Tile {
   readonly rows: number;
   /** Columns per invocation. The more rows and columns, the fewer reads of workgroup memory. */
   readonly cols: 4 | 8;
-  /** Most `vec4` columns of the row side that are in workgroup memory at a time. */
+  /** Most `vec4` columns of a head that are in workgroup memory at a time, of rows and parts. */
   readonly chunk: number;
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;
@@ -28,8 +29,6 @@ export interface Tile {
    */
   readonly parts?: boolean;
 }
-
-const odd = (n: number) => n % 2 === 0 ? n + 1 : n;
 
 /** Sizes that follow from a tile and the widths of the heads. */
 export interface TilePlan {
@@ -46,7 +45,7 @@ export interface TilePlan {
    * Rows and pitch of the arrays of the column sides: whole ones, or `col_side` for a chunk of
    * either, and the columns of a group of what is summed.
    */
-  readonly colSides: readonly { readonly name: string; rows: number; pitch: number }[];
+  readonly colSides: readonly Readonly<{ name: string; rows: number; pitch: number }>[];
   /** Pitch of the weights where they have memory of their own. */
   readonly weightPitch: number;
   /** Workgroup memory. */

@@ -26,7 +26,7 @@ export interface Scope {
   readonly shares: readonly Shares[];
   readonly forward: boolean;
   /** Query heads per key head. */
-  readonly group: number;
+  readonly sharers: number;
   /** WGSL of the head of the columns. */
   readonly colHead: string;
   /** Workgroup array that holds the weights. */
@@ -131,7 +131,7 @@ export function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: S
   return [`if (${edges.join(" || ")}) {`, ...lines, "}"];
 }
 
-/** Columns of an invocation whose weights are handed on together: four of each group. */
+/** The columns of an invocation in fours: the weights of a four are handed on together. */
 function groupsOf({ tile }: Scope): number[][] {
   return range(tile.cols / 4).map((q) => range(4).map((e) => 4 * q + e));
 }
@@ -200,12 +200,12 @@ export function weightsAndGradients(scope: Scope): string[] {
   return lines;
 }
 
-/** Hands the weights of a group of columns on to those who sum. */
-export function handOn({ pass, tile, weights }: Scope, group: number): string[] {
+/** Hands the weights of the columns 4 * `four` and on to those who sum. */
+export function handOn({ pass, tile, weights }: Scope, four: number): string[] {
   return range(tile.rows).flatMap((i) =>
     pass.sums.map(({ weight }, n) => {
       const at = n === 0 ? "x" : `x + ${n * tile.lanesX}u`;
-      return `${weights}[row${i}][${at}] = ${weight}${i}_${group};`;
+      return `${weights}[row${i}][${at}] = ${weight}${i}_${four};`;
     })
   );
 }

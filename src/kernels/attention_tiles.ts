@@ -39,7 +39,7 @@ export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode 
     bits: spec.selection ? bitsOf(pass, tile, plan) : null,
     shares: pass.sums.map((s) => shareOut(s.into, headColumns(s.into, dims), tileRows, threads)),
     forward: pass.name === "attention",
-    group: dims.heads / dims.kvHeads,
+    sharers: dims.heads / dims.kvHeads,
     colHead: pass.keyMajor ? "q_head" : "kv_head",
     weights: plan.resident ? "weights" : "row_side",
   };
@@ -122,7 +122,7 @@ function prologue({ pass, dims, tile, plan, shares, forward }: Scope): string[] 
 
 /** `body` for each tile of columns, from `start` on, that some row may see. */
 function loopOverColumns(scope: Scope, body: string[]): string[] {
-  const { pass, spec: { window }, plan: { tileRows, tileCols }, group } = scope;
+  const { pass, spec: { window }, plan: { tileRows, tileCols }, sharers } = scope;
   const rows = { origin: "first", length: tileRows };
   const cols = { origin: "start", length: tileCols };
   const step = scope.bits
@@ -134,7 +134,7 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
       ? "0u"
       : `select(0u, ${align("first + 1u - u.window")}, first >= u.window)`;
     return [
-      `let kv_head = head / ${group}u;`,
+      `let kv_head = head / ${sharers}u;`,
       `for (var start = ${oldest}; start < end; start += ${tileCols}u) {`,
       ...step,
       "}",
@@ -144,7 +144,7 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
     ? "u.seq_len"
     : `min(first + ${tileRows - 1}u + u.window, u.seq_len)`;
   return [
-    `for (var q_head = head * ${group}u; q_head < (head + 1u) * ${group}u; q_head++) {`,
+    `for (var q_head = head * ${sharers}u; q_head < (head + 1u) * ${sharers}u; q_head++) {`,
     `for (var start = ${align("first")}; start < ${newest}; start += ${tileCols}u) {`,
     ...step,
     "}",

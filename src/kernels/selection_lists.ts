@@ -96,7 +96,7 @@ sums[lane] += before${by};`);
   const some = Array.from({ length: SCANNED }, (_, n) => n);
   // Reads that do not wait for each other.
   const read = some.map((n) =>
-    `let n${n} = select(0u, starts[row + min(i + ${n}u, u.count)], i + ${n}u < end);`
+    `let n${n} = select(0u, starts[row + min(i + ${n}u, end - 1u)], i + ${n}u < end);`
   ).join("\n");
   return makeKernel({
     name: "scan_starts",
@@ -133,7 +133,7 @@ next += n${n};`
 }
 if (lane == ${SCANNERS - 1}u) { starts[row + u.count] = sums[lane]; }`,
     flops: 2 * starts.rows * count,
-    bytes: 2 * bytesOf(starts),
+    bytes: 3 * bytesOf(starts),
   });
 }
 

@@ -48,7 +48,7 @@ export function recordGatheredLoss(
     // Past the end of a list scores are very low and the teacher is 0: no mask is needed.
     const divergence = indexerKl({
       ...{ scores, target, mask: null, kl, firstRow: 0, batch: extent.batch, direction },
-      gradient: gradient ? weight / rows.rows : null,
+      gradient: gradient ? weight / (rows.rows * rows.cols) : null,
       software: capabilities.software,
     });
     r.dispatch(divergence, scores, target, kl);

@@ -59,11 +59,14 @@ function grid(
     isSigned?: boolean;
   },
 ): Figure[] {
-  const { rowAxis, colAxis, rows, cols } = plane(ablation);
+  const { rowAxis, colAxis, ...all } = plane(ablation);
   const cell = (r: unknown, c: unknown) => {
     const row = variants.find(({ axes }) => axes[rowAxis] === r && axes[colAxis] === c);
     return row && of(row);
   };
+  // The baseline has no difference to itself.
+  const rows = all.rows.filter((r) => !isSigned || all.cols.some((c) => cell(r, c)));
+  const cols = all.cols.filter((c) => !isSigned || all.rows.some((r) => cell(r, c)));
   const cells = rows.map((r) => cols.map((c) => cell(r, c)));
   if (cells.flat().every((one) => one === undefined)) return [];
   const where = label ? ` (${label})` : "";

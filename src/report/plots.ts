@@ -148,7 +148,7 @@ export function heatMap(labels: Labels, cells: Cells): Figure {
     colorscale: `@${scale}`,
     colorbar: {
       ...{ thickness: 12, outlinewidth: 0, exponentformat: "power" },
-      title: { text: name, side: "right" },
+      title: { text: name, side: "top" },
     },
     hoverongaps: false,
     hovertemplate: `${xTitle} %{x}<br>${yTitle} %{y}<br>${name} ` +

@@ -51,7 +51,6 @@ const MORE_INDEX_TILES: readonly IndexTile[] = [
   { lanesX: 8, lanesY: 32, rows: 2, cols: 4, unroll: 2 },
   { lanesX: 8, lanesY: 32, rows: 2, cols: 8, unroll: 2 },
   { lanesX: 8, lanesY: 32, rows: 2, cols: 8, unroll: 1 },
-  { lanesX: 8, lanesY: 16, rows: 4, cols: 8, unroll: 2 },
   { lanesX: 8, lanesY: 16, rows: 4, cols: 8, unroll: 1 },
   { lanesX: 16, lanesY: 16, rows: 2, cols: 4, unroll: 2 },
 ];
