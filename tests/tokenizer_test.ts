@@ -8,6 +8,7 @@ import {
   createTokenizer,
   loadTokenizer,
   type Tokenizer,
+  type TokenizerJson,
   type TokenizerKind,
 } from "../src/data/tokenizer.ts";
 import { UserError } from "../src/errors.ts";
@@ -71,6 +72,12 @@ for (const kind of kinds) {
       tokenizer_class: "PreTrainedTokenizerFast",
       clean_up_tokenization_spaces: false,
     });
+    // Python's reader refuses a part with a field missing, JavaScript's does not.
+    for (const part of ["pre_tokenizer", "decoder"] as const) {
+      const { type, ...rest } = (files[0] as TokenizerJson)[part] ?? { type: "Fuse" };
+      const wanted = ["add_prefix_space", "trim_offsets", "use_regex"];
+      assert.deepEqual(Object.keys(rest), type === "ByteLevel" ? wanted : [], part);
+    }
     const theirs = new HuggingFaceTokenizer(...files);
     const rng = new Rng(seed, kind);
     for (const text of [excerpt.slice(0, 20_000), ...foreign]) expectSame(tokenizer, theirs, text);

@@ -56,7 +56,7 @@ export function bpeJson(
     normalizer: null,
     pre_tokenizer: preTokenizer,
     post_processor: null,
-    decoder: { type: preTokenizer ? "ByteLevel" : "Fuse" },
+    decoder: preTokenizer ?? { type: "Fuse" },
     model: {
       type: "BPE",
       dropout: null,

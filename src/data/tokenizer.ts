@@ -29,6 +29,18 @@ export interface Tokenizer {
   toJSON(): TokenizerJson;
 }
 
+/** Byte level, as GPT-2 has it. Readers want all fields, though decoding needs none of them. */
+export interface ByteLevelJson {
+  /** What cuts or joins. */
+  type: "ByteLevel";
+  /** A text begins as it is. */
+  add_prefix_space: false;
+  /** Offsets include the space before a word. */
+  trim_offsets: false;
+  /** Text is cut into words first. */
+  use_regex: true;
+}
+
 /** What this project writes to and reads from a `tokenizer.json`. */
 export interface TokenizerJson {
   /** Version of the format. */
@@ -42,16 +54,11 @@ export interface TokenizerJson {
   /** Text is taken as it is. */
   normalizer: null;
   /** Null for `char`, whose tokens are characters. */
-  pre_tokenizer: {
-    type: "ByteLevel";
-    add_prefix_space: false;
-    trim_offsets: false;
-    use_regex: true;
-  } | null;
+  pre_tokenizer: ByteLevelJson | null;
   /** Nothing is put around a text. */
   post_processor: null;
   /** `Fuse` for `char`: tokens are joined as they are. */
-  decoder: { type: "ByteLevel" | "Fuse" };
+  decoder: ByteLevelJson | { type: "Fuse" };
   /** The vocabulary; `merges` is empty where nothing is merged. */
   model: {
     type: "BPE";
