@@ -1,5 +1,6 @@
 import type { Experiment } from "../src/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
+import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";
 
 /** What the indexer is asked to imitate, and how its error is weighed. */
@@ -41,6 +42,7 @@ export const experiment: Experiment = {
   ],
   baseline: "published",
   sizes: {
+    small: { config: { ...small, indexTopk: 16 } },
     smoke: {
       config: smoke,
       variants: {
