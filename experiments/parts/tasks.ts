@@ -3,7 +3,7 @@ import type { Delta } from "../../src/experiment.ts";
 /**
  * What lets a small MLA model find out how to look things up, at all and within a few hundred steps
  * (see LOG.md): a small learning rate, with which the plateau of guessing among the values in sight
- * is left in every seed; queries without a latent of their own; weights that start large enough for
+ * is left in most seeds; queries without a latent of their own; weights that start large enough for
  * attention to prefer anything; few symbols; many answers in a batch.
  */
 const lookUp: Delta = {

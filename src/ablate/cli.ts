@@ -31,8 +31,8 @@ goes on where it stopped and repeats nothing that is done. Shared first stages a
   profile   true: also measure the GPU time of the kernels in each stage
 
 Other keys are those of deno task train, for all runs. The folder, with results.json, table.txt,
-runs.csv, report.html and the run folders, is printed last. Ctrl-C saves and stops. Exit code 1: some runs
-failed. Experiments: ${experimentNames().join(", ")}.`;
+runs.csv, report.html and the run folders, is printed last. Ctrl-C saves and stops. Exit code 1:
+some runs failed. Experiments: ${experimentNames().join(", ")}.`;
 }
 
 /** The keys that are the command's own. */

@@ -34,7 +34,7 @@ export const attentionMapsOp: Op<IndexerDims> = {
       keysOf: <T>(m: T) => m,
     };
     recordScores(r, inputs, attributes, chunk, scores);
-    recordTarget(r, inputs, attributes, chunk, target);
+    recordTarget(r, inputs.slice(3), attributes, chunk, target);
   },
 };
 

@@ -185,7 +185,7 @@ function recordMaskedLoss(
     for (const { inputs, dims, own } of groups) {
       const [qI, kI, w] = inputs;
       const scores = scoresOf(r, inputs, dims, chunk, scratch);
-      recordTarget(r, inputs, dims, chunk, target);
+      recordTarget(r, inputs.slice(3), dims, chunk, target);
       const row = own(queriesOf(rows), 1);
       const divergence = indexerKl({
         ...{ scores, target, mask: bits, kl: row, firstRow, batch, direction },

@@ -165,28 +165,27 @@ export function scoresOf(
   return scores;
 }
 
-/** Records the teacher of a chunk, not normalised, into `target` [rows, keys]. */
+/** Sizes and factor of the attention that teaches. */
+export type TeacherDims = Pick<
+  IndexerDims,
+  "heads" | "qkNopeHeadDim" | "qkRopeHeadDim" | "vHeadDim" | "scale"
+>;
+
+/**
+ * Records the teacher of a chunk, not normalised, into `target` [rows, keys], from the matrices q,
+ * kv, kPe and lse.
+ */
 export function recordTarget(
   r: Recorder,
-  inputs: readonly Matrix[],
-  dims: IndexerDims,
-  chunk: QueryChunk,
+  [q, kv, kPe, lse]: readonly Matrix[],
+  dims: TeacherDims,
+  { firstRow, batch, queriesOf, keysOf }: QueryChunk,
   target: Matrix,
 ): void {
-  const { q, kv, kPe, lse } = named(inputs);
-  const { firstRow, batch } = chunk;
-  const given = {
-    q: chunk.queriesOf(q),
-    kv: chunk.keysOf(kv),
-    kPe: chunk.keysOf(kPe),
-    lse: chunk.queriesOf(lse),
-  };
+  const given = { q: queriesOf(q), kv: keysOf(kv), kPe: keysOf(kPe), lse: queriesOf(lse) };
   const { capabilities } = r;
-  r.dispatch(
-    attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities }),
-    ...Object.values(given),
-    target,
-  );
+  const kernel = attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities });
+  r.dispatch(kernel, ...Object.values(given), target);
 }
 
 /**

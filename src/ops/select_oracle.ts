@@ -1,5 +1,5 @@
-import { attentionTarget } from "../kernels/attention_target.ts";
 import { twinHeads } from "./attention_passes.ts";
+import { recordTarget } from "./indexer_teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "./op.ts";
 import {
   recordSelection,
@@ -70,25 +70,9 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
     return [twinSelection(tf, tf.mean(tf.exp(logs), 1), attributes)];
   },
   forward(r, inputs, [indices], attributes) {
-    const [q, kv, kPe, lse] = inputs;
+    const dims = { ...attributes, scale: scaleOf(attributes) };
     recordSelection(r, attributes, inputs, indices, (chunk, target) => {
-      const { firstRow, batch } = chunk;
-      const parts = {
-        q: chunk.queriesOf(q),
-        kv: chunk.keysOf(kv),
-        kPe: chunk.keysOf(kPe),
-        lse: chunk.queriesOf(lse),
-        target,
-      };
-      const kernel = attentionTarget({
-        ...attributes,
-        ...parts,
-        firstRow,
-        batch,
-        scale: scaleOf(attributes),
-        capabilities: r.capabilities,
-      });
-      r.dispatch(kernel, ...Object.values(parts));
+      recordTarget(r, inputs, dims, chunk, target);
       return target;
     });
   },
