@@ -79,6 +79,11 @@ function spansOf(tensor: string, dims: HeadDims): Span[] {
   throw new RangeError(`Cannot address the heads of ${tensor}`);
 }
 
+/** The buffers that the heads of `tensor` lie in. */
+export function buffersOf(tensor: string, dims: HeadDims): string[] {
+  return spansOf(tensor, dims).map(({ buffer }) => buffer);
+}
+
 /** Width of a head of `tensor`. */
 export function headWidth(tensor: string, dims: HeadDims): number {
   return spansOf(tensor, dims).reduce((sum, s) => sum + s.width, 0);

@@ -7,15 +7,19 @@
 import { headColumns, type HeadDims, queryWidth } from "./attention_access.ts";
 import { gatherBytes, type GatherShape } from "./attention_gather.ts";
 import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
+import { partsOf, type Units } from "./attention_blocks.ts";
 import type { RowShape } from "./attention_rows.ts";
+import { SUMS, sumTile } from "./attention_sums.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
+import { fitsDevice, type Tile as ProductTile } from "./tile_product.ts";
 
 /** Capabilities that the choice of a kernel depends on. */
 export interface AttentionDevice {
   readonly software: boolean;
   readonly workgroupBytes: number;
   readonly maxInvocations: number;
+  readonly maxBindingBytes: number;
   readonly subgroups: { readonly min: number; readonly max: number } | null;
 }
 
@@ -147,4 +151,34 @@ export function rowShape({ rows, cols }: RowCounts, { subgroups }: AttentionDevi
   const lanes = subgroupLanes(subgroups);
   // Without known subgroups: one SIMD register of f32 on common CPUs.
   return { rows, cols, lanes: lanes ?? 8, subgroup: lanes !== null };
+}
+
+/** The tile that makes kept weights; `tests/kernels/attention_kept_bench.ts` times others. */
+export const KEPT_TILE: ProductTile = {
+  rows: 64,
+  cols: 64,
+  depth: 16,
+  threadRows: 8,
+  threadCols: 4,
+  buffers: 1,
+};
+
+/**
+ * Most bytes of kept weights, and as many of gradients. Sequences of one head fill a card if they are
+ * long; short ones need many heads at a time.
+ */
+export const KEPT_BYTES = 640 * 2 ** 20;
+
+/**
+ * The parts of the heads whose weights a backward pass keeps at a time, or null where it is to compute
+ * them again: on software adapters, for windows, of which blocks are mostly empty, for lists, and
+ * where one head's weights do not fit.
+ */
+export function planKept(spec: AttentionSpec, device: AttentionDevice): Units[] | null {
+  const { dims, extent, window, selection } = spec;
+  if (device.software || window !== undefined || selection?.form === "gathered") return null;
+  const sums = Object.values(SUMS).map(({ of }) => sumTile(headColumns(of, dims)));
+  if (![KEPT_TILE, ...sums].every((t) => fitsDevice(t, device))) return null;
+  const parts = partsOf(dims, extent, Math.min(KEPT_BYTES, device.maxBindingBytes));
+  return parts.length > 0 ? parts : null;
 }

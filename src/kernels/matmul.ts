@@ -15,7 +15,7 @@ import {
 } from "./kernel.ts";
 import { addend, type Form, type Product } from "./matmul_product.ts";
 import { subgroupLanes, subgroupProduct, subgroupTile } from "./matmul_subgroup.ts";
-import { fitsDevice, tiledProduct } from "./matmul_tiled.ts";
+import { tiledProduct } from "./matmul_tiled.ts";
 import {
   chooseParts,
   rankTiles,
@@ -24,6 +24,7 @@ import {
   TILES,
   TILES_VERSION,
 } from "./matmul_tiles.ts";
+import { fitsDevice } from "./tile_product.ts";
 import { vectorProduct } from "./vector_product.ts";
 
 export type { Form } from "./matmul_product.ts";

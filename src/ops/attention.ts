@@ -1,11 +1,6 @@
 import type { AttentionSpec } from "../kernels/attention.ts";
-import {
-  recordAttention,
-  recordAttentionGradient,
-  requireHeads,
-  twinHeads,
-  twinOfAttention,
-} from "./attention_passes.ts";
+import { recordAttentionGradient } from "./attention_gradient.ts";
+import { recordAttention, requireHeads, twinHeads, twinOfAttention } from "./attention_passes.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "./op.ts";
 
 /** Attributes of {@linkcode attention}. */

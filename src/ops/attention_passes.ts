@@ -1,24 +1,12 @@
 /**
  * What {@linkcode attention} and {@linkcode mlaAttention} have in common: recording the kernels
- * of both passes, batch by batch where matrices are larger than a binding.
+ * of the forward pass, batch by batch where matrices are larger than a binding.
  *
  * @module
  */
-import { addInto } from "../kernels/add.ts";
-import {
-  attentionDelta,
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
-  type AttentionPlan,
-  type AttentionSpec,
-  planAttention,
-  type Saved,
-  sumHeads,
-} from "../kernels/attention.ts";
-import type { Kernel } from "../kernels/kernel.ts";
+import { attentionForward, type AttentionSpec, planAttention } from "../kernels/attention.ts";
 import { chosenMatrices, recordSelection, type SelectedKeys } from "./attention_selection.ts";
-import type { GradientRecorder, Matrix, Recorder } from "./op.ts";
+import type { Matrix, Recorder } from "./op.ts";
 
 export { twinHeads, twinOfAttention } from "./attention_twin.ts";
 
@@ -43,91 +31,6 @@ export function recordAttention(
     const plan = planAttention("forward", spec, r.capabilities);
     r.dispatch(attentionForward(spec, plan, ins, o, lse), ...ins, o, lse);
   });
-}
-
-/** Records the kernels of the gradients of the wanted inputs. */
-export function recordAttentionGradient(
-  r: GradientRecorder,
-  whole: AttentionSpec,
-  inputs: readonly Matrix[],
-  [o, lse]: readonly Matrix[],
-  selected?: SelectedKeys,
-): void {
-  const { dims } = whole;
-  const wantsQ = r.wants(0);
-  const wantsKv = inputs.some((_, i) => i > 0 && r.wants(i));
-  if (!wantsQ && !wantsKv) return;
-  const gradO = r.gradient(0);
-  const delta = r.temporary(o.rows, dims.heads);
-  byBatch(r, whole, [o, gradO, delta], (spec, [o, gradO, delta]) => {
-    r.dispatch(attentionDelta(spec, o, gradO, delta), o, gradO, delta);
-  });
-  const given = [...inputs, gradO, lse, delta];
-  const run = (
-    pass: "gradQ" | "gradKv",
-    into: readonly Matrix[],
-    make: (
-      spec: AttentionSpec,
-      plan: AttentionPlan,
-      ins: readonly Matrix[],
-      saved: Saved,
-      into: readonly Matrix[],
-    ) => Kernel,
-  ) => {
-    const chosen = chosenMatrices(pass, whole, selected);
-    byBatch(r, whole, [...given, ...into, ...chosen], (spec, parts) => {
-      const [gradO, lse, delta] = parts.slice(inputs.length);
-      const grads = parts.slice(given.length, given.length + into.length);
-      const ins = [
-        ...parts.slice(0, inputs.length),
-        ...recordSelection(r, pass, spec, parts.slice(given.length + into.length)),
-      ];
-      const plan = planAttention(pass, spec, r.capabilities);
-      const kernel = make(spec, plan, ins, { gradO, lse, delta }, grads);
-      r.dispatch(kernel, ...ins, gradO, lse, delta, ...grads);
-    });
-  };
-  if (wantsQ) {
-    const { into, accumulate } = target(r, 0, inputs[0]);
-    run(
-      "gradQ",
-      [into],
-      (spec, plan, ins, saved, [gradQ]) =>
-        attentionGradQ(spec, plan, ins, saved, gradQ, accumulate),
-    );
-  }
-  if (!wantsKv) return;
-  const targets = inputs.slice(1).map((m, i) => target(r, i + 1, m));
-  const shared = dims.rope > 0 ? targets.pop()! : null;
-  const shares = shared && r.temporary(o.rows, dims.kvHeads * dims.rope);
-  const into = [...targets.map((t) => t.into), ...shares ? [shares] : []];
-  const adds = targets.map((t) => t.accumulate);
-  run(
-    "gradKv",
-    into,
-    (spec, plan, ins, saved, grads) => attentionGradKv(spec, plan, ins, saved, grads, adds),
-  );
-  if (shared && shares) {
-    r.byRows([shares, shared.into], (shares, into) => {
-      r.dispatch(sumHeads(shares, into, shared.accumulate), shares, into);
-    });
-  }
-}
-
-/** Where the gradient of an input goes. The kernels add in place or not at all. */
-function target(
-  r: GradientRecorder,
-  input: number,
-  { rows, cols }: Matrix,
-): { into: Matrix; accumulate: boolean } {
-  if (!r.wants(input)) return { into: r.temporary(rows, cols), accumulate: false };
-  const { into, add } = r.sink(input);
-  if (add !== null && add !== into) {
-    r.byRows([add, into], (add, into) => {
-      r.dispatch(addInto({ a: add, into, add: "none" }), add, into);
-    });
-  }
-  return { into, accumulate: add !== null };
 }
 
 /** Elements between possible starts of a bound window (256 bytes). */

@@ -1,5 +1,6 @@
 import type { AttentionSpec } from "../kernels/attention.ts";
-import { recordAttention, recordAttentionGradient, requireHeads } from "./attention_passes.ts";
+import { recordAttentionGradient } from "./attention_gradient.ts";
+import { recordAttention, requireHeads } from "./attention_passes.ts";
 import { twinHeads, twinOfAttention, type TwinView } from "./attention_twin.ts";
 import {
   matrixType,

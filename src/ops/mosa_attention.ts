@@ -1,13 +1,8 @@
 import type { AttentionSpec } from "../kernels/attention.ts";
 import { mosaGather, mosaRouterGradient, mosaScatter } from "../kernels/mosa_rows.ts";
 import { mosaSelection } from "../kernels/mosa_selection.ts";
-import {
-  recordAttention,
-  recordAttentionGradient,
-  requireHeads,
-  twinHeads,
-  twinOfAttention,
-} from "./attention_passes.ts";
+import { recordAttentionGradient } from "./attention_gradient.ts";
+import { recordAttention, requireHeads, twinHeads, twinOfAttention } from "./attention_passes.ts";
 import {
   type GradientRecorder,
   type GradientSink,

@@ -1,6 +1,7 @@
 import type { AttentionSpec, SelectionForm } from "../kernels/attention.ts";
 import { maskWords } from "../kernels/selection_lists.ts";
-import { recordAttention, recordAttentionGradient } from "./attention_passes.ts";
+import { recordAttentionGradient } from "./attention_gradient.ts";
+import { recordAttention } from "./attention_passes.ts";
 import { formOf } from "./attention_selection.ts";
 import { twinSelection } from "./attention_twin.ts";
 import { type MlaAttentionDims, mlaSpec, mlaTwin, mlaTypes } from "./mla_attention.ts";

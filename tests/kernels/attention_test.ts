@@ -202,7 +202,7 @@ Deno.test("attention by tiles: every tile of the table", async () => {
 });
 
 Deno.test("attention falls back to rows where no tile fits the heads", () => {
-  const limits = { workgroupBytes: 32_768, maxInvocations: 256 };
+  const limits = { workgroupBytes: 32_768, maxInvocations: 256, maxBindingBytes: 2 ** 27 };
   const device = { software: false, subgroups: null, ...limits };
   const fits = planAttention("gradKv", shape([1, 64, 2, 2], [128, 64, 128]), device);
   assert.ok("tile" in fits);

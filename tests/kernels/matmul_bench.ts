@@ -9,7 +9,7 @@
  * table in `src/kernels/matmul_tiles.ts` come from the 4096x4096x4096 lines.
  */
 import { type Form, matmul } from "../../src/kernels/matmul.ts";
-import { fitsDevice, tileThreads } from "../../src/kernels/matmul_tiled.ts";
+import { fitsDevice, tileThreads } from "../../src/kernels/tile_product.ts";
 import { CANDIDATES, type RatedTile } from "../../src/kernels/matmul_tiles.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";

@@ -66,6 +66,28 @@ Deno.test("mlaAttention, kernels for software", () =>
 Deno.test("mlaAttention, kernels for GPU", () =>
   checkMla("MLA", mla([2, 37, 2], [7, 2, 5]), { capabilities: GPU }));
 
+/** The backward pass that keeps weights: it needs larger tiles. */
+const KEEPS = { software: false, workgroupBytes: 32_768 };
+
+Deno.test("attention, kept weights", async () => {
+  const dims = { batch: 2, seqLen: 37, heads: 6, kvHeads: 2 };
+  await checkAttention("GQA", dims, [5, 3], { capabilities: KEEPS });
+  await checkAttention("GQA", { ...dims, batch: 1, seqLen: 270 }, [5, 3], { capabilities: KEEPS });
+});
+
+Deno.test("mlaAttention, kept weights", async () => {
+  await checkMla("MLA", mla([2, 150, 2], [8, 4, 8]), { capabilities: KEEPS });
+  await checkMla("wide heads", mla([1, 40, 1], [100, 36, 132]), { capabilities: KEEPS });
+});
+
+Deno.test("attention keeps the weights of as many heads as fit", async () => {
+  // Of one head 150 tokens have 3 blocks of 128 x 128 numbers: 196 608 bytes.
+  for (const maxBindingBytes of [200_000, 600_000]) {
+    const capabilities = { ...KEEPS, maxBindingBytes };
+    await checkMla("MLA in parts", mla([2, 150, 3], [8, 4, 8]), { capabilities });
+  }
+});
+
 Deno.test("attention with a scale of its own", () =>
   checkMla("MLA", { ...mla([1, 17, 2], [3, 2, 3]), scale: 1.5 }));
 

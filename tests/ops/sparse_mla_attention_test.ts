@@ -77,6 +77,7 @@ const GPU = { software: false, workgroupBytes: 6000 };
 const DEVICES: [string, Partial<Capabilities>, [number, number, number]][] = [
   ["software", { software: true }, [8, 4, 8]],
   ["GPU", GPU, [7, 2, 5]],
+  ["GPU with kept weights", { software: false, workgroupBytes: 32_768 }, [8, 4, 8]],
   ["GPU without subgroups", { ...GPU, subgroups: null }, [24, 12, 20]],
 ];
 

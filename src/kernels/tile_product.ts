@@ -1,0 +1,235 @@
+/**
+ * The inner part of every kernel for GPUs that multiplies matrices: tiles of both operands in
+ * workgroup memory, a block of sums in the registers of each invocation, the next tiles fetched
+ * into registers meanwhile. Where the operands come from and what becomes of the sums is up to the
+ * kernel.
+ *
+ * Every invocation reads its lines of a tile from one element of an array of arrays: naga then
+ * checks one index outside the loop, and everything inside is at a constant distance from it.
+ *
+ * @module
+ */
+import type { Capabilities } from "../ops/op.ts";
+
+/** How a product is cut up. */
+export interface Tile {
+  /** Rows of c that a workgroup computes. */
+  readonly rows: number;
+  /** Columns of c that a workgroup computes. */
+  readonly cols: number;
+  /** Steps of k in workgroup memory at a time: 8, 16 or 32. */
+  readonly depth: number;
+  /** Rows of c that an invocation computes: 4 or a multiple. */
+  readonly threadRows: number;
+  /** Columns of c that an invocation computes: 4 or a multiple; 8 or more of them side by side. */
+  readonly threadCols: number;
+  /** 2: the next tiles are written while the present ones are read, at twice the memory. */
+  readonly buffers: 1 | 2;
+}
+
+/** Invocations of a workgroup. */
+export function tileThreads(t: Tile): number {
+  return (t.rows / t.threadRows) * (t.cols / t.threadCols);
+}
+
+/** Whether a device has the workgroup memory and the invocations for a tile. */
+export function fitsDevice(
+  t: Tile,
+  device: Pick<Capabilities, "workgroupBytes" | "maxInvocations">,
+): boolean {
+  const lines = (total: number, own: number) => (total / own) * chunkLength(t, own);
+  const bytes = 16 * t.buffers * (lines(t.rows, t.threadRows) + lines(t.cols, t.threadCols));
+  return bytes <= device.workgroupBytes && tileThreads(t) <= device.maxInvocations;
+}
+
+/**
+ * Where an operand is read from. A "line" is a row of a or a column of b. The WGSL that it gives is
+ * a `vec4f`: four steps of one line, or four lines of one step. `id` is a prefix for names.
+ */
+export interface Source {
+  /** Whether its `vec4`s lie along k. */
+  readonly alongK: boolean;
+  /** Lines before the loop. `line` and `step` are WGSL of the first line and step, within the tile. */
+  before(id: string, line: string, step: string): string[];
+  /** The `vec4f` at step `k` + `step`. */
+  read(id: string, step: string): string;
+}
+
+/** A product of tiles as WGSL. */
+export interface TileProduct {
+  /** Declarations of the tiles, `aTile` and `bTile`. */
+  readonly declarations: string;
+  /**
+   * The loop over k, in a scope of its own: adds to the sums of {@linkcode sumsOf}. In scope must be
+   * {@linkcode lanePlace}, and `begin` and `end`, WGSL of the range of k; `begin` is a multiple of the
+   * depth.
+   */
+  loop(sources: { a: Source; b: Source }, begin: string, end: string, sum?: string): string;
+}
+
+/**
+ * `threadRow` and `threadCol`, the place of an invocation in its tile: 32 neighbours compute a block
+ * of 4 by 8 parts, for few, wide reads of the tiles.
+ */
+export function lanePlace(t: Tile): string {
+  const across = t.cols / t.threadCols / 8;
+  return `let threadRow = lane / 8u % 4u + lane / ${32 * across}u * 4u;
+let threadCol = lane % 8u + lane / 32u % ${across}u * 8u;`;
+}
+
+/** Declares the sums of an invocation, all 0. */
+export function sumsOf(t: Tile, sum = "s"): string {
+  const lines: string[] = [];
+  for (let i = 0; i < t.threadRows; i++) {
+    for (let q = 0; q < t.threadCols / 4; q++) lines.push(`var ${sum}${i}_${q} = vec4f();`);
+  }
+  return lines.join("\n");
+}
+
+/** WGSL of the row of sum `i` within the tile. */
+export function rowOf(t: Tile, i: number): string {
+  return `${(i >> 2) * (t.rows / (t.threadRows / 4)) + i % 4}u + threadRow * 4u`;
+}
+
+/** WGSL of the first of the four columns of the sums `q` within the tile. */
+export function colOf(t: Tile, q: number): string {
+  return `${q * (t.cols / (t.threadCols / 4))}u + threadCol * 4u`;
+}
+
+/** The product of the tiles of `t`. */
+export function tileProduct(t: Tile): TileProduct {
+  return {
+    declarations: `${tileArray("a", t, t.rows, t.threadRows)}
+${tileArray("b", t, t.cols, t.threadCols)}`,
+    loop(sources, begin, end, sum = "s") {
+      const a = operand("a", sources.a, t, t.rows, t.threadRows);
+      const b = operand("b", sources.b, t, t.cols, t.threadCols);
+      return `{
+${a.before}
+${b.before}
+var k = ${begin};
+${steps(t, `${a.fetch}\n${b.fetch}`, `${a.put}\n${b.put}`, multiply(t, sum), end)}
+}`;
+    },
+  };
+}
+
+/** The loop over k. `fetch` reads global memory, `put` writes workgroup memory. */
+function steps(t: Tile, fetch: string, put: string, compute: string, end: string): string {
+  const next = `k += ${t.depth}u;\nif (k < ${end}) {\n${fetch}\n}`;
+  if (t.buffers === 1) {
+    return `let aChunk = threadRow;
+let bChunk = threadCol;
+let aPut = 0u;
+let bPut = 0u;
+${fetch}
+while (k < ${end}) {
+workgroupBarrier();
+${put}
+workgroupBarrier();
+${next}
+${compute}
+}`;
+  }
+  const threadsM = t.rows / t.threadRows;
+  const threadsN = t.cols / t.threadCols;
+  return `var aPut = 0u;
+var bPut = 0u;
+${fetch}
+workgroupBarrier();
+${put}
+workgroupBarrier();
+while (k < ${end}) {
+let aChunk = aPut + threadRow;
+let bChunk = bPut + threadCol;
+${next}
+${compute}
+aPut = ${threadsM}u - aPut;
+bPut = ${threadsN}u - bPut;
+${put}
+workgroupBarrier();
+}`;
+}
+
+/**
+ * `vec4`s of the tile that belong to one invocation: for each step of k its lines in fours; two
+ * more after every four steps keep writes apart, an odd total keeps reads of neighbours apart
+ * (memory banks).
+ */
+function chunkLength(t: Tile, own: number): number {
+  return t.depth * own / 4 + t.depth / 2 - 1;
+}
+
+function tileArray(name: "a" | "b", t: Tile, lines: number, own: number): string {
+  const chunks = t.buffers * lines / own;
+  return `var<workgroup> ${name}Tile: array<array<vec4f, ${chunkLength(t, own)}>, ${chunks}>;`;
+}
+
+/**
+ * WGSL that moves one operand's tile. An invocation owns fours of lines, `lines / (own / 4)` apart.
+ */
+function operand(name: "a" | "b", source: Source, t: Tile, lines: number, own: number) {
+  const fours = own / 4;
+  const spread = lines / fours;
+  const threads = tileThreads(t);
+  const before: string[] = [];
+  const fetch: string[] = [];
+  const put: string[] = [];
+  for (let i = 0; i < lines * t.depth / 4 / threads; i++) {
+    const v = `(lane + ${i * threads}u)`;
+    const id = `${name}${i}`;
+    if (source.alongK) {
+      const quads = t.depth / 4;
+      before.push(
+        `let ${id}Line = ${v} / ${quads}u;`,
+        `let ${id}K = ${v} % ${quads}u * 4u;`,
+        ...source.before(id, `${id}Line`, `${id}K`),
+        `let ${id}Chunk = ${id}Line % ${spread}u / 4u;`,
+        `let ${id}Place = ${id}K / 4u * ${4 * fours + 2}u + ${id}Line / ${spread}u;`,
+      );
+      for (let e = 0; e < 4; e++) {
+        const place = `${id}Place + ${e * fours}u`;
+        put.push(
+          `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = ${id}.${"xyzw"[e]};`,
+        );
+      }
+    } else {
+      const quads = lines / 4;
+      before.push(
+        `let ${id}Quad = ${v} % ${quads}u;`,
+        `let ${id}K = ${v} / ${quads}u;`,
+        ...source.before(id, `${id}Quad * 4u`, `${id}K`),
+        `let ${id}Chunk = ${id}Quad % ${spread / 4}u;`,
+        `let ${id}Place = ${id}K * ${fours}u + ${id}K / 4u * 2u + ${id}Quad / ${spread / 4}u;`,
+      );
+      put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${id};`);
+    }
+    fetch.push(`${id} = ${source.read(id, `${id}K`)};`);
+    before.push(`var ${id} = vec4f();`);
+  }
+  return { before: before.join("\n"), fetch: fetch.join("\n"), put: put.join("\n") };
+}
+
+/** The products of one tile, unrolled. */
+function multiply(t: Tile, sum: string): string {
+  const lines: string[] = [];
+  const read = (name: "a" | "b", own: number, k: number) => {
+    for (let q = 0; q < own / 4; q++) {
+      const place = k * own / 4 + q + 2 * Math.floor(k / 4);
+      lines.push(`let ${name}_${q} = ${name}Tile[${name}Chunk][${place}];`);
+    }
+  };
+  for (let k = 0; k < t.depth; k++) {
+    lines.push("{");
+    read("a", t.threadRows, k);
+    read("b", t.threadCols, k);
+    for (let i = 0; i < t.threadRows; i++) {
+      const value = `vec4f(a_${i >> 2}.${"xyzw"[i % 4]})`;
+      for (let q = 0; q < t.threadCols / 4; q++) {
+        lines.push(`${sum}${i}_${q} = fma(${value}, b_${q}, ${sum}${i}_${q});`);
+      }
+    }
+    lines.push("}");
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,126 @@
+/**
+ * Times the kernels of attention's backward pass that keep weights, tile by tile:
+ *
+ *     deno run -A tests/kernels/attention_kept_bench.ts             shapes of all presets
+ *     deno run -A tests/kernels/attention_kept_bench.ts base long   some
+ *
+ * Prints the median ms of 9 runs and GFLOP/s (of the visible pairs). Lines with a star are the tiles
+ * that are taken.
+ */
+import type { AttentionSpec } from "../../src/kernels/attention.ts";
+import { BLOCK, blockRows, partsOf } from "../../src/kernels/attention_blocks.ts";
+import { attentionSum, SUMS, sumTile } from "../../src/kernels/attention_sums.ts";
+import { KEPT_BYTES, KEPT_TILE } from "../../src/kernels/attention_tuning.ts";
+import { attentionWeights } from "../../src/kernels/attention_weights.ts";
+import type { Kernel } from "../../src/kernels/kernel.ts";
+import { tileName } from "../../src/kernels/matmul_tiles.ts";
+import { fitsDevice, type Tile } from "../../src/kernels/tile_product.ts";
+import { Gpu } from "../../src/webgpu/device.ts";
+import { layout, runKernels } from "../run_kernel.ts";
+
+/** Batch, tokens, heads, widths without and with position and of values. */
+const SHAPES: Record<string, [number, number, number, number, number, number]> = {
+  tiny: [16, 256, 4, 32, 16, 32],
+  small: [8, 1024, 6, 64, 32, 64],
+  base: [4, 2048, 12, 64, 32, 64],
+  long: [1, 8192, 8, 64, 32, 64],
+};
+
+const tile = (
+  [rows, cols, depth]: [number, number, number],
+  [threadRows, threadCols]: [number, number],
+  buffers: 1 | 2,
+): Tile => ({ rows, cols, depth, threadRows, threadCols, buffers });
+
+const WEIGHT_TILES = [
+  tile([64, 128, 16], [8, 8], 1),
+  tile([64, 128, 8], [8, 8], 1),
+  tile([64, 128, 8], [8, 8], 2),
+  tile([64, 128, 32], [8, 8], 1),
+  tile([128, 64, 16], [8, 8], 1),
+  tile([128, 128, 16], [8, 8], 1),
+  tile([128, 128, 8], [8, 8], 2),
+  tile([64, 64, 16], [8, 4], 1),
+  tile([64, 64, 16], [8, 8], 1),
+  tile([64, 128, 16], [4, 8], 1),
+];
+
+/** For a width that is a multiple of 32. */
+const sumTiles = (cols: number) => [
+  tile([128, cols, 16], [8, cols / 8], 1),
+  tile([128, cols, 32], [8, cols / 8], 1),
+  tile([128, cols, 16], [8, cols / 8], 2),
+  tile([128, cols, 16], [4, cols / 8], 1),
+  tile([128, cols, 16], [16, cols / 8], 1),
+  ...(cols % 64 === 0
+    ? [tile([128, cols, 16], [8, cols / 16], 1), tile([128, cols, 8], [8, cols / 8], 2)]
+    : []),
+];
+
+async function time(gpu: Gpu, name: string, kernel: Kernel, sizes: number[], star: boolean) {
+  const arrays = sizes.map((size) => new Float32Array(size).fill(0.5));
+  const { ms } = await runKernels(gpu, arrays, [[kernel, ...sizes.keys()]], 9);
+  const rate = kernel.flops / ms / 1e6;
+  console.log(
+    `${name}${star ? " *" : ""}`.padEnd(50),
+    `${ms.toFixed(3)} ms`.padStart(11),
+    `${rate.toFixed(0)} GFLOP/s`.padStart(14),
+  );
+}
+
+async function bench(gpu: Gpu, name: string): Promise<void> {
+  const [batch, seqLen, heads, nope, rope, value] = SHAPES[name];
+  const rows = batch * seqLen;
+  const dims = { heads, kvHeads: heads, nope, rope, value, packed: true };
+  const spec: AttentionSpec = { dims, extent: { batch, seqLen }, scale: (nope + rope) ** -0.5 };
+  const [units] = partsOf(
+    dims,
+    spec.extent,
+    Math.min(KEPT_BYTES, gpu.capabilities.maxBindingBytes),
+  );
+  const [q, kv, k_pe, grad_o, perHead, shares] = [
+    heads * (nope + rope),
+    heads * (nope + value),
+    rope,
+    heads * value,
+    heads,
+    heads * rope,
+  ].map((cols) => layout(rows, cols));
+  const kept = layout(units.count * blockRows(spec.extent), BLOCK);
+  const size = (m: { rows: number; cols: number }) => m.rows * m.cols;
+  console.log(`${name}: ${units.count} of ${batch * heads} heads at a time`);
+  for (const t of WEIGHT_TILES.filter((t) => fitsDevice(t, gpu.capabilities))) {
+    const inputs = [q, kv, k_pe];
+    const operands = { inputs, gradO: grad_o, lse: perHead, delta: perHead };
+    const kernel = attentionWeights(spec, t, units, {
+      ...operands,
+      weights: kept,
+      gradients: kept,
+    });
+    const sizes = [...inputs, grad_o, perHead, perHead, kept, kept].map(size);
+    const star = tileName(t) === tileName(KEPT_TILE);
+    await time(gpu, `${name} weights ${tileName(t)}`, kernel, sizes, star);
+  }
+  const matrices = {
+    gradV: { read: { grad_o }, written: { grad_kv: kv } },
+    gradK: { read: { q }, written: { grad_kv: kv, grad_k_pe: shares } },
+    gradQ: { read: { kv, k_pe }, written: { grad_q: q } },
+  };
+  const widths = { gradV: value, gradK: nope + rope, gradQ: nope + rope };
+  for (const sum of ["gradV", "gradK", "gradQ"] as const) {
+    const { read, written } = matrices[sum];
+    const chosen = tileName(sumTile(widths[sum] / 4));
+    for (const t of sumTiles(Math.ceil(widths[sum] / 32) * 32)) {
+      if (!fitsDevice(t, gpu.capabilities)) continue;
+      const operands = { weights: kept, read, written, accumulate: new Set<string>() };
+      const kernel = attentionSum(SUMS[sum], spec, units, operands, t);
+      const sizes = [kept, ...Object.values(read), ...Object.values(written)].map(size);
+      await time(gpu, `${name} ${sum} ${tileName(t)}`, kernel, sizes, tileName(t) === chosen);
+    }
+  }
+}
+
+using gpu = await Gpu.open();
+if (!gpu) throw new Error("No WebGPU adapter");
+console.log(gpu.name);
+for (const name of Deno.args.length > 0 ? Deno.args : Object.keys(SHAPES)) await bench(gpu, name);
