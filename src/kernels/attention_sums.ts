@@ -21,6 +21,7 @@ import {
   rowOf,
   type Source,
   sumsOf,
+  tallTile,
   type Tile,
   tileProduct,
   tileThreads,
@@ -40,12 +41,6 @@ export const SUMS = {
   gradQ: { into: "grad_q", of: "k", overQueries: false },
 } as const satisfies Record<string, AttentionSum>;
 
-/** The tile for heads of some `vec4` columns: as wide as they are, up to 128. */
-export function sumTile(columns: number): Tile {
-  const threadCols = 4 * Math.min(4, Math.ceil(columns / 8));
-  return { rows: BLOCK, cols: 8 * threadCols, depth: 16, threadRows: 8, threadCols, buffers: 1 };
-}
-
 /** What a sum reads and writes: names of `attention_access.ts`, in the order of the bindings. */
 export interface SumOperands {
   readonly weights: Layout;
@@ -61,7 +56,7 @@ export function attentionSum(
   spec: AttentionSpec,
   units: Units,
   { weights, read, written, accumulate }: SumOperands,
-  tile = sumTile(headColumns(of, spec.dims)),
+  tile = tallTile(headColumns(of, spec.dims)),
 ): Kernel {
   const { dims, extent } = spec;
   const columns = headColumns(of, dims);

@@ -9,10 +9,10 @@ import { gatherBytes, type GatherShape } from "./attention_gather.ts";
 import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
 import { partsOf, type Units } from "./attention_blocks.ts";
 import type { RowShape } from "./attention_rows.ts";
-import { SUMS, sumTile } from "./attention_sums.ts";
+import { SUMS } from "./attention_sums.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
-import { fitsDevice, type Tile as ProductTile } from "./tile_product.ts";
+import { fitsDevice, tallTile, type Tile as ProductTile } from "./tile_product.ts";
 
 /** Capabilities that the choice of a kernel depends on. */
 export interface AttentionDevice {
@@ -177,7 +177,7 @@ export const KEPT_BYTES = 640 * 2 ** 20;
 export function planKept(spec: AttentionSpec, device: AttentionDevice): Units[] | null {
   const { dims, extent, window, selection } = spec;
   if (device.software || window !== undefined || selection?.form === "gathered") return null;
-  const sums = Object.values(SUMS).map(({ of }) => sumTile(headColumns(of, dims)));
+  const sums = Object.values(SUMS).map(({ of }) => tallTile(headColumns(of, dims)));
   if (![KEPT_TILE, ...sums].every((t) => fitsDevice(t, device))) return null;
   const parts = partsOf(dims, extent, Math.min(KEPT_BYTES, device.maxBindingBytes));
   return parts.length > 0 ? parts : null;

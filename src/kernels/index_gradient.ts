@@ -1,7 +1,7 @@
 /**
- * Gradients of the lightning indexer from the gradient of its scores, for a chunk of queries. The
- * products of queries and keys are recomputed. Sums have a fixed order: one pass goes over the
- * keys of each query, the other over the queries of each key.
+ * Gradients of the lightning indexer from the gradient of its scores, for a chunk of queries. Sums
+ * have a fixed order: one pass goes over the keys of each query, the other over the queries of each
+ * key.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Capabilities } from "../ops/op.ts";
 import { type HeadDims, isAligned, loader, storer } from "./attention_access.ts";
 import { visiblePairs } from "./attention_target.ts";
 import { gradientRows } from "./index_gradient_rows.ts";
-import { chooseIndexTile, gradientTiles, type IndexTile } from "./index_gradient_tiles.ts";
+import { gradientProducts, productTile } from "./index_gradient_products.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -31,6 +31,8 @@ export interface IndexGradientSpec {
   readonly w: Layout;
   /** [batch · R, keys]: the gradient of the scores. What lies above the diagonal is not read. */
   readonly gradScores: Layout;
+  /** The signs of the products, where {@linkcode readsSigns} asks for them; see `index_signs.ts`. */
+  readonly signs?: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
   readonly heads: number;
@@ -40,8 +42,13 @@ export interface IndexGradientSpec {
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;
-  /** Tile on GPUs; default the first of `INDEX_TILES` that the device has room for. */
-  readonly tile?: IndexTile;
+}
+
+/** Whether the kernels read the signs of the products. Those that don't compute the products again. */
+export function readsSigns(
+  spec: Pick<IndexGradientSpec, "activation" | "dim" | "capabilities">,
+): boolean {
+  return spec.activation === "relu" && productTile(spec) !== null;
 }
 
 /** What a family of kernels adds to a pass. */
@@ -51,6 +58,8 @@ export interface GradientCode {
   readonly workgroup: number;
   /** Queries or keys of one workgroup. */
   readonly tileRows: number;
+  /** Floating-point operations for a visible pair of a head. */
+  readonly flopsPerPair: number;
 }
 
 /**
@@ -58,7 +67,7 @@ export interface GradientCode {
  * gradQ[t, j] = scale · Σ_s G[t, s] w[t, j] act′(a) k[s] and gradW[t, j] = scale · Σ_s G[t, s] act(a),
  * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW
  * [batch · R, heads].
- * Bindings: q, k, w, gradScores, gradQ, gradW.
+ * Bindings: q, k, w, gradScores, the signs if they are read, gradQ, gradW.
  */
 export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: Layout): Kernel {
   return passKernel("q", spec, { grad_q: gradQ, grad_w: gradW }, false);
@@ -68,7 +77,7 @@ export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: La
  * Gradients of the keys, head by head, for `sumHeads`:
  * gradK[s, j] = scale · Σ_t G[t, s] w[t, j] act′(a) q[t, j] over the queries t of the chunk. gradK
  * [batch · keys, heads · dim]; `accumulate` adds to what is there.
- * Bindings: q, k, w, gradScores, gradK.
+ * Bindings: q, k, w, gradScores, the signs if they are read, gradK.
  */
 export function indexGradientK(
   spec: IndexGradientSpec,
@@ -84,15 +93,24 @@ function passKernel(
   written: Record<string, Layout>,
   accumulate: boolean,
 ): Kernel {
-  const { q, k, w, gradScores, firstRow, heads, dim, batch = 1, capabilities } = spec;
+  const { q, k, w, gradScores, signs, firstRow, heads, dim, batch = 1 } = spec;
+  if (readsSigns(spec) !== (signs !== undefined)) {
+    throw new RangeError(`Cannot take the gradient of ReLU ${signs ? "with" : "without"} signs`);
+  }
   const dims: HeadDims = { heads, kvHeads: 1, nope: dim, rope: 0, value: dim, packed: false };
   const wide = { q, k, [`grad_${pass}`]: written[`grad_${pass}`] };
   const aligned = isAligned(dims, Object.values(wide));
-  const tile = capabilities.software ? null : spec.tile ?? chooseIndexTile(dim, capabilities);
-  const code = tile ? gradientTiles(pass, spec, tile) : gradientRows(pass, spec);
-  const own = (name: string, access: "read" | "read_write"): BufferSpec =>
-    aligned && name in wide ? `${access} vec4f` : access;
-  const layouts = { q, k, w, grad_scores: gradScores, ...written };
+  const tile = productTile(spec);
+  const code = tile ? gradientProducts(pass, spec, tile) : gradientRows(pass, spec);
+  // Products read the gradient of the scores in fours, too.
+  const fours = tile && gradScores.offset % 4 === 0 && gradScores.stride % 4 === 0;
+  const own = (name: string, access: "read" | "read_write"): BufferSpec => {
+    if (name === "signs") return `${access} u32`;
+    const isWide = name === "grad_scores" ? fours : aligned && name in wide;
+    return isWide ? `${access} vec4f` : access;
+  };
+  const given = { q, k, w, grad_scores: gradScores, ...signs ? { signs } : {} };
+  const layouts = { ...given, ...written };
   const [queries, keys] = [q.rows / batch, k.rows / batch];
   const tiles = Math.ceil((pass === "q" ? queries : keys) / code.tileRows);
   return makeKernel({
@@ -132,7 +150,7 @@ let sequence = index % u.units / u.heads;
 let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;
 ${code.body}`,
-    flops: batch * visiblePairs(firstRow, queries) * heads * 4 * dim,
+    flops: batch * visiblePairs(firstRow, queries) * heads * code.flopsPerPair,
     bytes: bytesOf(...Object.values(layouts)),
   });
 }

@@ -104,7 +104,13 @@ export function gradientRows(
       "}",
     );
   }
-  return { declarations: "", body: lines.join("\n"), workgroup: lanes, tileRows: span };
+  return {
+    declarations: "",
+    body: lines.join("\n"),
+    workgroup: lanes,
+    tileRows: span,
+    flopsPerPair: 4 * dim,
+  };
 }
 
 /** `other<e>_<c>`: column c of the token at position `c + e`, for `steps` tokens. */

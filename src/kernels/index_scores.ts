@@ -13,7 +13,7 @@ export type { IndexScoresSpec } from "./index_scores_spec.ts";
 
 /**
  * scores[t, s] = scale · Σ_j w[t, j] · act(q_j[t] · k[s]) where query t may see key s (s ≤ t), and
- * -∞ where it may not. Buffers: q, k, w, scores.
+ * -∞ where it may not. Buffers: q, k, w, scores, and signs if they are wanted.
  *
  * @throws {RangeError} if the shapes do not fit together
  * @example
@@ -56,5 +56,6 @@ export function indexScores(spec: IndexScoresSpec): Kernel {
     );
   }
   const lanes = capabilities.software ? subgroupLanes(capabilities.subgroups) : null;
+  if (lanes && spec.signs) throw new RangeError("Cannot keep signs: only kernels for GPUs do");
   return lanes ? subgroupScores(spec, lanes) : tiledScores(spec);
 }

@@ -16,6 +16,8 @@ export interface IndexScoresSpec {
   readonly w: Layout;
   /** [R, keys]: the result. */
   readonly scores: Layout;
+  /** On GPUs, if given: where the signs of the products go; see `index_signs.ts`. */
+  readonly signs?: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
   /** Heads of the indexer. */
@@ -38,7 +40,7 @@ export interface IndexScoresSpec {
 export function scoresBase(
   spec: IndexScoresSpec,
 ): Omit<KernelSpec, "workgroup" | "grid" | "body" | "buffers"> {
-  const { q, k, w, scores, firstRow, heads, dim, activation, scale, batch = 1 } = spec;
+  const { q, k, w, scores, signs, firstRow, heads, dim, activation, scale, batch = 1 } = spec;
   return {
     name: `index_scores_${activation}`,
     shape: `${scores.rows}x${scores.cols}x${heads}x${dim}`,
@@ -51,10 +53,10 @@ export function scoresBase(
       scale: new Float(scale),
       // WGSL has no infinite constants.
       hidden: new Float(-Infinity),
-      ...layoutUniforms({ q, k, w, scores }),
+      ...layoutUniforms({ q, k, w, scores, ...signs ? { signs } : {} }),
     },
     flops: 2 * visiblePairs(scores, firstRow, batch) * heads * (dim + 1),
-    bytes: bytesOf(q, k, w, scores),
+    bytes: bytesOf(q, k, w, scores, ...signs ? [signs] : []),
   };
 }
 

@@ -6,14 +6,15 @@
  * @module
  */
 import { activate, type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
+import { SIGN_TILE, SIGN_WORDS, tileSigns } from "./index_signs.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel } from "./kernel.ts";
 
 /** Queries and keys of a tile. */
-const TILE = 64;
+const TILE = SIGN_TILE;
 /** Channels in workgroup memory at a time. */
 const DEPTH = 16;
-/** Invocations. Each has 4 neighbouring keys, and queries in two groups of 4. */
-const THREADS = 128;
+/** Invocations. Each has 4 neighbouring keys, and queries in two groups of 4: a word of signs. */
+const THREADS = SIGN_WORDS;
 /** Invocations along the keys, and along the queries. */
 const LANES = { k: TILE / 4, q: TILE / 8 };
 
@@ -35,6 +36,7 @@ export function tiledScores(spec: IndexScoresSpec): Kernel {
       k: kSide.vec ? "read vec4f" : "read",
       w: "read",
       scores: vec ? "read_write vec4f" : "read_write",
+      ...spec.signs ? { signs: "read_write u32" as const } : {},
     },
     workgroup: THREADS,
     grid: [x, y, batch],
@@ -78,6 +80,7 @@ ${kSide.fetch}
 }
 ${multiply()}
 if (ends) {
+${spec.signs ? keepSigns() : ""}
 ${range(8).map((i) => weigh(spec, i)).join("\n")}
 }
 }
@@ -88,6 +91,20 @@ ${stores(vec)}`,
 /** Query `i` of an invocation within the tile. */
 function queryOf(i: number): string {
   return `q_lane * 4u + ${(i >> 2) * TILE / 2 + i % 4}u`;
+}
+
+/** Stores which products of the present head are above 0. */
+function keepSigns(): string {
+  const tile = { queryTile: "(tile / across)", keyTile: "tile % across", head: "present" };
+  const at = tileSigns("wid.z", tile, { queries: "u.rows", keys: "u.cols", heads: "u.heads" });
+  return `{
+var bits = vec4u();
+${
+    range(8).map((i) => `bits |= select(vec4u(), vec4u(${1 << 4 * i >>> 0}u), dots${i} > vec4f());`)
+      .join("\n")
+  }
+signs[${at} + lane] = bits.x | (bits.y << 1u) | (bits.z << 2u) | (bits.w << 3u);
+}`;
 }
 
 /** Adds the present head of query `i` to its sum. */

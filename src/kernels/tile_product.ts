@@ -43,6 +43,15 @@ export function fitsDevice(
 }
 
 /**
+ * The tile of 128 rows for results of some `vec4` columns that has few columns too many, or of 128
+ * columns for wider ones.
+ */
+export function tallTile(columns: number): Tile {
+  const threadCols = 4 * Math.min(4, Math.ceil(columns / 8));
+  return { rows: 128, cols: 8 * threadCols, depth: 16, threadRows: 8, threadCols, buffers: 1 };
+}
+
+/**
  * Where an operand is read from. A "line" is a row of a or a column of b. The WGSL that it gives is
  * a `vec4f`: four steps of one line, or four lines of one step. `id` is a prefix for names.
  */

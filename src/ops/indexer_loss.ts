@@ -184,7 +184,7 @@ function recordMaskedLoss(
     const bits = mask && queriesOf(mask);
     for (const { inputs, dims, own } of groups) {
       const [qI, kI, w] = inputs;
-      const scores = scoresOf(r, inputs, dims, chunk, scratch);
+      const { scores, signs } = scoresOf(r, inputs, dims, chunk, scratch, gradient);
       recordTarget(r, inputs.slice(3), dims, chunk, target);
       const row = own(queriesOf(rows), 1);
       const divergence = indexerKl({
@@ -195,10 +195,11 @@ function recordMaskedLoss(
       r.dispatch(divergence, scores, target, ...bits ? [bits] : [], row);
       if (!shares) continue;
       // The gradient of the scores is where the teacher was.
-      const read = [queriesOf(qI), keysOf(kI), queriesOf(w), target] as const;
-      const [q, k, weights, gradScores] = read;
+      const given = [queriesOf(qI), keysOf(kI), queriesOf(w), target] as const;
+      const [q, k, weights, gradScores] = given;
+      const read = [...given, ...signs ? [signs] : []];
       const spec = {
-        ...{ q, k, w: weights, gradScores, firstRow, batch, dim, activation, capabilities },
+        ...{ q, k, w: weights, gradScores, signs, firstRow, batch, dim, activation, capabilities },
         ...{ heads: dims.indexHeads, scale: indexScale },
       };
       const [gradQ, gradW] = [own(queriesOf(dq), dim), own(queriesOf(dw), 1)];

@@ -87,7 +87,7 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
       const { firstRow, batch } = chunk;
       // Its rows have room for as many indices as there are keys.
       const oracle = { ...room, cols: k, stride: k, dtype: "i32" as const };
-      const scores = scoresOf(r, inputs, attributes, chunk, scratch);
+      const { scores } = scoresOf(r, inputs, attributes, chunk, scratch);
       recordTarget(r, inputs.slice(3), attributes, chunk, target);
       const select = topK({
         scores: target,

@@ -5,7 +5,9 @@
  */
 import type * as tfc from "@tensorflow/tfjs-core";
 import { attentionTarget } from "../kernels/attention_target.ts";
+import { readsSigns } from "../kernels/index_gradient.ts";
 import { indexScores } from "../kernels/index_scores.ts";
+import { SIGN_WORDS, signRows } from "../kernels/index_signs.ts";
 import { twinHeads } from "./attention_passes.ts";
 import { detachOp } from "./detach.ts";
 import {
@@ -124,26 +126,38 @@ export type ScoreDims = Pick<
   "batch" | "seqLen" | "indexHeads" | "indexHeadDim" | "activation" | "indexScale"
 >;
 
-/** Records the index scores of a chunk into `scores` [rows, keys]. Inputs: qI, kI, w, and others. */
+/**
+ * Records the index scores of a chunk into `scores` [rows, keys], and the signs of their products if
+ * there is a matrix for them. Inputs: qI, kI, w, and others.
+ */
 export function recordScores(
   r: Recorder,
   inputs: readonly Matrix[],
   { indexHeads, indexHeadDim, activation, indexScale }: ScoreDims,
   { firstRow, batch, queriesOf, keysOf }: QueryChunk,
   scores: Matrix,
+  signs?: Matrix,
 ): void {
   const { qI, kI, w } = named(inputs);
   const [q, k, weights] = [queriesOf(qI), keysOf(kI), queriesOf(w)];
   const kernel = indexScores({
-    ...{ q, k, w: weights, scores, firstRow, batch, activation, scale: indexScale },
+    ...{ q, k, w: weights, scores, signs, firstRow, batch, activation, scale: indexScale },
     ...{ heads: indexHeads, dim: indexHeadDim, capabilities: r.capabilities },
   });
-  r.dispatch(kernel, q, k, weights, scores);
+  r.dispatch(kernel, q, k, weights, scores, ...signs ? [signs] : []);
+}
+
+/** Index scores of a chunk. */
+export interface Scores {
+  /** [rows, keys]; not to be written to. */
+  readonly scores: Matrix;
+  /** The signs of the products, if the gradient's kernels read them; see `index_signs.ts`. */
+  readonly signs?: Matrix;
 }
 
 /**
- * The index scores of a chunk [rows, keys], not to be written to: those that were recorded for
- * others before, or, where the scores of a layer are too much to keep, new ones in `scratch`.
+ * The index scores of a chunk: those that were recorded for others before, or, where the scores of a
+ * layer are too much to keep, new ones in `scratch`. `gradient` tells whether signs are needed.
  */
 export function scoresOf(
   r: Recorder,
@@ -151,18 +165,26 @@ export function scoresOf(
   dims: ScoreDims,
   chunk: QueryChunk,
   scratch: Matrix,
-): Matrix {
-  const record = (scores: Matrix) => {
-    recordScores(r, inputs, dims, chunk, scores);
-    return scores;
+  gradient = false,
+): Scores {
+  const { indexHeads, indexHeadDim: dim, activation } = dims;
+  const { batch, rows: queries, keys } = chunk;
+  const hasSigns = readsSigns({ activation, dim, capabilities: r.capabilities });
+  const record = (scores: Matrix, keepsSigns: boolean): Matrix[] => {
+    const rows = batch * signRows(queries, keys, indexHeads);
+    const signs = keepsSigns ? [r.temporary(rows, SIGN_WORDS, "i32")] : [];
+    recordScores(r, inputs, dims, chunk, scores, ...signs);
+    return [scores, ...signs];
   };
-  if (4 * dims.batch * dims.seqLen ** 2 > KEPT_BYTES) return record(scratch);
-  const { rows, cols, stride } = scratch;
-  // An indexer's queries are its alone: who shares them shares keys and weights.
-  const [scores] = r.derived(chunk.queriesOf(inputs[0]), "index scores", () => {
-    return [record({ ...r.temporary(rows, stride), cols })];
-  });
-  return scores;
+  const recordKept = () => {
+    const { rows, cols, stride } = scratch;
+    return record({ ...r.temporary(rows, stride), cols }, hasSigns);
+  };
+  const [scores, signs] = 4 * dims.batch * dims.seqLen ** 2 > KEPT_BYTES
+    ? record(scratch, hasSigns && gradient)
+    // An indexer's queries are its alone: who shares them shares keys and weights.
+    : r.derived(chunk.queriesOf(inputs[0]), "index scores", recordKept);
+  return { scores, signs };
 }
 
 /** Sizes and factor of the attention that teaches. */

@@ -63,7 +63,7 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
     const index = { indexHeads: heads, indexHeadDim: inputs[1].cols, activation };
     const dims = { batch, seqLen, ...index, indexScale: scale };
     recordSelection(r, attributes, inputs, indices, (chunk, scratch) => {
-      if (!block) return scoresOf(r, inputs, dims, chunk, scratch);
+      if (!block) return scoresOf(r, inputs, dims, chunk, scratch).scores;
       const { firstRow, batch } = chunk;
       recordScores(r, inputs, dims, chunk, scratch);
       r.dispatch(blockPool({ scores: scratch, firstRow, batch, ...block }), scratch);

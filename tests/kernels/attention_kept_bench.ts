@@ -9,12 +9,12 @@
  */
 import type { AttentionSpec } from "../../src/kernels/attention.ts";
 import { BLOCK, blockRows, partsOf } from "../../src/kernels/attention_blocks.ts";
-import { attentionSum, SUMS, sumTile } from "../../src/kernels/attention_sums.ts";
+import { attentionSum, SUMS } from "../../src/kernels/attention_sums.ts";
 import { KEPT_BYTES, KEPT_TILE } from "../../src/kernels/attention_tuning.ts";
 import { attentionWeights } from "../../src/kernels/attention_weights.ts";
 import type { Kernel } from "../../src/kernels/kernel.ts";
 import { tileName } from "../../src/kernels/matmul_tiles.ts";
-import { fitsDevice, type Tile } from "../../src/kernels/tile_product.ts";
+import { fitsDevice, tallTile, type Tile } from "../../src/kernels/tile_product.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
@@ -109,7 +109,7 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   const widths = { gradV: value, gradK: nope + rope, gradQ: nope + rope };
   for (const sum of ["gradV", "gradK", "gradQ"] as const) {
     const { read, written } = matrices[sum];
-    const chosen = tileName(sumTile(widths[sum] / 4));
+    const chosen = tileName(tallTile(widths[sum] / 4));
     for (const t of sumTiles(Math.ceil(widths[sum] / 32) * 32)) {
       if (!fitsDevice(t, gpu.capabilities)) continue;
       const operands = { weights: kept, read, written, accumulate: new Set<string>() };

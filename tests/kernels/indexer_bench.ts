@@ -16,13 +16,9 @@ import {
   TARGET_TILES,
   type TargetTile,
 } from "../../src/kernels/attention_target_tiles.ts";
-import { indexGradientK, indexGradientQ } from "../../src/kernels/index_gradient.ts";
-import {
-  chooseIndexTile,
-  INDEX_TILES,
-  type IndexTile,
-} from "../../src/kernels/index_gradient_tiles.ts";
+import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/index_gradient.ts";
 import { indexScores } from "../../src/kernels/index_scores.ts";
+import { SIGN_WORDS, signRows } from "../../src/kernels/index_signs.ts";
 import { indexerKl } from "../../src/kernels/indexer_kl.ts";
 import type { Kernel } from "../../src/kernels/kernel.ts";
 import { indexerLoss } from "../../src/ops/indexer_loss.ts";
@@ -43,17 +39,6 @@ const SHAPES: Record<string, [number, number, number, number, number, number, nu
   base: [2, 2048, 12, 64, 32, 64, 16, 64],
   long: [1, 8192, 8, 64, 32, 64, 8, 64],
 };
-
-const MORE_INDEX_TILES: readonly IndexTile[] = [
-  ...INDEX_TILES,
-  { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 2 },
-  { lanesX: 8, lanesY: 16, rows: 4, cols: 4, unroll: 1 },
-  { lanesX: 8, lanesY: 32, rows: 2, cols: 4, unroll: 2 },
-  { lanesX: 8, lanesY: 32, rows: 2, cols: 8, unroll: 2 },
-  { lanesX: 8, lanesY: 32, rows: 2, cols: 8, unroll: 1 },
-  { lanesX: 8, lanesY: 16, rows: 4, cols: 8, unroll: 1 },
-  { lanesX: 16, lanesY: 16, rows: 2, cols: 4, unroll: 2 },
-];
 
 const MORE_TARGET_TILES: readonly TargetTile[] = [
   ...TARGET_TILES,
@@ -82,6 +67,7 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
     gradK: layout(keys, indexHeads * dim),
     gradQ: layout(queries, indexHeads * dim),
     gradW: layout(queries, indexHeads),
+    signs: layout(side * signRows(rows, seqLen, indexHeads), SIGN_WORDS),
   };
   const m = matrices;
   const names = Object.keys(matrices);
@@ -94,7 +80,9 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   const firstRow = seqLen - rows;
   const common = { firstRow, batch: side, capabilities };
   const index = { heads: indexHeads, dim, activation: "relu" as const, scale: 0.1, ...common };
-  const gradient = { q: m.qI, k: m.kI, w: m.w, gradScores: m.scores, ...index };
+  const signs = readsSigns(index) ? { signs: m.signs } : {};
+  const signed = Object.keys(signs);
+  const gradient = { q: m.qI, k: m.kI, w: m.w, gradScores: m.scores, ...signs, ...index };
   const target = {
     ...{ q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, target: m.target, heads, ...common },
     ...{ qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, scale: 0.1 },
@@ -114,35 +102,26 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
       `pipeline ${made.toFixed(0)} ms`.padStart(17),
     );
   };
-  const scores = indexScores({ q: m.qI, k: m.kI, w: m.w, scores: m.scores, ...index });
-  await time("scores", scores, ["qI", "kI", "w", "scores"]);
+  const scored = { q: m.qI, k: m.kI, w: m.w, scores: m.scores, ...index };
+  const read = ["qI", "kI", "w", "scores"];
+  await time("scores", indexScores(scored), read);
+  if (signed.length > 0) {
+    await time("signs", indexScores({ ...scored, ...signs }), [...read, "signs"]);
+  }
   const kl = indexerKl({
     ...{ scores: m.scores, target: m.target, mask: null, kl: m.kl, firstRow, batch: side },
     ...{ direction: "forward", gradient: 1, software: capabilities.software },
   });
   await time("kl", kl, ["scores", "target", "kl"]);
-  const read = ["qI", "kI", "w", "scores"];
+  read.push(...signed);
+  await time("gradQ", indexGradientQ(gradient, m.gradQ, m.gradW), [...read, "gradQ", "gradW"]);
+  await time("gradK", indexGradientK(gradient, m.gradK, false), [...read, "gradK"]);
   const teacher = ["q", "kv", "kPe", "lse", "target"];
-  if (capabilities.software) {
-    await time("target", attentionTarget(target), teacher);
-    await time("gradQ", indexGradientQ(gradient, m.gradQ, m.gradW), [...read, "gradQ", "gradW"]);
-    await time("gradK", indexGradientK(gradient, m.gradK, false), [...read, "gradK"]);
-    return;
-  }
-  const chosen = (tile: TargetTile | IndexTile, first: TargetTile | IndexTile | null) =>
-    `${tile === first ? "*" : " "} ${Object.values(tile).join(" ")}`;
+  if (capabilities.software) return await time("target", attentionTarget(target), teacher);
+  const first = chooseTargetTile(capabilities);
   for (const tile of MORE_TARGET_TILES.filter((tile) => chooseTargetTile(capabilities, [tile]))) {
-    const code = chosen(tile, chooseTargetTile(capabilities));
+    const code = `${tile === first ? "*" : " "} ${Object.values(tile).join(" ")}`;
     await time("target", attentionTarget({ ...target, tile }), teacher, code);
-  }
-  for (
-    const tile of MORE_INDEX_TILES.filter((tile) => chooseIndexTile(dim, capabilities, [tile]))
-  ) {
-    const code = chosen(tile, chooseIndexTile(dim, capabilities));
-    const spec = { ...gradient, tile };
-    const gradQ = indexGradientQ(spec, m.gradQ, m.gradW);
-    await time("gradQ", gradQ, [...read, "gradQ", "gradW"], code);
-    await time("gradK", indexGradientK(spec, m.gradK, false), [...read, "gradK"], code);
   }
 }
 

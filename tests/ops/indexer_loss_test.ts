@@ -45,6 +45,14 @@ for (const software of [true, false]) {
     await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
   });
 
+  Deno.test(`indexerLoss over several tiles, kernels for ${kind}`, async () => {
+    const long = indexerDims([2, 150], [1, 4, 4, 4], [3, 8]);
+    await checkLoss("long", { ...long, ...forward }, null, false, { capabilities });
+    // Chunks of 40 queries.
+    const chunks = { ...capabilities, maxBindingBytes: 4 * 6000 };
+    await checkLoss("chunks", { ...long, ...forward }, 40, true, { capabilities: chunks });
+  });
+
   Deno.test(`indexerLoss by chunks, kernels for ${kind}`, async () => {
     const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2]);
     // Elements of a binding: of 70² scores, for chunks of 8 queries.

@@ -1,0 +1,173 @@
+/**
+ * Gradients of the lightning indexer on GPUs, as products with the gradient of the scores, of which
+ * ReLU lets through what the signs kept by `index_scores_tiled.ts` say: nothing is computed twice.
+ *
+ * @module
+ */
+import type { GradientCode, IndexGradientSpec } from "./index_gradient.ts";
+import { SIGN_TILE, signBit, signWord, tileSigns } from "./index_signs.ts";
+import type { Layout } from "./kernel.ts";
+import {
+  colOf,
+  fitsDevice,
+  lanePlace,
+  rowOf,
+  type Source,
+  sumsOf,
+  tallTile,
+  type Tile,
+  tileProduct,
+  tileThreads,
+} from "./tile_product.ts";
+import { at } from "./units.ts";
+
+/** The tile for heads of this width, or null where the device lacks room or they are too wide. */
+export function productTile(
+  { dim, capabilities }: Pick<IndexGradientSpec, "dim" | "capabilities">,
+): Tile | null {
+  const tile = tallTile(Math.ceil(dim / 4));
+  return !capabilities.software && dim <= tile.cols && fitsDevice(tile, capabilities) ? tile : null;
+}
+
+/** Code of a pass: `"q"` sums over keys, `"k"` over queries. */
+export function gradientProducts(
+  pass: "q" | "k",
+  spec: IndexGradientSpec,
+  tile: Tile,
+): GradientCode {
+  const { dim, gradScores } = spec;
+  const byQuery = pass === "q";
+  const columns = Math.ceil(dim / 4);
+  const product = tileProduct(tile);
+  const a = gradientSource(spec, byQuery);
+  // Columns past a head's width are not stored.
+  const column = (id: string) => `min(${id}Col, ${columns - 1}u)`;
+  const before = (id: string, line: string) => [`let ${id}Col = (${line}) / 4u;`];
+  const keys: Source = {
+    alongK: false,
+    before,
+    read: (id, step) => `load_k(k_row + min(k + ${step}, u.keys - 1u), 0u, ${column(id)})`,
+  };
+  const weightedQueries: Source = {
+    alongK: false,
+    before,
+    read(id, step) {
+      const row = `(q_row + min(k + ${step}, u.queries - 1u))`;
+      return `load_q(${row}, head, ${column(id)}) * ${at("w", row, "head")}`;
+    },
+  };
+  const [begin, end] = byQuery
+    ? ["0u", `min(u.keys, u.first_row + min(first + ${tile.rows}u, u.queries))`]
+    : [
+      `select(0u, first - u.first_row, first > u.first_row) / ${tile.depth}u * ${tile.depth}u`,
+      "u.queries",
+    ];
+  const partial = `var<workgroup> partial: array<array<f32, 9>, ${tile.rows}>;`;
+  return {
+    declarations: `${gradientAt(gradScores)}
+${product.declarations}${byQuery ? `\n${partial}` : ""}`,
+    body: `
+let first = tile * ${tile.rows}u;
+${lanePlace(tile)}
+${sumsOf(tile)}
+let end = ${end};
+${product.loop({ a, b: byQuery ? keys : weightedQueries }, begin, "end")}
+${byQuery ? queryStores(tile, columns) : keyStores(tile, columns)}`,
+    workgroup: tileThreads(tile),
+    tileRows: tile.rows,
+    flopsPerPair: 2 * dim,
+  };
+}
+
+/** WGSL `gradient_at(row, key) -> vec4f`: the gradient of the scores of four keys. */
+function gradientAt({ offset, stride }: Layout): string {
+  const index = "u.grad_scores_offset + row * u.grad_scores_stride + key";
+  const value = offset % 4 === 0 && stride % 4 === 0
+    ? `grad_scores[(${index}) / 4u]`
+    : `vec4f(${[0, 1, 2, 3].map((e) => `grad_scores[${index} + ${e}u]`).join(", ")})`;
+  return `fn gradient_at(row: u32, key: u32) -> vec4f { return ${value}; }`;
+}
+
+/** Gradients of the products but for the heads' weights: of a query's keys, or of a key's queries. */
+function gradientSource({ activation }: IndexGradientSpec, byQuery: boolean): Source {
+  const read = (query: string, key: string) => {
+    const seen = [`((vec4u(${key}) + vec4u(0u, 1u, 2u, 3u)) <= vec4u(u.first_row + ${query}))`];
+    if (activation === "relu") {
+      const tile = {
+        queryTile: `(${query} / ${SIGN_TILE}u)`,
+        keyTile: `${key} / ${SIGN_TILE}u`,
+        head: "head",
+      };
+      const sizes = { queries: "u.queries", keys: "u.keys", heads: "u.heads" };
+      const word = `signs[${tileSigns("sequence", tile, sizes)} + ${
+        signWord(`(${query} % ${SIGN_TILE}u)`, `(${key} % ${SIGN_TILE}u)`)
+      }]`;
+      const bits = `${word} >> (${signBit(`(${query} % ${SIGN_TILE}u)`)})`;
+      seen.push(`((vec4u(${bits}) & vec4u(1u, 2u, 4u, 8u)) != vec4u())`);
+    }
+    return `select(vec4f(), gradient_at(q_row + ${query}, ${key}), ${seen.join(" & ")})`;
+  };
+  if (byQuery) {
+    return {
+      alongK: true,
+      // Rows past the end repeat the last one, and are not stored.
+      before: (id, line) => [`let ${id}Query = min(first + ${line}, u.queries - 1u);`],
+      read: (id, step) => read(`${id}Query`, `(k + ${step})`),
+    };
+  }
+  return {
+    alongK: false,
+    before: (id, line) => [`let ${id}Key = first + ${line};`],
+    read: (id, step) =>
+      `select(vec4f(), ${
+        read(`min(k + ${step}, u.queries - 1u)`, `${id}Key`)
+      }, k + ${step} < u.queries)`,
+  };
+}
+
+/** Stores the gradients of the queries, and of the heads' weights: a query times its sums. */
+function queryStores(t: Tile, columns: number): string {
+  const lines: string[] = [];
+  for (let i = 0; i < t.threadRows; i++) {
+    lines.push(
+      "{",
+      `let row = ${rowOf(t, i)};`,
+      "let t = q_row + min(first + row, u.queries - 1u);",
+      `let factor = u.scale * ${at("w", "t", "head")};`,
+      "var sum = 0.0;",
+    );
+    for (let q = 0; q < t.threadCols / 4; q++) {
+      const column = `(${colOf(t, q)}) / 4u`;
+      lines.push(
+        `if (${column} < ${columns}u) {`,
+        `sum += dot(load_q(t, head, ${column}), s${i}_${q});`,
+        `if (first + row < u.queries) { store_grad_q(t, head, ${column}, factor * s${i}_${q}); }`,
+        "}",
+      );
+    }
+    lines.push("partial[row][threadCol] = sum;", "}");
+  }
+  lines.push(
+    "workgroupBarrier();",
+    `if (lane < ${t.rows}u && first + lane < u.queries) {`,
+    `let sum = ${[0, 1, 2, 3, 4, 5, 6, 7].map((x) => `partial[lane][${x}]`).join(" + ")};`,
+    `${at("grad_w", "(q_row + first + lane)", "head")} = u.scale * sum;`,
+    "}",
+  );
+  return lines.join("\n");
+}
+
+function keyStores(t: Tile, columns: number): string {
+  const lines: string[] = [];
+  for (let i = 0; i < t.threadRows; i++) {
+    lines.push("{", `let s = first + ${rowOf(t, i)};`, "if (s < u.keys) {");
+    for (let q = 0; q < t.threadCols / 4; q++) {
+      const column = `(${colOf(t, q)}) / 4u`;
+      lines.push(
+        `if (${column} < ${columns}u) { store_grad_k(k_row + s, head, ${column}, u.scale * s${i}_${q}); }`,
+      );
+    }
+    lines.push("}", "}");
+  }
+  return lines.join("\n");
+}
