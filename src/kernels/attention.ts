@@ -48,7 +48,9 @@ function generate(
   aligned: boolean,
 ): PassCode {
   if ("gather" in plan) return gatherCode(pass, spec, plan.gather);
-  return "tile" in plan ? tileCode(pass, spec, plan.tile) : rowCode(pass, spec, plan.rows, aligned);
+  return "tile" in plan
+    ? tileCode(pass, spec, plan.tile, aligned)
+    : rowCode(pass, spec, plan.rows, aligned);
 }
 
 function operands(

@@ -147,6 +147,41 @@ export function spanLoaders(tensor: HeadTensor, dims: HeadDims): string {
   ).join("\n");
 }
 
+/** Consecutive `vec4` columns of a head that one function of WGSL reads. */
+export interface ColumnRun {
+  /** The first column of the head. */
+  readonly from: number;
+  readonly columns: number;
+  /** The function, such as `load_k`. */
+  readonly load: string;
+  /** The column that is column 0 to it. */
+  readonly origin: number;
+}
+
+/**
+ * Cuts `columns` columns of a head from `from` on where its spans meet, so that nothing branches
+ * within a run: by {@linkcode spanLoaders}, or, if heads are not aligned, all by {@linkcode loader}.
+ */
+export function columnRuns(
+  tensor: HeadTensor,
+  dims: HeadDims,
+  aligned: boolean,
+  from = 0,
+  columns = headColumns(tensor, dims),
+): ColumnRun[] {
+  if (!aligned) return [{ from, columns, load: `load_${tensor}`, origin: 0 }];
+  const runs: ColumnRun[] = [];
+  let origin = 0;
+  spanColumns(tensor, dims).forEach((width, i) => {
+    const start = Math.max(from, origin);
+    const end = Math.min(from + columns, origin + width);
+    const load = `load_${tensor}_${i}`;
+    if (start < end) runs.push({ from: start, columns: end - start, load, origin });
+    origin += width;
+  });
+  return runs;
+}
+
 /** WGSL of the `vec4` in column `c - skipped` of a span. */
 function vec4At({ buffer, headStride, start }: Span, skipped: number): string {
   const column = plus(`head * ${headStride / 4}u`, start / 4 - skipped);

@@ -4,7 +4,16 @@
  *
  * @module
  */
-import { headColumns, type HeadTensor, isAligned, loader, storer } from "./attention_access.ts";
+import {
+  columnRuns,
+  headColumns,
+  type HeadDims,
+  type HeadTensor,
+  isAligned,
+  loader,
+  spanLoaders,
+  storer,
+} from "./attention_access.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./attention_blocks.ts";
 import { type AttentionSpec, visiblePairs } from "./attention_pass.ts";
 import {
@@ -17,6 +26,7 @@ import {
 } from "./kernel.ts";
 import {
   colOf,
+  dividesLines,
   lanePlace,
   rowOf,
   type Source,
@@ -69,16 +79,7 @@ export function attentionSum(
   const aligned = isAligned(dims, Object.values(layouts));
   const element = aligned ? " vec4f" : "";
   const product = tileProduct(tile);
-  const source: Source = {
-    alongK: false,
-    before: (id, line) => [`let ${id}Col = first_col / 4u + (${line}) / 4u;`],
-    read(id, step) {
-      const row = `batch_row + min(k + ${step}, u.seq_len - 1u)`;
-      const inside = across * tile.cols === 4 * columns;
-      const column = inside ? `${id}Col` : `min(${id}Col, ${columns - 1}u)`;
-      return `load_${of}(${row}, ${overQueries ? "q_head" : "kv_head"}, ${column})`;
-    },
-  };
+  const source = headSource(of, dims, aligned, tile, across, overQueries ? "q_head" : "kv_head");
   const loop = (begin: string, end: string) =>
     product.loop({ a: blockSource(overQueries), b: source }, begin, end);
   const walk = overQueries
@@ -111,6 +112,7 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
     grid: foldGrid(heads * blocks * across),
     declarations: [
       loader(of, dims, aligned),
+      ...(aligned ? [spanLoaders(of, dims)] : []),
       storer(into, dims, aligned, accumulate),
       product.declarations,
     ].join("\n"),
@@ -132,6 +134,32 @@ ${stores(tile, into, columns)}`,
     flops: 2 * units.count * sharers * visiblePairs(spec) * 4 * columns,
     bytes: bytesOf(weights, ...Object.values(layouts)),
   });
+}
+
+/** Columns of a head, as lines; tokens past the last one repeat it. */
+function headSource(
+  tensor: HeadTensor,
+  dims: HeadDims,
+  aligned: boolean,
+  tile: Tile,
+  across: number,
+  head: string,
+): Source {
+  const columns = headColumns(tensor, dims);
+  const runs = columnRuns(tensor, dims, aligned);
+  const whole = across * tile.cols === 4 * columns;
+  const apart = across === 1 && whole && runs.every((run) => dividesLines(tile, 4 * run.columns));
+  return {
+    alongK: false,
+    parts: apart ? runs.map((run) => 4 * run.columns) : undefined,
+    before: (id, line) => [`let ${id}Col = first_col / 4u + (${line}) / 4u;`],
+    read(id, step, part) {
+      const row = `batch_row + min(k + ${step}, u.seq_len - 1u)`;
+      if (apart) return `${runs[part].load}(${row}, ${head}, ${id}Col - ${runs[part].origin}u)`;
+      const column = whole ? `${id}Col` : `min(${id}Col, ${columns - 1}u)`;
+      return `load_${tensor}(${row}, ${head}, ${column})`;
+    },
+  };
 }
 
 /** Rows of the kept weights, or, for sums over queries, their columns. */

@@ -81,7 +81,7 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   const matrix: BufferSpec = aligned ? "read vec4f" : "read";
   const tile = capabilities.software ? null : spec.tile ?? chooseTargetTile(capabilities);
   const code = tile
-    ? targetTiles(dims, tile)
+    ? targetTiles(dims, tile, aligned)
     : targetRows(dims, capabilities.software ? subgroupLanes(capabilities.subgroups) : null);
   const queries = target.rows / batch;
   const across = Math.ceil(target.cols / code.tileCols);

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { headColumns, type HeadDims } from "./attention_access.ts";
+import { columnRuns, headColumns, type HeadDims, spanLoaders } from "./attention_access.ts";
 import type { TargetCode } from "./attention_target.ts";
 import { productStep, range, unrolled } from "./attention_tile_steps.ts";
 import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
@@ -37,7 +37,7 @@ export function chooseTargetTile(room: WorkgroupRoom, tiles = TARGET_TILES): Tar
 }
 
 /** Code of {@linkcode TargetCode}. */
-export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
+export function targetTiles(dims: HeadDims, tile: TargetTile, aligned: boolean): TargetCode {
   const { lanesX, lanesY } = tile;
   const threads = lanesX * lanesY;
   const tileRows = lanesY * tile.rows;
@@ -48,7 +48,7 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
   const products: string[] = [];
   for (let from = 0; from < width; from += tile.chunk) {
     const columns = Math.min(tile.chunk, width - from);
-    const common = { columns, from, threads };
+    const common = { columns, from, threads, dims, aligned };
     products.push(
       "workgroupBarrier();",
       ...loadTokens({ ...common, side: "row_side", tensor: "q", rows: tileRows }),
@@ -87,7 +87,11 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
   const side = (name: string, count: number) =>
     `var<workgroup> ${name}: array<array<vec4f, ${odd(tile.chunk)}>, ${count}>;`;
   return {
-    declarations: `${side("row_side", tileRows)}\n${side("col_side", tileCols)}`,
+    declarations: [
+      ...(aligned ? [spanLoaders("q", dims), spanLoaders("k", dims)] : []),
+      side("row_side", tileRows),
+      side("col_side", tileCols),
+    ].join("\n"),
     body: body.join("\n"),
     workgroup: threads,
     tileRows,
@@ -97,28 +101,34 @@ export function targetTiles(dims: HeadDims, tile: TargetTile): TargetCode {
 
 /** Reads columns `from …` of queries or keys of a head; past the end are zeros. */
 function loadTokens(
-  { side, tensor, rows, columns, from, threads }: {
+  { side, tensor, rows, columns, from, threads, dims, aligned }: {
     side: string;
     tensor: "q" | "k";
     rows: number;
     columns: number;
     from: number;
     threads: number;
+    dims: HeadDims;
+    aligned: boolean;
   },
 ): string[] {
-  const count = rows * columns;
   const [first, limit] = tensor === "q" ? ["first_query", "u.queries"] : ["first_key", "u.keys"];
   const lines: string[] = [];
-  for (let done = 0; done < count; done += threads) {
-    const guard = done + threads > count ? `if (lane < ${count - done}u) ` : "";
-    lines.push(`${guard}{
+  for (const run of columnRuns(tensor, dims, aligned, from, columns)) {
+    const count = rows * run.columns;
+    for (let done = 0; done < count; done += threads) {
+      const guard = done + threads > count ? `if (lane < ${count - done}u) ` : "";
+      lines.push(`${guard}{
 let i = lane + ${done}u;
-let c = i % ${columns}u;
-let token = ${first} + i / ${columns}u;
+let c = i % ${run.columns}u;
+let token = ${first} + i / ${run.columns}u;
 var value = vec4f();
-if (token < ${limit}) { value = load_${tensor}(${tensor}_row + token, head, c + ${from}u); }
-${side}[i / ${columns}u][c] = value;
+if (token < ${limit}) {
+value = ${run.load}(${tensor}_row + token, head, c + ${run.from - run.origin}u);
+}
+${side}[i / ${run.columns}u][c + ${run.from - from}u] = value;
 }`);
+    }
   }
   return lines;
 }

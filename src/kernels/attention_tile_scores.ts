@@ -21,6 +21,8 @@ export interface Scope {
   readonly pass: Pass;
   readonly spec: AttentionSpec;
   readonly dims: HeadDims;
+  /** Whether heads are read as whole `vec4`s. */
+  readonly aligned: boolean;
   readonly tile: Tile;
   readonly plan: TilePlan;
   readonly shares: readonly Shares[];
@@ -48,7 +50,7 @@ export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan)
 }
 
 /** `s`, the tile of scores before scaling, and for gradients `dp`, the gradients of the weights. */
-export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
+export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): string[] {
   const { threads, tileRows, tileCols } = plan;
   const { parts } = tile;
   const rowsOf = (tensor: HeadTensor, from: number, columns: number) => ({
@@ -59,6 +61,8 @@ export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
     columns,
     start: "first",
     head: "head",
+    dims,
+    aligned,
   });
   const colsOf = (tensor: HeadTensor, side: string, from: number, columns: number) => ({
     tensor,
@@ -68,6 +72,8 @@ export function scores({ pass, dims, tile, plan, colHead }: Scope): string[] {
     columns,
     start: "start",
     head: colHead,
+    dims,
+    aligned,
   });
   const lines = ["workgroupBarrier();"];
   if (!parts) {

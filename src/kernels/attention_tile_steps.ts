@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { HeadTensor } from "./attention_access.ts";
+import { columnRuns, type HeadDims, type HeadTensor } from "./attention_access.ts";
 import type { Shares } from "./attention_tile_plan.ts";
 
 /** 0, 1, … n - 1. */
@@ -20,6 +20,9 @@ export interface Load {
   /** WGSL of the first token and of the head. */
   readonly start: string;
   readonly head: string;
+  readonly dims: HeadDims;
+  /** Whether heads are read as whole `vec4`s. */
+  readonly aligned: boolean;
 }
 
 /** Reads a part of a tensor into workgroup memory; tokens past the end are zeros. */
@@ -33,22 +36,26 @@ export function loadSide(load: Load, threads: number): string[] {
  * global memory, `put` writes workgroup memory.
  */
 export function moveSide(
-  { tensor, side, rows, from, columns, start, head }: Load,
+  { tensor, side, rows, from, columns, start, head, dims, aligned }: Load,
   threads: number,
 ): { fetch: string[]; put: string[] } {
-  const count = rows * columns;
   const fetch: string[] = [];
   const put: string[] = [];
-  for (let done = 0; done < count; done += threads) {
-    const value = `next_${tensor}_${from}_${done}`;
-    const row = `(lane + ${done}u) / ${columns}u`;
-    const column = `(lane + ${done}u) % ${columns}u`;
-    const read = `load_${tensor}(batch_row + ${start} + ${row}, ${head}, ${column} + ${from}u)`;
-    const guard = done + threads > count ? `lane < ${count - done}u` : "";
-    const inside = [guard, `${start} + ${row} < u.seq_len`].filter(Boolean).join(" && ");
-    const write = `${side}[${row}][${column}] = ${value};`;
-    fetch.push(`var ${value} = vec4f();`, `if (${inside}) { ${value} = ${read}; }`);
-    put.push(guard ? `if (${guard}) { ${write} }` : write);
+  for (const run of columnRuns(tensor, dims, aligned, from, columns)) {
+    const count = rows * run.columns;
+    for (let done = 0; done < count; done += threads) {
+      const value = `next_${tensor}_${run.from}_${done}`;
+      const row = `(lane + ${done}u) / ${run.columns}u`;
+      const column = `(lane + ${done}u) % ${run.columns}u`;
+      const read = `${run.load}(batch_row + ${start} + ${row}, ${head}, ${column} + ${
+        run.from - run.origin
+      }u)`;
+      const guard = done + threads > count ? `lane < ${count - done}u` : "";
+      const inside = [guard, `${start} + ${row} < u.seq_len`].filter(Boolean).join(" && ");
+      const write = `${side}[${row}][${column} + ${run.from - from}u] = ${value};`;
+      fetch.push(`var ${value} = vec4f();`, `if (${inside}) { ${value} = ${read}; }`);
+      put.push(guard ? `if (${guard}) { ${write} }` : write);
+    }
   }
   return { fetch, put };
 }

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { headColumns } from "./attention_access.ts";
+import { headColumns, spanLoaders } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./attention_selection.ts";
 import { planTile, shareOut, type Tile } from "./attention_tile_plan.ts";
@@ -26,7 +26,12 @@ import {
 import { loadSide, range, sumStep, unrolled } from "./attention_tile_steps.ts";
 
 /** Code of a pass for `passKernel`. */
-export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode {
+export function tileCode(
+  pass: Pass,
+  spec: AttentionSpec,
+  tile: Tile,
+  aligned: boolean,
+): PassCode {
   const { dims } = spec;
   const plan = planTile(pass, dims, tile);
   const { threads, tileRows } = plan;
@@ -34,6 +39,7 @@ export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode 
     pass,
     spec,
     dims,
+    aligned,
     tile,
     plan,
     bits: spec.selection ? bitsOf(pass, tile, plan) : null,
@@ -63,12 +69,13 @@ export function tileCode(pass: Pass, spec: AttentionSpec, tile: Tile): PassCode 
   };
 }
 
-function declarations({ tile, plan, forward }: Scope): string[] {
+function declarations({ pass, dims, aligned, tile, plan, forward }: Scope): string[] {
   const matrix = (name: string, rows: number, pitch: number, type = "vec4f") =>
     `var<workgroup> ${name}: array<array<${type}, ${pitch}>, ${rows}>;`;
   const lines = [matrix("row_side", plan.tileRows, plan.pitch)];
   for (const { name, rows, pitch } of plan.colSides) lines.push(matrix(name, rows, pitch));
   if (plan.resident) lines.push(matrix("weights", plan.tileRows, plan.weightPitch));
+  if (aligned) lines.push(...[...pass.rows, ...pass.cols].map((t) => spanLoaders(t, dims)));
   if (forward) {
     lines.push(
       matrix("partial", plan.tileRows, tile.lanesX, "f32"),
@@ -79,7 +86,7 @@ function declarations({ tile, plan, forward }: Scope): string[] {
 }
 
 /** Which rows and columns an invocation has, and what it keeps over the columns. */
-function prologue({ pass, dims, tile, plan, shares, forward }: Scope): string[] {
+function prologue({ pass, dims, aligned, tile, plan, shares, forward }: Scope): string[] {
   const { tileRows, threads } = plan;
   const lines = [
     `let first = tile * ${tileRows}u;`,
@@ -114,7 +121,7 @@ function prologue({ pass, dims, tile, plan, shares, forward }: Scope): string[] 
   if (plan.resident) {
     const [tensor] = pass.rows;
     const columns = headColumns(tensor, dims);
-    const part = { tensor, side: "row_side", rows: tileRows, from: 0, columns };
+    const part = { tensor, side: "row_side", rows: tileRows, from: 0, columns, dims, aligned };
     lines.push(...loadSide({ ...part, start: "first", head: "head" }, threads));
   }
   return lines;
@@ -154,7 +161,7 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
 
 /** Adds the weighted columns to the results, group by group. */
 function sums(scope: Scope): string[] {
-  const { pass, dims, tile, plan, shares, forward, weights, colHead } = scope;
+  const { pass, dims, aligned, tile, plan, shares, forward, weights, colHead } = scope;
   const lines: string[] = [];
   for (const q of range(tile.cols / 4)) {
     // Weights may lie where the scores were read from, or the group before is.
@@ -166,7 +173,9 @@ function sums(scope: Scope): string[] {
         const columns = headColumns(tensor, dims);
         const part = { tensor, side: `${tensor}_side`, rows: plan.group, from: 0, columns };
         const start = `(start + ${q * plan.group}u)`;
-        lines.push(...loadSide({ ...part, start, head: colHead }, plan.threads));
+        lines.push(
+          ...loadSide({ ...part, start, head: colHead, dims, aligned }, plan.threads),
+        );
       }
     }
     lines.push("workgroupBarrier();");

@@ -5,7 +5,15 @@
  *
  * @module
  */
-import { headColumns, type HeadTensor, isAligned, loader } from "./attention_access.ts";
+import {
+  columnRuns,
+  headColumns,
+  type HeadDims,
+  type HeadTensor,
+  isAligned,
+  loader,
+  spanLoaders,
+} from "./attention_access.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./attention_blocks.ts";
 import { type AttentionSpec, inputNames, visiblePairs } from "./attention_pass.ts";
 import {
@@ -27,6 +35,9 @@ import {
   tileProduct,
   tileThreads,
 } from "./tile_product.ts";
+
+/** The heads that are read. */
+const TENSORS = ["q", "k", "v", "grad_o"] as const;
 
 /** What {@linkcode attentionWeights} reads and writes, in the order of its bindings. */
 export interface WeightOperands {
@@ -66,7 +77,7 @@ export function attentionWeights(
   const places = Math.ceil(blocks / 2) * (blocks + 1);
   const product = tileProduct(tile);
   const side = (tensor: HeadTensor, first: string, head: string) =>
-    headSource(tensor, headColumns(tensor, dims), tile.depth, first, head);
+    headSource(tensor, dims, aligned, tile.depth, first, head);
   const loop = (rows: HeadTensor, cols: HeadTensor, sum: string) =>
     product.loop(
       { a: side(rows, "first_query", "head"), b: side(cols, "first_key", "kv_head") },
@@ -98,7 +109,8 @@ export function attentionWeights(
     workgroup: tileThreads(tile),
     grid: foldGrid(heads * places * parts),
     declarations: [
-      ...(["q", "k", "v", "grad_o"] as const).map((t) => loader(t, dims, aligned)),
+      ...TENSORS.map((t) => loader(t, dims, aligned)),
+      ...(aligned ? TENSORS.map((t) => spanLoaders(t, dims)) : []),
       product.declarations,
     ].join("\n"),
     body: `
@@ -139,17 +151,25 @@ ${stores(tile)}`,
 /** Columns of a head along k; tokens past the last one repeat it. */
 function headSource(
   tensor: HeadTensor,
-  columns: number,
+  dims: HeadDims,
+  aligned: boolean,
   depth: number,
   first: string,
   head: string,
 ): Source {
+  const columns = headColumns(tensor, dims);
+  const runs = columnRuns(tensor, dims, aligned);
+  const whole = runs.every((run) => 4 * run.columns % depth === 0);
   return {
     alongK: true,
+    parts: whole ? runs.map((run) => 4 * run.columns) : undefined,
     before: (id, line) => [`let ${id}Row = batch_row + min(${first} + ${line}, u.seq_len - 1u);`],
-    read(id, step) {
+    read(id, step, part) {
       const column = `(k + ${step}) / 4u`;
-      if (4 * columns % depth === 0) return `load_${tensor}(${id}Row, ${head}, ${column})`;
+      if (whole) {
+        const { load, origin } = runs[part];
+        return `${load}(${id}Row, ${head}, ${column} - ${origin}u)`;
+      }
       const last = `min(${column}, ${columns - 1}u)`;
       return `select(vec4f(), load_${tensor}(${id}Row, ${head}, ${last}), ${column} < ${columns}u)`;
     },

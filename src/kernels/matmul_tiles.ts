@@ -34,6 +34,14 @@ export const TILES: readonly RatedTile[] = [
 /** Further tiles, to try on a new card. */
 export const CANDIDATES: readonly RatedTile[] = [
   ...TILES,
+  tile([192, 96, 16], [12, 12], 1, 30),
+  tile([96, 192, 16], [12, 12], 1, 30),
+  tile([192, 192, 16], [12, 12], 1, 30),
+  tile([96, 128, 16], [12, 8], 1, 30),
+  tile([192, 128, 16], [12, 8], 1, 30),
+  tile([192, 64, 16], [12, 8], 1, 30),
+  tile([128, 192, 16], [8, 12], 1, 30),
+  tile([64, 96, 16], [8, 12], 1, 30),
   tile([128, 256, 8], [8, 16], 2, 30),
   tile([128, 256, 16], [8, 16], 1, 30),
   tile([256, 128, 8], [16, 8], 2, 30),

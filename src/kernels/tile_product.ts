@@ -58,10 +58,24 @@ export function tallTile(columns: number): Tile {
 export interface Source {
   /** Whether its `vec4`s lie along k. */
   readonly alongK: boolean;
-  /** Lines before the loop. `line` and `step` are WGSL of the first line and step, within the tile. */
-  before(id: string, line: string, step: string): string[];
-  /** The `vec4f` at step `k` + `step`. */
-  read(id: string, step: string): string;
+  /**
+   * Lengths of parts that are read in different ways, so that no read has to tell them apart: of k,
+   * each a multiple of the tile's depth, if `vec4`s lie along it, else of the lines, each such that
+   * {@linkcode dividesLines}. Default: one part.
+   */
+  readonly parts?: readonly number[];
+  /**
+   * Lines before the loop. `line` and `step` are WGSL of the first line and step, within the tile;
+   * `part` is the part of the lines.
+   */
+  before(id: string, line: string, step: string, part: number): string[];
+  /** The `vec4f` at step `k` + `step`, in a part of k or of the lines. */
+  read(id: string, step: string, part: number): string;
+}
+
+/** Whether the invocations of a tile share out the reads of so many lines evenly. */
+export function dividesLines(t: Tile, lines: number): boolean {
+  return lines * t.depth / 4 % tileThreads(t) === 0;
 }
 
 /** A product of tiles as WGSL. */
@@ -178,45 +192,97 @@ function tileArray(name: "a" | "b", t: Tile, lines: number, own: number): string
  * WGSL that moves one operand's tile. An invocation owns fours of lines, `lines / (own / 4)` apart.
  */
 function operand(name: "a" | "b", source: Source, t: Tile, lines: number, own: number) {
+  const moved = source.alongK
+    ? moveAlongK(name, source, t, lines, own)
+    : moveLines(name, source, t, lines, own);
+  return {
+    before: moved.before.join("\n"),
+    fetch: moved.fetch.join("\n"),
+    put: moved.put.join("\n"),
+  };
+}
+
+/** Lines of WGSL: before the loop, that read global memory, and that write workgroup memory. */
+interface Moves {
+  readonly before: string[];
+  readonly fetch: string[];
+  readonly put: string[];
+}
+
+/** Reads four steps of a line at a time, and writes them apart. */
+function moveAlongK(
+  name: "a" | "b",
+  { before, read, parts = [] }: Source,
+  t: Tile,
+  lines: number,
+  own: number,
+): Moves {
   const fours = own / 4;
   const spread = lines / fours;
   const threads = tileThreads(t);
-  const before: string[] = [];
-  const fetch: string[] = [];
-  const put: string[] = [];
-  for (let i = 0; i < lines * t.depth / 4 / threads; i++) {
+  const quads = t.depth / 4;
+  const moves: Moves = { before: [], fetch: [], put: [] };
+  const ids = Array.from({ length: lines * quads / threads }, (_, i) => `${name}${i}`);
+  ids.forEach((id, i) => {
     const v = `(lane + ${i * threads}u)`;
-    const id = `${name}${i}`;
-    if (source.alongK) {
-      const quads = t.depth / 4;
-      before.push(
-        `let ${id}Line = ${v} / ${quads}u;`,
-        `let ${id}K = ${v} % ${quads}u * 4u;`,
-        ...source.before(id, `${id}Line`, `${id}K`),
-        `let ${id}Chunk = ${id}Line % ${spread}u / 4u;`,
-        `let ${id}Place = ${id}K / 4u * ${4 * fours + 2}u + ${id}Line / ${spread}u;`,
+    moves.before.push(
+      `let ${id}Line = ${v} / ${quads}u;`,
+      `let ${id}K = ${v} % ${quads}u * 4u;`,
+      ...before(id, `${id}Line`, `${id}K`, 0),
+      `let ${id}Chunk = ${id}Line % ${spread}u / 4u;`,
+      `let ${id}Place = ${id}K / 4u * ${4 * fours + 2}u + ${id}Line / ${spread}u;`,
+      `var ${id} = vec4f();`,
+    );
+    for (let e = 0; e < 4; e++) {
+      const place = `${id}Place + ${e * fours}u`;
+      moves.put.push(
+        `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = ${id}.${"xyzw"[e]};`,
       );
-      for (let e = 0; e < 4; e++) {
-        const place = `${id}Place + ${e * fours}u`;
-        put.push(
-          `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = ${id}.${"xyzw"[e]};`,
-        );
-      }
-    } else {
-      const quads = lines / 4;
-      before.push(
-        `let ${id}Quad = ${v} % ${quads}u;`,
+    }
+  });
+  const reads = (part: number) => ids.map((id) => `${id} = ${read(id, `${id}K`, part)};`);
+  let end = 0;
+  parts.slice(0, -1).forEach((length, part) => {
+    end += length;
+    moves.fetch.push(`if (k < ${end}u) {`, ...reads(part), "} else {");
+  });
+  const last = Math.max(parts.length - 1, 0);
+  moves.fetch.push(...reads(last), "}".repeat(last));
+  return moves;
+}
+
+/** Reads four lines of a step at a time, and writes them as they are. */
+function moveLines(
+  name: "a" | "b",
+  { before, read, parts = [] }: Source,
+  t: Tile,
+  lines: number,
+  own: number,
+): Moves {
+  const fours = own / 4;
+  const spread = lines / fours;
+  const threads = tileThreads(t);
+  const moves: Moves = { before: [], fetch: [], put: [] };
+  let first = 0;
+  (parts.length > 0 ? parts : [lines]).forEach((length, part) => {
+    const quads = length / 4;
+    for (let i = 0; i < quads * t.depth / threads; i++) {
+      const id = `${name}${part}_${i}`;
+      const v = `(lane + ${i * threads}u)`;
+      moves.before.push(
+        `let ${id}Quad = ${v} % ${quads}u + ${first / 4}u;`,
         `let ${id}K = ${v} / ${quads}u;`,
-        ...source.before(id, `${id}Quad * 4u`, `${id}K`),
+        ...before(id, `${id}Quad * 4u`, `${id}K`, part),
         `let ${id}Chunk = ${id}Quad % ${spread / 4}u;`,
         `let ${id}Place = ${id}K * ${fours}u + ${id}K / 4u * 2u + ${id}Quad / ${spread / 4}u;`,
+        `var ${id} = vec4f();`,
       );
-      put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${id};`);
+      moves.fetch.push(`${id} = ${read(id, `${id}K`, part)};`);
+      moves.put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${id};`);
     }
-    fetch.push(`${id} = ${source.read(id, `${id}K`)};`);
-    before.push(`var ${id} = vec4f();`);
-  }
-  return { before: before.join("\n"), fetch: fetch.join("\n"), put: put.join("\n") };
+    first += length;
+  });
+  return moves;
 }
 
 /** The products of one tile, unrolled. */
