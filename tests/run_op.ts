@@ -20,11 +20,12 @@ export interface RunInput {
 /** What ops return: their outputs' values, row-major. */
 export type Values = Float32Array | Int32Array;
 
-/** Outputs of the kernels. All memory but the inputs starts as NaN. */
+/** Outputs of the kernels, whose labels are added to `labels`. All memory but the inputs starts as NaN. */
 export async function runOp(
   inputs: readonly RunInput[],
   apply: (inputs: Tensor[]) => Tensor[],
   changes: Partial<Capabilities> = {},
+  labels: string[] = [],
 ): Promise<Values[]> {
   const gpu = await testGpu();
   const fixed = new Map<Storage, GPUBuffer>();
@@ -40,6 +41,7 @@ export async function runOp(
   const outputs = apply(leaves) as typeof leaves;
   const capabilities = { ...gpu.capabilities, ...changes };
   const program = lower(graph, { capabilities, keep: outputs });
+  labels.push(...program.dispatches.map(({ kernel }) => kernel.label));
   const pool = new SlotPool(gpu);
   const plan = new Plan(gpu, program, fixed, pool);
   pool.poison();

@@ -46,16 +46,17 @@ function generate(
   spec: AttentionSpec,
   plan: AttentionPlan,
   aligned: boolean,
+  keepsScores = false,
 ): PassCode {
-  if ("gather" in plan) return gatherCode(pass, spec, plan.gather);
+  if ("gather" in plan) return gatherCode(pass, spec, plan.gather, keepsScores);
   return "tile" in plan
     ? tileCode(pass, spec, plan.tile, aligned)
     : rowCode(pass, spec, plan.rows, aligned);
 }
 
 function operands(
-  read: readonly [string, Layout][],
-  written: readonly [string, Layout][],
+  read: readonly (readonly [string, Layout])[],
+  written: readonly (readonly [string, Layout])[],
 ): Operands {
   return Object.fromEntries([
     ...read.map(([name, layout]) => [name, { layout, write: false }]),
@@ -84,8 +85,9 @@ function savedNames({ gradO, lse, delta }: Saved): [string, Layout][] {
 }
 
 /**
- * Outputs of attention: `o [rows, heads * value]` and `lse [rows, heads]`.
- * Bindings: the inputs, `o`, `lse`.
+ * Outputs of attention: `o [rows, heads * value]` and `lse [rows, heads]`, and from a `gather` plan,
+ * if wanted, the `scores [rows, heads * topk]` of {@linkcode gatherCode}.
+ * Bindings: the inputs, `o`, `lse`, `scores` if they are wanted.
  */
 export function attentionForward(
   spec: AttentionSpec,
@@ -93,6 +95,7 @@ export function attentionForward(
   inputs: readonly Layout[],
   o: Layout,
   lse: Layout,
+  scores?: Layout,
 ): Kernel {
   const read = named(
     [...inputNames(spec.dims), ...selectionNames(PASSES.forward, spec.selection)],
@@ -101,9 +104,9 @@ export function attentionForward(
   return passKernel(
     PASSES.forward,
     spec,
-    operands(read, [["o", o], ["lse", lse]]),
+    operands(read, [["o", o], ["lse", lse], ...scores ? [["scores", scores] as const] : []]),
     new Set(),
-    (aligned) => generate(PASSES.forward, spec, plan, aligned),
+    (aligned) => generate(PASSES.forward, spec, plan, aligned, scores !== undefined),
   );
 }
 

@@ -31,17 +31,28 @@ export interface GatherShape {
 
 /** Everything that the parts of a kernel depend on. */
 interface Scope extends GatherShape {
+  /** Whether the forward pass also stores the scores. */
+  readonly keepsScores: boolean;
   readonly pass: Pass;
   readonly spec: AttentionSpec;
   readonly threads: number;
   readonly forward: boolean;
 }
 
-/** Code of a pass for `passKernel`. */
-export function gatherCode(pass: Pass, spec: AttentionSpec, shape: GatherShape): PassCode {
+/**
+ * Code of a pass for `passKernel`. `keepsScores` of the forward pass: the scores to base 2, of the i-th
+ * key of the list of t and head h, go to element (t, h * topk + i) of `scores`.
+ */
+export function gatherCode(
+  pass: Pass,
+  spec: AttentionSpec,
+  shape: GatherShape,
+  keepsScores = false,
+): PassCode {
   const rows = pass.keyMajor ? 1 : shape.rows;
   const threads = shape.lanes * shape.slots * rows;
-  const scope = { ...shape, pass, spec, rows, threads, forward: pass.name === "attention" };
+  const forward = pass.name === "attention";
+  const scope = { ...shape, pass, spec, rows, threads, forward, keepsScores };
   const body = [...prologue(scope), ...loopOverList(scope), ...results(scope)];
   return {
     declarations: declarations(scope).join("\n"),
@@ -197,8 +208,14 @@ function scores(scope: Scope): string[] {
 
 function onlineSoftmax(scope: Scope): string[] {
   const all = range(scope.each);
+  const kept = "scores[u.scores_offset + row * u.scores_stride + head * u.topk";
   return [
     ...all.map((n) => `let x${n} = select(-3e38, s${n} * u.scale_log2, token${n} >= 0);`),
+    ...scope.keepsScores
+      ? all.map((n) =>
+        `if (sub == 0u && token${n} >= 0 && t < u.seq_len) { ${kept} + at${n}] = x${n}; }`
+      )
+      : [],
     `let top = ${all.reduce((m, n) => `max(${m}, x${n})`, "m")};`,
     "let alpha = exp2(m - top);",
     "m = top;",

@@ -126,6 +126,7 @@ const SCALARS: Readonly<Record<string, "f32" | "i32" | "u32">> = {
   indices: "i32",
   starts: "u32",
   queries: "i32",
+  scores: "f32",
 };
 
 /**

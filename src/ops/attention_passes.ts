@@ -29,8 +29,43 @@ export function recordAttention(
       ...recordSelection(r, "forward", spec, chosen),
     ];
     const plan = planAttention("forward", spec, r.capabilities);
-    r.dispatch(attentionForward(spec, plan, ins, o, lse), ...ins, o, lse);
+    const scores = "gather" in plan ? recordListedScores(r, spec, ins, lse) : [];
+    const kernel = attentionForward(spec, plan, ins, o, lse, ...scores);
+    r.dispatch(kernel, ...ins, o, lse, ...scores);
   });
+}
+
+/** Most bytes of the scores along lists that are kept from attention to the indexer's loss. */
+const KEPT_BYTES = 512 * 2 ** 20;
+
+/** Memory for the scores along lists, for {@linkcode listedScores}, if they are not too many. */
+function recordListedScores(
+  r: Recorder,
+  { dims, selection }: AttentionSpec,
+  inputs: readonly Matrix[],
+  lse: Matrix,
+): Matrix[] {
+  const cols = dims.heads * selection!.topk;
+  if (4 * lse.rows * cols > Math.min(KEPT_BYTES, r.capabilities.maxBindingBytes)) return [];
+  const [scores] = r.derived(lse, "listed scores", () => [r.temporary(lse.rows, cols), ...inputs]);
+  return [scores];
+}
+
+/**
+ * The scores [rows, heads * topk] that attention along lists has computed, if it has kept them and
+ * `inputs`, with the lists as the last, are what it has computed them from.
+ */
+export function listedScores(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  lse: Matrix,
+): Matrix | null {
+  const [scores, ...from] = r.known(lse, "listed scores") ?? [];
+  const isSame = (a: Matrix, b: Matrix) =>
+    a.storage === b.storage && a.base === b.base && a.offset === b.offset && a.rows === b.rows;
+  return from.length === inputs.length && from.every((m, i) => isSame(m, inputs[i]))
+    ? scores
+    : null;
 }
 
 /** Elements between possible starts of a bound window (256 bytes). */

@@ -6,8 +6,9 @@
 import { gatherGradientK, gatherGradientQ } from "../kernels/index_gather_gradient.ts";
 import { listGradients } from "../kernels/index_gather_lists.ts";
 import { gatherScores, gatherTarget } from "../kernels/index_gather_pairs.ts";
+import { targetOfScores } from "../kernels/index_target_of_scores.ts";
 import { indexerKl } from "../kernels/indexer_kl.ts";
-import { byBatch } from "./attention_passes.ts";
+import { byBatch, listedScores } from "./attention_passes.ts";
 import { recordLists } from "./attention_selection.ts";
 import type { IndexerLossAttributes } from "./indexer_loss.ts";
 import type { Matrix, Recorder } from "./op.ts";
@@ -40,11 +41,17 @@ export function recordGatheredLoss(
       ...{ activation: attributes.activation, scale: attributes.indexScale },
     };
     r.dispatch(gatherScores({ ...index, indices, scores }), qI, kI, w, indices, scores);
-    const teacher = { q, kv, kPe, lse, indices, target };
-    r.dispatch(
-      gatherTarget({ ...attributes, ...teacher, capabilities }),
-      ...Object.values(teacher),
-    );
+    const listed = listedScores(r, [q, kv, kPe, indices], lse);
+    if (listed) {
+      const teacher = { scores: listed, lse, indices, target };
+      r.dispatch(targetOfScores({ ...teacher, seqLen }), ...Object.values(teacher));
+    } else {
+      const teacher = { q, kv, kPe, lse, indices, target };
+      r.dispatch(
+        gatherTarget({ ...attributes, ...teacher, capabilities }),
+        ...Object.values(teacher),
+      );
+    }
     // Past the end of a list scores are very low and the teacher is 0: no mask is needed.
     const divergence = indexerKl({
       ...{ scores, target, mask: null, kl, firstRow: 0, batch: extent.batch, direction },
@@ -56,12 +63,12 @@ export function recordGatheredLoss(
     const lists = { indices, gradScores: target };
     r.dispatch(gatherGradientQ(index, lists, dq, dw), qI, kI, w, indices, target, dq, dw);
     const [starts, queries] = recordLists(r, extent, { mask, indices });
-    // The memory of the scores is free again.
-    const listed = scores;
+    // The memory of the index scores is free again.
+    const perKey = scores;
     const { software } = capabilities;
-    const list = listGradients({ ...lists, starts, queries, listed, seqLen, software });
-    r.dispatch(list, indices, target, starts, queries, listed);
-    const gradK = gatherGradientK(index, { starts, queries, listed }, dk);
-    r.dispatch(gradK, qI, kI, w, starts, queries, listed, dk);
+    const list = listGradients({ ...lists, starts, queries, listed: perKey, seqLen, software });
+    r.dispatch(list, indices, target, starts, queries, perKey);
+    const gradK = gatherGradientK(index, { starts, queries, listed: perKey }, dk);
+    r.dispatch(gradK, qI, kI, w, starts, queries, perKey, dk);
   });
 }

@@ -150,6 +150,7 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
       temporary: (rows, cols, dtype) => r.temporary(rows, cols, dtype),
       byRows: (matrices, body) => r.byRows(matrices, body),
       derived: (source, what, make) => r.derived(source, what, make),
+      known: (source, what) => r.known(source, what),
       gradient: () => gradPicked,
       wants: (i) => r.wants(i),
       sink: (i) => ({ into: gradients[i], add: null }),

@@ -98,6 +98,7 @@ export class BackwardPass {
       temporary: (rows, cols, dtype) => recorder.temporary(rows, cols, dtype),
       byRows: (matrices, body) => recorder.byRows(matrices, body),
       derived: (source, what, make) => recorder.derived(source, what, make),
+      known: (source, what) => recorder.known(source, what),
       gradient: (i) => gradients.complete(outputs[i]),
       wants: (i) => this.#wanted.has(inputs[i]),
       sink: (i) => gradients.sink(inputs[i]),

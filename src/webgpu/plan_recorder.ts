@@ -46,13 +46,16 @@ export class PlanRecorder implements Recorder {
   }
 
   derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[] {
-    const { storage, base, offset, rows, cols, stride } = source;
-    const key = [what, base, offset, rows, cols, stride].join(" ");
-    let known = this.#derived.get(storage);
-    if (!known) this.#derived.set(storage, known = new Map());
+    const key = keyOf(source, what);
+    let known = this.#derived.get(source.storage);
+    if (!known) this.#derived.set(source.storage, known = new Map());
     let made = known.get(key);
     if (!made) known.set(key, made = make());
     return made;
+  }
+
+  known(source: Matrix, what: string): Matrix[] | null {
+    return this.#derived.get(source.storage)?.get(keyOf(source, what)) ?? null;
   }
 
   zero(m: Matrix): void {
@@ -78,4 +81,9 @@ export class PlanRecorder implements Recorder {
       );
     }
   }
+}
+
+/** Tells what is derived of the matrices in a storage apart. */
+function keyOf({ base, offset, rows, cols, stride }: Matrix, what: string): string {
+  return [what, base, offset, rows, cols, stride].join(" ");
 }

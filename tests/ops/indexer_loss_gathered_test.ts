@@ -86,6 +86,33 @@ for (const [device, capabilities] of DEVICES) {
   });
 }
 
+Deno.test("the teacher of the scores that attention has kept is that of the lists", async () => {
+  const dims = indexerDims([2, 75], [3, 8, 4, 8], [2, 8]);
+  const selection = randomSelection(dims, 9).map((keys, row) => row % 7 === 3 ? [] : keys);
+  const lists = [maskOf(selection, dims.seqLen), indicesOf(selection, 9)];
+  const inputs = [...indexerInputs(dims, selection), ...lists].map((x) => ({
+    ...x,
+    values: x.values!,
+  }));
+  const labels: string[] = [];
+  const run = (keeps: boolean) => {
+    const all = (x: Tensor[]) => {
+      const [q, kv, kPe, , mask, indices] = x.slice(3);
+      const form = "gathered" as const;
+      const attend = () =>
+        sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk: 9, form });
+      const lse = keeps ? attend().lse : x[6];
+      const given = [...x.slice(0, 6), lse, mask, indices];
+      return x[0].backend.apply(indexerLossOp, given, { ...dims, ...gathered });
+    };
+    return runOp(inputs, all, { software: false }, labels);
+  };
+  const [kept, apart] = [await run(true), await run(false)];
+  assert(labels.some((label) => label.startsWith("index_target_of_scores")));
+  assert(labels.some((label) => label.startsWith("index_gather_target")));
+  apart.forEach((want, i) => assertClose(`output ${i}`, kept[i], want, 1e-5));
+});
+
 Deno.test("indexerLoss along lists goes through sequences where a binding is too small", async () => {
   const narrow = indexerDims([5, 21], [1, 2, 2, 2], [2, 2]);
   for (const software of [true, false]) {
