@@ -24,6 +24,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
+import { balancedOrder } from "./tile_choice.ts";
 import {
   colOf,
   dividesLines,
@@ -116,14 +117,15 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
       storer(into, dims, aligned, accumulate),
       product.declarations,
     ].join("\n"),
-    // The longest sums come first, so that the last workgroups are short ones.
     body: `
 let index = wid.x + wid.y * groups.x;
-if (index >= u.heads * u.blocks * ${across}u) { return; }
-let rank = index / (u.heads * ${across}u);
+let count = u.heads * u.blocks * ${across}u;
+if (index >= count) { return; }
+${balancedOrder("count")}
+let rank = order / (u.heads * ${across}u);
 let block = ${overQueries ? "rank" : "u.blocks - 1u - rank"};
-let local_head = index / ${across}u % u.heads;
-let first_col = index % ${across}u * ${tile.cols}u;
+let local_head = order / ${across}u % u.heads;
+let first_col = order % ${across}u * ${tile.cols}u;
 let unit = u.first_head + local_head;
 let batch_row = unit / ${ofHeads}u * u.seq_len;
 let head = unit % ${ofHeads}u;

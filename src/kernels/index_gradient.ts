@@ -20,6 +20,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
+import { balancedOrder } from "./tile_choice.ts";
 
 /** What both passes read. R is the number of queries of a sequence. */
 export interface IndexGradientSpec {
@@ -139,13 +140,14 @@ function passKernel(
       storer(`grad_${pass}`, dims, aligned, new Set(accumulate ? [`grad_${pass}`] : [])),
       code.declarations,
     ].join("\n"),
-    // Tiles with the most visible pairs come first, so that the last workgroups are short ones.
+    // Tiles with the most visible pairs come first.
     body: `
 let index = wid.x + wid.y * groups.x;
 if (index >= u.tiles * u.units) { return; }
-let tile = ${pass === "q" ? "u.tiles - 1u - index / u.units" : "index / u.units"};
-let head = index % u.heads;
-let sequence = index % u.units / u.heads;
+${balancedOrder("u.tiles * u.units")}
+let tile = ${pass === "q" ? "u.tiles - 1u - order / u.units" : "order / u.units"};
+let head = order % u.heads;
+let sequence = order % u.units / u.heads;
 // First rows of the sequence.
 let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { PROCESSORS } from "./tile_choice.ts";
 import { type Tile, tileThreads } from "./tile_product.ts";
 
 /** A tile and how fast it is. */
@@ -70,8 +71,6 @@ export function tileName(t: Tile): string {
   return `${t.rows}x${t.cols}x${t.depth}/${t.threadRows}x${t.threadCols}/${t.buffers}`;
 }
 
-/** Processors of the device. WebGPU does not tell; an H100 has 132. */
-const PROCESSORS = 132;
 /** Invocations that keep one processor busy. */
 const BUSY = 384;
 /** Microseconds that a product in parts costs extra: one more dispatch. */

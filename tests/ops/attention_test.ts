@@ -77,6 +77,7 @@ Deno.test("attention, kept weights", async () => {
 
 Deno.test("mlaAttention, kept weights", async () => {
   await checkMla("MLA", mla([2, 150, 2], [8, 4, 8]), { capabilities: KEEPS });
+  await checkMla("many short sequences", mla([70, 3, 4], [8, 4, 8]), { capabilities: KEEPS });
   await checkMla("whole tiles", mla([1, 150, 1], [32, 32, 32]), { capabilities: KEEPS });
   await checkMla("wide heads", mla([1, 40, 1], [100, 36, 132]), { capabilities: KEEPS });
 });

@@ -53,6 +53,11 @@ for (const software of [true, false]) {
     await checkLoss("chunks", { ...long, ...forward }, 40, true, { capabilities: chunks });
   });
 
+  Deno.test(`indexerLoss over many short sequences, kernels for ${kind}`, async () => {
+    const short = indexerDims([90, 3], [1, 4, 4, 4], [3, 8]);
+    await checkLoss("short", { ...short, ...forward }, null, false, { capabilities });
+  });
+
   Deno.test(`indexerLoss by chunks, kernels for ${kind}`, async () => {
     const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2]);
     // Elements of a binding: of 70² scores, for chunks of 8 queries.
