@@ -61,7 +61,10 @@ export interface SumOperands {
   readonly accumulate: ReadonlySet<string>;
 }
 
-/** The kernel of a gradient, for some heads. Bindings: the weights, `read`, `written`. */
+/**
+ * The kernel of a gradient, for some heads. Bindings: the weights, `read`, `written`. The tile has
+ * {@linkcode BLOCK} rows.
+ */
 export function attentionSum(
   { into, of, overQueries }: AttentionSum,
   spec: AttentionSpec,
@@ -80,7 +83,7 @@ export function attentionSum(
   const aligned = isAligned(dims, Object.values(layouts));
   const element = aligned ? " vec4f" : "";
   const product = tileProduct(tile);
-  const source = headSource(of, dims, aligned, tile, across, overQueries ? "q_head" : "kv_head");
+  const source = headAsLines(of, dims, aligned, tile, across, overQueries ? "q_head" : "kv_head");
   const loop = (begin: string, end: string) =>
     product.loop({ a: blockSource(overQueries), b: source }, begin, end);
   const walk = overQueries
@@ -139,7 +142,7 @@ ${stores(tile, into, columns)}`,
 }
 
 /** Columns of a head, as lines; tokens past the last one repeat it. */
-function headSource(
+function headAsLines(
   tensor: HeadTensor,
   dims: HeadDims,
   aligned: boolean,

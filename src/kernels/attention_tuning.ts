@@ -7,7 +7,7 @@
 import { headColumns, type HeadDims, queryWidth } from "./attention_access.ts";
 import { gatherBytes, type GatherShape } from "./attention_gather.ts";
 import { type AttentionSpec, type Pass, PASSES } from "./attention_pass.ts";
-import { partsOf, type Units } from "./attention_blocks.ts";
+import { blocksAlong, partsOf, type Units } from "./attention_blocks.ts";
 import type { RowShape } from "./attention_rows.ts";
 import { SUMS } from "./attention_sums.ts";
 import { planTile, type Tile } from "./attention_tile_plan.ts";
@@ -46,7 +46,7 @@ const SMALL_TILES: readonly Tile[] = [
  * Tiles of the GPU kernels in order of preference, the first the fastest on an H100; the first that
  * fits the device is taken, and if none does (very wide heads) the kernels without workgroup memory
  * are. Heads are narrow if `nope + rope` is at most 48. Masked kernels leave out those in parts: the
- * mask's words do not fit into their registers, too (a sparse step of `base` took 283 ms, not 280).
+ * mask's words do not fit into their registers, too (a sparse step of `base` took 1 % longer).
  */
 export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
   forward: {
@@ -114,9 +114,9 @@ function gatherShape(
 /**
  * Keys per selected key from which on the gathered kernels are taken, by default: a masked kernel
  * computes all seqLen² / 2 pairs, tile by tile from fast memory, a gathered one seqLen * topk pairs
- * that it reads from the cache one by one. On an H100 a training step takes 65 ps for a masked pair
- * (S = 2 048) and 209 ps for a gathered one (S = 16 384), which meet at 6.4; lavapipe's meet at 8.
- * `tests/kernels/sparse_attention_bench.ts` times both.
+ * that it reads from the cache one by one. On an H100 a training step's attention takes 34 ps for a
+ * masked pair of a head and 198 ps for a gathered one (S = 8 192), which meet at 11.6, and near 9.5
+ * with the indexer's loss; lavapipe's meet at 8. `tests/kernels/sparse_attention_bench.ts` times both.
  */
 const GATHER_FROM = 8;
 
@@ -164,19 +164,26 @@ export const KEPT_TILE: ProductTile = {
 };
 
 /**
- * Most bytes of kept weights, and as many of gradients. Sequences of one head fill a card if they are
- * long; short ones need many heads at a time.
+ * Most bytes of kept weights, and as many of gradients. More heads at a time fill a card better: of
+ * 16 384 tokens this is one head, whose sums have 128 workgroups.
  */
 export const KEPT_BYTES = 640 * 2 ** 20;
 
 /**
+ * Least blocks along a sequence. Those on the diagonal are computed as a whole: with two of them
+ * (`tiny`) the passes that compute weights again take 2.70 ms a step, and this way 2.77.
+ */
+const LEAST_BLOCKS = 4;
+
+/**
  * The parts of the heads whose weights a backward pass keeps at a time, or null where it is to compute
- * them again: on software adapters, for windows, of which blocks are mostly empty, for lists, and
- * where one head's weights do not fit.
+ * them again: on software adapters, for short sequences, for windows, of which blocks are mostly
+ * empty, for lists, and where one head's weights do not fit.
  */
 export function planKept(spec: AttentionSpec, device: AttentionDevice): Units[] | null {
   const { dims, extent, window, selection } = spec;
   if (device.software || window !== undefined || selection?.form === "gathered") return null;
+  if (blocksAlong(extent) < LEAST_BLOCKS) return null;
   const sums = Object.values(SUMS).map(({ of }) => tallTile(headColumns(of, dims)));
   if (![KEPT_TILE, ...sums].every((t) => fitsDevice(t, device))) return null;
   const parts = partsOf(dims, extent, Math.min(KEPT_BYTES, device.maxBindingBytes));

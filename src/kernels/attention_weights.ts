@@ -77,7 +77,7 @@ export function attentionWeights(
   const places = Math.ceil(blocks / 2) * (blocks + 1);
   const product = tileProduct(tile);
   const side = (tensor: HeadTensor, first: string, head: string) =>
-    headSource(tensor, dims, aligned, tile.depth, first, head);
+    headAlongK(tensor, dims, aligned, tile.depth, first, head);
   const loop = (rows: HeadTensor, cols: HeadTensor, sum: string) =>
     product.loop(
       { a: side(rows, "first_query", "head"), b: side(cols, "first_key", "kv_head") },
@@ -102,6 +102,7 @@ export function attentionWeights(
       blocks,
       first_head: units.first * sharers,
       heads,
+      workgroups: places * parts,
       scale: new Float(scale),
       scale_log2: new Float(scale * Math.LOG2E),
       ...layoutUniforms(layouts),
@@ -118,7 +119,7 @@ let index = wid.x + wid.y * groups.x;
 let place = index / ${parts}u;
 let pair = place / (u.blocks + 1u) % ((u.blocks + 1u) / 2u);
 let along = place % (u.blocks + 1u);
-let local = index / ${places * parts}u;
+let local = index / u.workgroups;
 if (local >= u.heads) { return; }
 var query_block = u.blocks - 1u - pair;
 var key_block = along;
@@ -149,7 +150,7 @@ ${stores(tile)}`,
 }
 
 /** Columns of a head along k; tokens past the last one repeat it. */
-function headSource(
+function headAlongK(
   tensor: HeadTensor,
   dims: HeadDims,
   aligned: boolean,

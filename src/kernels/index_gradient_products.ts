@@ -21,7 +21,7 @@ import {
 } from "./tile_product.ts";
 import { at } from "./units.ts";
 
-/** The tile for heads of this width, or null where the device lacks room or they are too wide. */
+/** The tile for heads of this width, or null where the device lacks room or they are over 128 wide. */
 export function productTile(
   { dim, capabilities }: Pick<IndexGradientSpec, "dim" | "capabilities">,
 ): Tile | null {
@@ -62,10 +62,8 @@ export function gradientProducts(
       `select(0u, first - u.first_row, first > u.first_row) / ${tile.depth}u * ${tile.depth}u`,
       "u.queries",
     ];
-  const partial = `var<workgroup> partial: array<array<f32, 9>, ${tile.rows}>;`;
   return {
-    declarations: `${gradientAt(gradScores)}
-${product.declarations}${byQuery ? `\n${partial}` : ""}`,
+    declarations: `${gradientAt(gradScores)}\n${product.declarations}`,
     body: `
 let first = tile * ${tile.rows}u;
 ${lanePlace(tile)}
@@ -125,9 +123,14 @@ function gradientSource({ activation }: IndexGradientSpec, byQuery: boolean): So
   };
 }
 
-/** Stores the gradients of the queries, and of the heads' weights: a query times its sums. */
+/**
+ * Stores the gradients of the queries, and of the heads' weights: a query times its sums. Their parts
+ * meet in the memory of the tile of a, which has a chunk for every 8 rows.
+ */
 function queryStores(t: Tile, columns: number): string {
-  const lines: string[] = [];
+  const part = (row: string, col: string) =>
+    `aTile[${row} / 8u][${row} % 8u * 2u + ${col} / 4u][${col} % 4u]`;
+  const lines = ["workgroupBarrier();"];
   for (let i = 0; i < t.threadRows; i++) {
     lines.push(
       "{",
@@ -145,12 +148,12 @@ function queryStores(t: Tile, columns: number): string {
         "}",
       );
     }
-    lines.push("partial[row][threadCol] = sum;", "}");
+    lines.push(`${part("row", "threadCol")} = sum;`, "}");
   }
   lines.push(
     "workgroupBarrier();",
     `if (lane < ${t.rows}u && first + lane < u.queries) {`,
-    `let sum = ${[0, 1, 2, 3, 4, 5, 6, 7].map((x) => `partial[lane][${x}]`).join(" + ")};`,
+    `let sum = ${[0, 1, 2, 3, 4, 5, 6, 7].map((x) => part("lane", `${x}u`)).join(" + ")};`,
     `${at("grad_w", "(q_row + first + lane)", "head")} = u.scale * sum;`,
     "}",
   );

@@ -1,5 +1,5 @@
 /**
- * Index scores on GPUs: tiles of queries and keys in workgroup memory as in `matmul_tiled.ts`, with
+ * Index scores on GPUs: tiles of queries and keys in workgroup memory as in `tile_product.ts`, with
  * the heads one after the other along the loop. Each invocation keeps two blocks of sums: of the
  * present head, and of the weighted heads.
  *

@@ -25,7 +25,7 @@ function tile(
 /** The tiles to choose from, with the rates of one H100. */
 export const TILES: readonly RatedTile[] = [
   tile([128, 128, 8], [8, 16], 2, 39.5),
-  tile([128, 96, 16], [8, 12], 1, 38),
+  tile([128, 96, 16], [8, 12], 1, 36),
   tile([64, 128, 16], [8, 8], 1, 36.5),
   tile([128, 64, 16], [8, 8], 1, 35),
   tile([64, 64, 16], [8, 4], 1, 26),

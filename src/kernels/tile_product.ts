@@ -1,5 +1,5 @@
 /**
- * The inner part of every kernel for GPUs that multiplies matrices: tiles of both operands in
+ * The inner part of kernels for GPUs that are products of matrices: tiles of both operands in
  * workgroup memory, a block of sums in the registers of each invocation, the next tiles fetched
  * into registers meanwhile. Where the operands come from and what becomes of the sums is up to the
  * kernel.

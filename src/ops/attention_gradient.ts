@@ -143,7 +143,7 @@ function recordPasses({ r, whole, inputs, selected, gradO, lse, delta, q, kv }: 
 function recordKept(
   { r, whole, inputs, selected, gradO, lse, delta, q, kv }: Backward,
 ): boolean {
-  if (!q || kv.length === 0 || !planKept(whole, r.capabilities)) return false;
+  if (!q || kv.length === 0 || planKept(whole, r.capabilities) === null) return false;
   const { dims } = whole;
   const names = inputNames(dims);
   const targets = [q, ...kv];
@@ -161,6 +161,7 @@ function recordKept(
       matrix[name] = ins[i];
       matrix[`grad_${name}`] = rest[i];
     });
+    // As the whole has one, so have some of its sequences.
     const heads = planKept(spec, r.capabilities)!;
     const rows = heads[0].count * dims.heads / dims.kvHeads * blockRows(spec.extent);
     const weights = r.temporary(rows, BLOCK);

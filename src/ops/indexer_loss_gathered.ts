@@ -41,7 +41,7 @@ export function recordGatheredLoss(
       ...{ activation: attributes.activation, scale: attributes.indexScale },
     };
     r.dispatch(gatherScores({ ...index, indices, scores }), qI, kI, w, indices, scores);
-    const listed = listedScores(r, [q, kv, kPe, indices], lse);
+    const listed = listedScores(r, attributes.scale, [q, kv, kPe, indices], lse);
     if (listed) {
       const teacher = { scores: listed, lse, indices, target };
       r.dispatch(targetOfScores({ ...teacher, seqLen }), ...Object.values(teacher));

@@ -157,7 +157,7 @@ export interface Scores {
 
 /**
  * The index scores of a chunk: those that were recorded for others before, or, where the scores of a
- * layer are too much to keep, new ones in `scratch`. `gradient` tells whether signs are needed.
+ * layer are too much to keep, new ones in `scratch`, with signs if a `gradient` needs them.
  */
 export function scoresOf(
   r: Recorder,

@@ -12,7 +12,8 @@ export interface SparseMlaAttentionDims extends Omit<MlaAttentionDims, "window">
   /** Most keys of a query. */
   topk: number;
   /**
-   * `"masked"` computes all causal pairs, tile by tile, and leaves out tiles with nothing selected;
+   * `"masked"` computes all causal pairs, tile by tile, and leaves out tiles with nothing selected
+   * where it does not keep weights for the gradients;
    * `"gathered"` visits only the selected pairs. `"auto"`, the default, takes what is faster.
    */
   form?: SelectionForm | "auto";

@@ -14,14 +14,18 @@ import { type Choices, readChoices, tuningPath, writeChoices } from "./tuning_ca
 export interface TuningOptions {
   /** The file of known choices, null for none; default {@linkcode tuningPath}. */
   readonly path?: string | null;
-  /** Milliseconds that the trials of one plan may take. */
+  /** Milliseconds that the trials of one plan may take; default: more for plans with more work. */
   readonly budgetMs?: number;
   /** Whether to measure by GPU timestamps; default: where the adapter has them. */
   readonly timestamps?: boolean;
 }
 
-/** Time for one plan; a trial that has begun is finished. */
+/** Least time for one plan; a trial that has begun is finished. */
 const BUDGET_MS = 1400;
+/** Runs of a plan, at {@linkcode RATE}, that trials may take as well: a training run is thousands. */
+const WORTH = 40;
+/** Floating-point operations in a millisecond on an H100. */
+const RATE = 3e10;
 /**
  * Part of it for making pipelines, 50-100 ms each on an H100. They are made first, all in a row:
  * meanwhile the GPU drops its clocks.
@@ -59,7 +63,7 @@ export function tuningOf(gpu: Gpu): Tuning {
 export class Tuning {
   readonly #gpu: Gpu;
   readonly #path: string | null;
-  readonly #budgetMs: number;
+  readonly #budgetMs: number | null;
   readonly #timestamps: boolean;
   #known: Choices | null = null;
 
@@ -67,7 +71,7 @@ export class Tuning {
   constructor(gpu: Gpu, options: TuningOptions = {}) {
     this.#gpu = gpu;
     this.#path = options.path === undefined ? tuningPath() : options.path;
-    this.#budgetMs = options.budgetMs ?? BUDGET_MS;
+    this.#budgetMs = options.budgetMs ?? null;
     this.#timestamps = options.timestamps ?? gpu.features.includes("timestamp-query");
   }
 
@@ -93,9 +97,11 @@ export class Tuning {
    */
   async tune(dispatches: readonly Dispatch[]): Promise<void> {
     const start = performance.now();
-    const isBefore = (part: number) => performance.now() - start < part * this.#budgetMs;
-    const unknown = this.#unknown(dispatches);
-    if (!unknown.length || this.#budgetMs <= 0) return;
+    const work = dispatches.reduce((sum, { kernel }) => sum + kernel.flops, 0);
+    const budgetMs = this.#budgetMs ?? BUDGET_MS + WORTH * work / RATE;
+    const isBefore = (part: number) => performance.now() - start < part * budgetMs;
+    const unknown = this.#unknown(dispatches, work);
+    if (!unknown.length || budgetMs <= 0) return;
     using trial = new Trial(this.#gpu, unknown, this.#timestamps);
     const ready: Candidates[] = [];
     for (const dispatch of unknown) {
@@ -126,13 +132,11 @@ export class Tuning {
   }
 
   /** The first dispatch of each key that is worth a trial, those with the most work first. */
-  #unknown(dispatches: readonly Dispatch[]): Dispatch[] {
+  #unknown(dispatches: readonly Dispatch[], work: number): Dispatch[] {
     const flops = new Map<string, number>();
     const first = new Map<string, Dispatch>();
-    let total = 0;
     for (const dispatch of dispatches) {
       const { kernel } = dispatch;
-      total += kernel.flops;
       const key = kernel.variants?.key;
       if (key === undefined || kernel.variants!.names.length === 1) continue;
       if (this.#choices().has(key)) continue;
@@ -140,7 +144,7 @@ export class Tuning {
       flops.set(key, (flops.get(key) ?? 0) + kernel.flops);
     }
     return [...flops]
-      .filter(([, own]) => own >= LEAST_SHARE * total)
+      .filter(([, own]) => own >= LEAST_SHARE * work)
       .sort((a, b) => b[1] - a[1])
       .map(([key]) => first.get(key)!);
   }

@@ -10,7 +10,13 @@ import {
   sumHeads,
 } from "../../src/kernels/attention.ts";
 import type { Tile } from "../../src/kernels/attention_tile_plan.ts";
-import { type PassName, ROWS, rowShape, TILES } from "../../src/kernels/attention_tuning.ts";
+import {
+  type PassName,
+  planKept,
+  ROWS,
+  rowShape,
+  TILES,
+} from "../../src/kernels/attention_tuning.ts";
 import type { Layout } from "../../src/kernels/kernel.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
@@ -199,6 +205,24 @@ Deno.test("attention by tiles: every tile of the table", async () => {
       await check(spec, (name) => ({ tile: TILES[name][width][i] ?? SMALL_TILE }));
     }
   }
+});
+
+Deno.test("attention keeps weights for gradients on GPUs, of heads that fit, in long sequences", () => {
+  const device = { ...gpu!.capabilities, software: false, workgroupBytes: 32_768 };
+  const long = { ...device, maxBindingBytes: 2 ** 30 };
+  const spec = shape([2, 2048, 4, 2], [8, 4, 8]);
+  assert.deepEqual(planKept(spec, long), [{ first: 0, count: 4 }]);
+  // 136 blocks of 64 KiB for each of the two heads that share keys.
+  const two = planKept(spec, { ...long, maxBindingBytes: 2 * 2 * 136 * 2 ** 16 });
+  assert.deepEqual(two, [{ first: 0, count: 2 }, { first: 2, count: 2 }]);
+  assert.equal(planKept(spec, { ...long, maxBindingBytes: 2 ** 24 }), null);
+  assert.equal(planKept(spec, { ...long, software: true }), null);
+  assert.equal(planKept(spec, { ...long, workgroupBytes: 2 ** 13 }), null);
+  assert.equal(planKept({ ...spec, window: 100 }, long), null);
+  const selection = { topk: 100 };
+  assert.equal(planKept({ ...spec, selection: { ...selection, form: "gathered" } }, long), null);
+  assert.ok(planKept({ ...spec, selection: { ...selection, form: "masked" } }, long));
+  assert.equal(planKept(shape([2, 256, 4, 2], [8, 4, 8]), long), null);
 });
 
 Deno.test("attention falls back to rows where no tile fits the heads", () => {

@@ -95,7 +95,7 @@ Deno.test("the teacher of the scores that attention has kept is that of the list
     values: x.values!,
   }));
   const labels: string[] = [];
-  const run = (keeps: boolean) => {
+  const run = (keeps: boolean, factor: number) => {
     const all = (x: Tensor[]) => {
       const [q, kv, kPe, , mask, indices] = x.slice(3);
       const form = "gathered" as const;
@@ -103,14 +103,18 @@ Deno.test("the teacher of the scores that attention has kept is that of the list
         sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk: 9, form });
       const lse = keeps ? attend().lse : x[6];
       const given = [...x.slice(0, 6), lse, mask, indices];
-      return x[0].backend.apply(indexerLossOp, given, { ...dims, ...gathered });
+      const scale = factor * dims.scale;
+      return x[0].backend.apply(indexerLossOp, given, { ...dims, ...gathered, scale });
     };
     return runOp(inputs, all, { software: false }, labels);
   };
-  const [kept, apart] = [await run(true), await run(false)];
+  const [kept, apart] = [await run(true, 1), await run(false, 1)];
   assert(labels.some((label) => label.startsWith("index_target_of_scores")));
   assert(labels.some((label) => label.startsWith("index_gather_target")));
   apart.forEach((want, i) => assertClose(`output ${i}`, kept[i], want, 1e-5));
+  // What attention has kept has its own scale in it.
+  const [other, same] = [await run(true, 2), await run(false, 2)];
+  same.forEach((want, i) => assertClose(`scaled output ${i}`, other[i], want, 1e-5));
 });
 
 Deno.test("indexerLoss along lists goes through sequences where a binding is too small", async () => {

@@ -77,7 +77,6 @@ const GPU = { software: false, workgroupBytes: 6000 };
 const DEVICES: [string, Partial<Capabilities>, [number, number, number]][] = [
   ["software", { software: true }, [8, 4, 8]],
   ["GPU", GPU, [7, 2, 5]],
-  ["GPU with kept weights", { software: false, workgroupBytes: 32_768 }, [8, 4, 8]],
   ["GPU without subgroups", { ...GPU, subgroups: null }, [24, 12, 20]],
 ];
 
@@ -140,6 +139,22 @@ for (const [device, capabilities, widths] of DEVICES) {
     });
   }
 }
+
+Deno.test("sparseMlaAttention, masked, kept weights", async () => {
+  const capabilities = { software: false, workgroupBytes: 32_768 };
+  const some = { ...sparse([2, 390, 2, 60], [8, 4, 8]), form: "masked" as const };
+  await check("random keys", some, undefined, { capabilities });
+  const only = { apply: (x: Tensor[]) => [apply(x, some).o], capabilities };
+  await check("rows without keys", some, (keys, t) => t % 5 === 3 ? [] : keys, only);
+  const inputs = [...denseInputs(some), ...select(some)].map((x) => ({
+    ...x,
+    values: x.values ?? randomNormal(x.rows * x.cols),
+  }));
+  assert.deepEqual(
+    await bitsOf(inputs, some, capabilities),
+    await bitsOf(inputs, some, capabilities),
+  );
+});
 
 /** Bits of the outputs and of the gradients of the float inputs, for the cotangent q. */
 async function bitsOf(
