@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Layout } from "../kernels/kernel.ts";
+import type { Kernel, Layout } from "../kernels/kernel.ts";
 import type { Call } from "./run_kernels.ts";
 
 /** What the shapes follow from. */
@@ -34,6 +34,11 @@ export interface Case {
   /** Where not the sum of the kernels' own. */
   readonly flops?: number;
   readonly bytes?: number;
+}
+
+/** One kernel whose buffers are these matrices, in order. */
+export function single(kernel: Kernel, arrays: readonly Data[]): Case {
+  return { name: kernel.label, calls: [[kernel, ...arrays.keys()]], arrays };
 }
 
 /** Numbers from -0.5 to 0.5, repeated after a million. */

@@ -6,25 +6,18 @@
  */
 import { UserError } from "../errors.ts";
 import { adamw } from "../kernels/adamw.ts";
-import {
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
-  type AttentionSpec,
-  planAttention,
-} from "../kernels/attention.ts";
 import { crossEntropy } from "../kernels/cross_entropy.ts";
 import { indexScores } from "../kernels/index_scores.ts";
 import { indexerKl } from "../kernels/indexer_kl.ts";
-import type { Kernel } from "../kernels/kernel.ts";
 import { type Form, matmul } from "../kernels/matmul.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { topK } from "../kernels/top_k.ts";
 import type { Device } from "../open_device.ts";
 import type { Capabilities } from "../ops/op.ts";
+import { attentionCases } from "./attention_cases.ts";
 import { measureCeilings } from "./ceilings.ts";
 import { gatheredLossCase } from "./gathered_loss.ts";
-import { type Case, type Data, random, type Sizes } from "./kernel_case.ts";
+import { type Case, random, single, type Sizes } from "./kernel_case.ts";
 import { adapterOf, type BenchResult, rounded } from "./result.ts";
 import { type Call, layout, runKernels } from "./run_kernels.ts";
 
@@ -74,9 +67,7 @@ export async function* kernelSuite(
 function cases(sizes: Sizes, capabilities: Capabilities): (() => Case)[] {
   return [
     ...(["nt", "nn", "tn"] as const).map((form) => () => matmulCase(form, sizes, capabilities)),
-    ...(["forward", "gradQ", "gradKv"] as const).map((pass) => () =>
-      attentionCase(pass, sizes, capabilities)
-    ),
+    ...attentionCases(sizes, capabilities),
     ...(["scores", "top-k", "KL"] as const).map((part) => () =>
       indexerCase(part, sizes, capabilities)
     ),
@@ -84,11 +75,6 @@ function cases(sizes: Sizes, capabilities: Capabilities): (() => Case)[] {
     ...rowCases(sizes, capabilities),
     () => adamwCase(sizes),
   ];
-}
-
-/** One kernel whose buffers are these matrices, in order. */
-function single(kernel: Kernel, arrays: readonly Data[]): Case {
-  return { name: kernel.label, calls: [[kernel, ...arrays.keys()]], arrays };
 }
 
 function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities): Case {
@@ -105,36 +91,6 @@ function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities
     flops: 2 * n ** 3,
     bytes: 12 * n ** 2,
   };
-}
-
-function attentionCase(
-  pass: "forward" | "gradQ" | "gradKv",
-  { batch, seqLen, heads, nope, rope, value }: Sizes,
-  capabilities: Capabilities,
-): Case {
-  const spec: AttentionSpec = {
-    dims: { heads, kvHeads: heads, nope, rope, value, packed: true },
-    extent: { batch, seqLen },
-    scale: (nope + rope) ** -0.5,
-  };
-  const of = (cols: number) => layout(batch * seqLen, cols);
-  const inputs = [of(heads * (nope + rope)), of(heads * (nope + value)), of(rope)];
-  const [q, kv] = inputs;
-  const [o, perHead, shares] = [of(heads * value), of(heads), of(heads * rope)];
-  const saved = { gradO: o, lse: perHead, delta: perHead };
-  const plan = planAttention(pass, spec, capabilities);
-  // About what random scores have, so that no weight is infinite.
-  const lse = random(perHead).map((_, i) => Math.log(1 + Math.floor(i / heads) % seqLen));
-  const read = [...inputs.map(random), random(o), lse, random(perHead)];
-  if (pass === "forward") {
-    const kernel = attentionForward(spec, plan, inputs, o, perHead);
-    return single(kernel, [...inputs.map(random), random(o), lse]);
-  }
-  if (pass === "gradQ") {
-    return single(attentionGradQ(spec, plan, inputs, saved, q), [...read, random(q)]);
-  }
-  const kernel = attentionGradKv(spec, plan, inputs, saved, [kv, shares]);
-  return single(kernel, [...read, random(kv), random(shares)]);
 }
 
 function indexerCase(
