@@ -39,8 +39,8 @@ export const attentionMapsOp: Op<IndexerDims> = {
 };
 
 /**
- * Index scores and attention of all pairs, for looking at short sequences: the only place where
- * anything of size `[N, seqLen]` is in memory. Only entries with s ≤ t mean anything.
+ * Index scores and attention of all pairs, for looking at short sequences: the only place where the
+ * memory for pairs is not bounded. Only entries with s ≤ t mean anything.
  *
  * @param teacher the inputs of `mlaAttention`, and its `lse`
  * @returns `scores` and `attention` (mean over the heads), `[batch · seqLen, seqLen]` each
