@@ -161,7 +161,7 @@ function recordKept(
       matrix[name] = ins[i];
       matrix[`grad_${name}`] = rest[i];
     });
-    // As the whole has one, so have some of its sequences.
+    // Not null: fewer sequences need no more room.
     const heads = planKept(spec, r.capabilities)!;
     const rows = heads[0].count * dims.heads / dims.kvHeads * blockRows(spec.extent);
     const weights = r.temporary(rows, BLOCK);

@@ -8,9 +8,10 @@ import { listGradients } from "../kernels/index_gather_lists.ts";
 import { gatherScores, gatherTarget } from "../kernels/index_gather_pairs.ts";
 import { targetOfScores } from "../kernels/index_target_of_scores.ts";
 import { indexerKl } from "../kernels/indexer_kl.ts";
-import { byBatch, listedScores } from "./attention_passes.ts";
+import { byBatch } from "./attention_passes.ts";
 import { recordLists } from "./attention_selection.ts";
 import type { IndexerLossAttributes } from "./indexer_loss.ts";
+import { listedScores } from "./listed_scores.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
 /**
