@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Layout } from "./kernel.ts";
+import { type Layout, startsAtVec4 } from "./kernel.ts";
 
 /** Widths of the heads. They are equal in all layers of a model, so they are baked into the code. */
 export interface HeadDims {
@@ -97,7 +97,7 @@ export function headColumns(tensor: string, dims: HeadDims): number {
 /** Whether all heads can be read and written as whole `vec4`s. */
 export function isAligned(dims: HeadDims, layouts: readonly Layout[]): boolean {
   return [dims.nope, dims.rope, dims.value].every((width) => width % 4 === 0) &&
-    layouts.every((m) => m.offset % 4 === 0 && m.stride % 4 === 0);
+    layouts.every(startsAtVec4);
 }
 
 /**

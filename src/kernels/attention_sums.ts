@@ -24,7 +24,6 @@ import {
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
-import { balancedOrder } from "./tile_choice.ts";
 import {
   colOf,
   dividesLines,
@@ -37,6 +36,7 @@ import {
   tileProduct,
   tileThreads,
 } from "./tile_product.ts";
+import { balancedOrder } from "./workgroup_order.ts";
 
 /** A gradient that is a product: of which tensor, and whether the sums run over queries. */
 export interface AttentionSum {

@@ -19,8 +19,9 @@ import {
   type Layout,
   layoutUniforms,
   makeKernel,
+  startsAtVec4,
 } from "./kernel.ts";
-import { balancedOrder } from "./tile_choice.ts";
+import { balancedOrder } from "./workgroup_order.ts";
 
 /** What both passes read. R is the number of queries of a sequence. */
 export interface IndexGradientSpec {
@@ -104,7 +105,7 @@ function passKernel(
   const tile = productTile(spec);
   const code = tile ? gradientProducts(pass, spec, tile) : gradientRows(pass, spec);
   // Products read the gradient of the scores in fours, too.
-  const fours = tile && gradScores.offset % 4 === 0 && gradScores.stride % 4 === 0;
+  const fours = tile && startsAtVec4(gradScores);
   const own = (name: string, access: "read" | "read_write"): BufferSpec => {
     if (name === "signs") return `${access} u32`;
     const isWide = name === "grad_scores" ? fours : aligned && name in wide;

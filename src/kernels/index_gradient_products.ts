@@ -6,7 +6,7 @@
  */
 import type { GradientCode, IndexGradientSpec } from "./index_gradient.ts";
 import { SIGN_TILE, signBit, signWord, tileSigns } from "./index_signs.ts";
-import type { Layout } from "./kernel.ts";
+import { type Layout, startsAtVec4 } from "./kernel.ts";
 import {
   colOf,
   fitsDevice,
@@ -78,9 +78,9 @@ ${byQuery ? queryStores(tile, columns) : keyStores(tile, columns)}`,
 }
 
 /** WGSL `gradient_at(row, key) -> vec4f`: the gradient of the scores of four keys. */
-function gradientAt({ offset, stride }: Layout): string {
+function gradientAt(gradScores: Layout): string {
   const index = "u.grad_scores_offset + row * u.grad_scores_stride + key";
-  const value = offset % 4 === 0 && stride % 4 === 0
+  const value = startsAtVec4(gradScores)
     ? `grad_scores[(${index}) / 4u]`
     : `vec4f(${[0, 1, 2, 3].map((e) => `grad_scores[${index} + ${e}u]`).join(", ")})`;
   return `fn gradient_at(row: u32, key: u32) -> vec4f { return ${value}; }`;

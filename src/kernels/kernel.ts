@@ -124,9 +124,14 @@ export function bytesOf(...matrices: Layout[]): number {
   return matrices.reduce((sum, m) => sum + m.rows * m.cols * 4, 0);
 }
 
+/** Whether every row of `m` begins at a whole `vec4`. The last one of a row may be partly filled. */
+export function startsAtVec4(m: Layout): boolean {
+  return m.offset % 4 === 0 && m.stride % 4 === 0;
+}
+
 /** Whether every row of `m` can be read as whole `vec4`s. */
 export function isVec4(m: Layout): boolean {
-  return m.offset % 4 === 0 && m.stride % 4 === 0 && m.cols % 4 === 0;
+  return startsAtVec4(m) && m.cols % 4 === 0;
 }
 
 /**

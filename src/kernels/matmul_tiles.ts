@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { PROCESSORS } from "./tile_choice.ts";
 import { type Tile, tileThreads } from "./tile_product.ts";
+import { PROCESSORS } from "./workgroup_order.ts";
 
 /** A tile and how fast it is. */
 export interface RatedTile extends Tile {
