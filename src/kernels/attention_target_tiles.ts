@@ -7,6 +7,7 @@
 import { columnRuns, headColumns, type HeadDims, spanLoaders } from "./attention_access.ts";
 import type { TargetCode } from "./attention_target.ts";
 import { productStep, range, unrolled } from "./attention_tile_steps.ts";
+import { placeOf } from "./lane_order.ts";
 import { firstThatFits, odd, type WorkgroupRoom } from "./tile_choice.ts";
 
 /** A tile has `lanesY * rows` queries and `4 * lanesX` keys. */
@@ -61,9 +62,10 @@ export function targetTiles(dims: HeadDims, tile: TargetTile, aligned: boolean):
       ),
     );
   }
+  const { x, y } = placeOf(lanesX, lanesY);
   const body = [
-    `let x = lane % ${lanesX}u;`,
-    `let y = lane / ${lanesX}u;`,
+    `let x = ${x};`,
+    `let y = ${y};`,
     ...range(4).map((j) => `let col${j} = x + ${j * lanesX}u;`),
     ...rows.flatMap((i) => [
       `let row${i} = y + ${i * lanesY}u;`,

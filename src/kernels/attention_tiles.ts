@@ -11,6 +11,7 @@
 import { headColumns, spanLoaders } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./attention_selection.ts";
+import { placeOf } from "./lane_order.ts";
 import { planTile, shareOut, type Tile } from "./attention_tile_plan.ts";
 import {
   bitsOf,
@@ -88,11 +89,12 @@ function declarations({ pass, dims, aligned, tile, plan, forward }: Scope): stri
 /** Which rows and columns an invocation has, and what it keeps over the columns. */
 function prologue({ pass, dims, aligned, tile, plan, shares, forward }: Scope): string[] {
   const { tileRows, threads } = plan;
+  const place = placeOf(tile.lanesX, tile.lanesY);
   const lines = [
     `let first = tile * ${tileRows}u;`,
     `let end = min(first + ${tileRows}u, u.seq_len);`,
-    `let x = lane % ${tile.lanesX}u;`,
-    `let y = lane / ${tile.lanesX}u;`,
+    `let x = ${place.x};`,
+    `let y = ${place.y};`,
     ...range(tile.cols).map((j) => `let col${j} = x + ${j * tile.lanesX}u;`),
   ];
   for (const i of range(tile.rows)) {
@@ -107,7 +109,8 @@ function prologue({ pass, dims, aligned, tile, plan, shares, forward }: Scope): 
     }
   }
   for (const s of shares) {
-    lines.push(`let ${s.into}_x = lane % ${s.lanesX}u;`, `let ${s.into}_y = lane / ${s.lanesX}u;`);
+    const { x, y } = placeOf(s.lanesX, s.lanesY);
+    lines.push(`let ${s.into}_x = ${x};`, `let ${s.into}_y = ${y};`);
     for (const i of range(s.rows)) {
       lines.push(`let ${s.into}_row${i} = ${s.into}_y + ${i * s.lanesY}u;`);
       for (const c of range(s.cols)) lines.push(`var ${s.into}_${i}_${c} = vec4f();`);

@@ -171,9 +171,9 @@ function headAlongK(
         const { load, origin } = runs[part];
         return `${load}(${id}Row, ${head}, ${column} - ${origin}u)`;
       }
-      const last = `min(${column}, ${columns - 1}u)`;
-      return `select(vec4f(), load_${tensor}(${id}Row, ${head}, ${last}), ${column} < ${columns}u)`;
+      return `load_${tensor}(${id}Row, ${head}, min(${column}, ${columns - 1}u))`;
     },
+    finish: (id, step) => whole ? id : `select(vec4f(), ${id}, (k + ${step}) / 4u < ${columns}u)`,
   };
 }
 

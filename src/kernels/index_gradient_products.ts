@@ -48,13 +48,13 @@ export function gradientProducts(
     before,
     read: (id, step) => `load_k(k_row + min(k + ${step}, u.keys - 1u), 0u, ${column(id)})`,
   };
+  const queryRow = (step: string) => `(q_row + min(k + ${step}, u.queries - 1u))`;
   const weightedQueries: Source = {
     alongK: false,
-    before,
-    read(id, step) {
-      const row = `(q_row + min(k + ${step}, u.queries - 1u))`;
-      return `load_q(${row}, head, ${column(id)}) * ${at("w", row, "head")}`;
-    },
+    before: (id, line) => [...before(id, line), `var ${id}Weight = 0.0;`],
+    read: (id, step) => `load_q(${queryRow(step)}, head, ${column(id)})`,
+    readMore: (id, step) => [`${id}Weight = ${at("w", queryRow(step), "head")};`],
+    finish: (id) => `${id} * ${id}Weight`,
   };
   const [begin, end] = byQuery
     ? ["0u", `min(u.keys, u.first_row + min(first + ${tile.rows}u, u.queries))`]
@@ -88,38 +88,45 @@ function gradientAt(gradScores: Layout): string {
 
 /** Gradients of the products but for the heads' weights: of a query's keys, or of a key's queries. */
 function gradientSource({ activation }: IndexGradientSpec, byQuery: boolean): Source {
-  const read = (query: string, key: string) => {
-    const seen = [`((vec4u(${key}) + vec4u(0u, 1u, 2u, 3u)) <= vec4u(u.first_row + ${query}))`];
-    if (activation === "relu") {
+  const queryOf = (id: string, step: string) =>
+    byQuery ? `${id}Query` : `min(k + ${step}, u.queries - 1u)`;
+  const keyOf = (id: string, step: string) => byQuery ? `(k + ${step})` : `${id}Key`;
+  const inTile = (token: string) => `(${token} % ${SIGN_TILE}u)`;
+  const hasSigns = activation === "relu";
+  return {
+    alongK: byQuery,
+    // Queries past the end repeat the last one; a query's sums there are not stored.
+    before: (id, line) => [
+      byQuery
+        ? `let ${id}Query = min(first + ${line}, u.queries - 1u);`
+        : `let ${id}Key = first + ${line};`,
+      ...hasSigns ? [`var ${id}Signs = 0u;`] : [],
+    ],
+    read: (id, step) => `gradient_at(q_row + ${queryOf(id, step)}, ${keyOf(id, step)})`,
+    readMore(id, step) {
+      if (!hasSigns) return [];
+      const [query, key] = [queryOf(id, step), keyOf(id, step)];
       const tile = {
         queryTile: `(${query} / ${SIGN_TILE}u)`,
         keyTile: `${key} / ${SIGN_TILE}u`,
         head: "head",
       };
       const sizes = { queries: "u.queries", keys: "u.keys", heads: "u.heads" };
-      const word = `signs[${tileSigns("sequence", tile, sizes)} + ${
-        signWord(`(${query} % ${SIGN_TILE}u)`, `(${key} % ${SIGN_TILE}u)`)
-      }]`;
-      const bits = `${word} >> (${signBit(`(${query} % ${SIGN_TILE}u)`)})`;
-      seen.push(`((vec4u(${bits}) & vec4u(1u, 2u, 4u, 8u)) != vec4u())`);
-    }
-    return `select(vec4f(), gradient_at(q_row + ${query}, ${key}), ${seen.join(" & ")})`;
-  };
-  if (byQuery) {
-    return {
-      alongK: true,
-      // Rows past the end repeat the last one, and are not stored.
-      before: (id, line) => [`let ${id}Query = min(first + ${line}, u.queries - 1u);`],
-      read: (id, step) => read(`${id}Query`, `(k + ${step})`),
-    };
-  }
-  return {
-    alongK: false,
-    before: (id, line) => [`let ${id}Key = first + ${line};`],
-    read: (id, step) =>
-      `select(vec4f(), ${
-        read(`min(k + ${step}, u.queries - 1u)`, `${id}Key`)
-      }, k + ${step} < u.queries)`,
+      const word = `${tileSigns("sequence", tile, sizes)} + ${
+        signWord(inTile(query), inTile(key))
+      }`;
+      return [`${id}Signs = signs[${word}];`];
+    },
+    finish(id, step) {
+      const [query, key] = [queryOf(id, step), keyOf(id, step)];
+      const passes = [`((vec4u(${key}) + vec4u(0u, 1u, 2u, 3u)) <= vec4u(u.first_row + ${query}))`];
+      if (hasSigns) {
+        const bits = `${id}Signs >> (${signBit(inTile(query))})`;
+        passes.push(`((vec4u(${bits}) & vec4u(1u, 2u, 4u, 8u)) != vec4u())`);
+      }
+      if (!byQuery) passes.push(`vec4<bool>(k + ${step} < u.queries)`);
+      return `select(vec4f(), ${id}, ${passes.join(" & ")})`;
+    },
   };
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import { activate, type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
+import { placeOf } from "./lane_order.ts";
 import { SIGN_TILE, SIGN_WORDS, tileSigns } from "./index_signs.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel } from "./kernel.ts";
 
@@ -23,9 +24,10 @@ const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 /** The kernel for any device with 128 invocations and 11 KiB of workgroup memory. */
 export function tiledScores(spec: IndexScoresSpec): Kernel {
   const { q, k, scores, dim, batch = 1 } = spec;
-  const qSide = side("q", isVec4(q) && dim % 4 === 0, 2);
-  const kSide = side("k", isVec4(k), 1);
+  const qSide = side("q", isVec4(q) && dim % 4 === 0, 2, dim);
+  const kSide = side("k", isVec4(k), 1, dim);
   const vec = isVec4(scores);
+  const place = placeOf(LANES.k, LANES.q);
   const across = Math.ceil(scores.cols / TILE);
   const [x, y] = foldGrid(Math.ceil(scores.rows / batch / TILE) * across);
   const blocks = (name: string) => range(8).map((i) => `${name}${i} = vec4f();`);
@@ -47,8 +49,8 @@ let tile = wid.x + wid.y * groups.x;
 if (tile >= across * ((u.rows + ${TILE - 1}u) / ${TILE}u)) { return; }
 let first_q = tile / across * ${TILE}u;
 let first_k = tile % across * ${TILE}u;
-let k_lane = lane % ${LANES.k}u;
-let q_lane = lane / ${LANES.k}u;
+let k_lane = ${place.x};
+let q_lane = ${place.y};
 let q_start = wid.z * u.rows + first_q;
 let k_start = wid.z * u.cols + first_k;
 ${qSide.before}
@@ -103,7 +105,7 @@ ${
     range(8).map((i) => `bits |= select(vec4u(), vec4u(${1 << 4 * i >>> 0}u), dots${i} > vec4f());`)
       .join("\n")
   }
-signs[${at} + lane] = bits.x | (bits.y << 1u) | (bits.z << 2u) | (bits.w << 3u);
+signs[${at} + q_lane * ${LANES.k}u + k_lane] = bits.x | (bits.y << 1u) | (bits.z << 2u) | (bits.w << 3u);
 }`;
 }
 
@@ -124,7 +126,7 @@ dots${i} = vec4f();
  * every channel the lane's lines in fours; two more `vec4`s after four channels keep writes apart,
  * an odd length keeps reads of neighbours apart.
  */
-function side(name: "q" | "k", vec: boolean, fours: number) {
+function side(name: "q" | "k", vec: boolean, fours: number, dim: number) {
   const lanes = LANES[name];
   const length = DEPTH * fours + DEPTH / 2 - 1;
   const quads = DEPTH / 4;
@@ -142,16 +144,17 @@ function side(name: "q" | "k", vec: boolean, fours: number) {
       `var ${id} = vec4f();`,
     );
     const index = name === "q" ? `${id}_at + head * u.dim + channel` : `${id}_at + channel`;
-    // Lines past the last read other memory, and are not stored in the end.
-    const load = vec
-      ? `select(vec4f(), ${name}[(${index}) / 4u], channel + ${id}_channel < u.dim)`
-      : `vec4f(${
-        range(4).map((e) =>
-          `select(0.0, ${name}[${index} + ${e}u], channel + ${id}_channel + ${e}u < u.dim)`
-        )
-          .join(", ")
-      })`;
-    fetch.push(`${id} = ${load};`);
+    // Lines past the last read other memory, and are not stored in the end; so do channels past the
+    // last, which are put as zeros: nothing waits here for what is read.
+    fetch.push(
+      vec
+        ? `${id} = ${name}[(${index}) / 4u];`
+        : `${id} = vec4f(${range(4).map((e) => `${name}[${index} + ${e}u]`).join(", ")});`,
+    );
+    if (dim % DEPTH !== 0) {
+      const channels = `vec4u(channel + ${id}_channel) + vec4u(0u, 1u, 2u, 3u)`;
+      put.push(`${id} = select(vec4f(), ${id}, ${channels} < vec4u(u.dim));`);
+    }
     for (const e of range(4)) {
       put.push(
         `${name}_tile[${id}_lane][${id}_place + ${e * fours}u][${id}_line % 4u] = ${id}.${

@@ -19,8 +19,9 @@ import {
 /** The kernel of a product, cut up as `t` says. */
 export function tiledProduct(p: Product, t: Tile): Kernel {
   const product = tileProduct(t);
-  const a = source("a", p.a, p.form !== "tn", "firstRow");
-  const b = source("b", p.b, p.form === "nt", "firstCol");
+  const whole = p.k % t.depth === 0;
+  const a = source("a", p.a, p.form !== "tn", "firstRow", whole);
+  const b = source("b", p.b, p.form === "nt", "firstCol", whole);
   const d = addend(p);
   const vec = isVec4(p.c) && (!d || isVec4(d));
   const [x, y] = foldGrid(Math.ceil(p.m / t.rows) * Math.ceil(p.n / t.cols));
@@ -51,11 +52,17 @@ ${stores(p, t, vec)}`,
 }
 
 /**
- * A matrix as an operand. Lines past the last read other memory, and are not stored in the end.
- * Steps past `end` add 0 * -0 to the sums, which changes no bit, not even of a sum that is -0:
+ * A matrix as an operand. Lines past the last read other memory, and are not stored in the end; so do
+ * steps past `end`, if k is not `whole` tiles, but they add 0 * -0 to the sums, which changes no bit, not even of a sum that is -0:
  * tiles of different depths add different numbers of them.
  */
-function source(name: "a" | "b", m: Layout, alongK: boolean, first: string): Source {
+function source(
+  name: "a" | "b",
+  m: Layout,
+  alongK: boolean,
+  first: string,
+  whole: boolean,
+): Source {
   const zero = name === "a" ? "0.0" : "-0.0";
   return {
     alongK,
@@ -65,14 +72,17 @@ function source(name: "a" | "b", m: Layout, alongK: boolean, first: string): Sou
       } * u.${name}_stride`;
       return [`let ${id}At = ${start} + ${alongK ? step : `${first} + ${line}`};`];
     },
-    read(id, step) {
+    read(id) {
       const index = alongK ? `${id}At + k` : `${id}At + k * u.${name}_stride`;
-      const inside = (e: number) => `k + ${step} + ${alongK ? e : 0}u < end`;
-      if (isVec4(m)) return `select(vec4f(${zero}), ${name}[(${index}) / 4u], ${inside(0)})`;
-      const parts = [0, 1, 2, 3].map((e) =>
-        `select(${zero}, ${name}[${index} + ${e}u], ${inside(e)})`
-      );
-      return `vec4f(${parts.join(", ")})`;
+      if (isVec4(m)) return `${name}[(${index}) / 4u]`;
+      return `vec4f(${[0, 1, 2, 3].map((e) => `${name}[${index} + ${e}u]`).join(", ")})`;
+    },
+    finish(id, step) {
+      if (whole) return id;
+      const inside = alongK && !isVec4(m)
+        ? `vec4u(k + ${step}) + vec4u(0u, 1u, 2u, 3u) < vec4u(end)`
+        : `k + ${step} < end`;
+      return `select(vec4f(${zero}), ${id}, ${inside})`;
     },
   };
 }

@@ -10,6 +10,7 @@
  * @module
  */
 import type { Capabilities } from "../ops/op.ts";
+import { placeOf } from "./lane_order.ts";
 
 /** How a product is cut up. */
 export interface Tile {
@@ -69,8 +70,15 @@ export interface Source {
    * `part` is the part of the lines.
    */
   before(id: string, line: string, step: string, part: number): string[];
-  /** The `vec4f` at step `k` + `step`, in a part of k or of the lines. */
+  /**
+   * The `vec4f` at step `k` + `step`, in a part of k or of the lines. It should only read: what was
+   * computed with it here would wait for it, while products of the tiles before are still to be done.
+   */
   read(id: string, step: string, part: number): string;
+  /** Further lines that read, into variables of `before`. */
+  readMore?(id: string, step: string): string[];
+  /** What is put into the tile of the value `id` that was read at `k` + `step`. Default: that value. */
+  finish?(id: string, step: string): string;
 }
 
 /** Whether the invocations of a tile share out the reads of so many lines evenly. */
@@ -96,8 +104,9 @@ export interface TileProduct {
  */
 export function lanePlace(t: Tile): string {
   const across = t.cols / t.threadCols / 8;
-  return `let threadRow = lane / 8u % 4u + lane / ${32 * across}u * 4u;
-let threadCol = lane % 8u + lane / 32u % ${across}u * 8u;`;
+  const { x, y } = placeOf(8, 4);
+  return `let threadRow = ${y} % 4u + lane / ${32 * across}u * 4u;
+let threadCol = ${x} + lane / 32u % ${across}u * 8u;`;
 }
 
 /** Declares the sums of an invocation, all 0. */
@@ -212,11 +221,12 @@ interface Moves {
 /** Reads four steps of a line at a time, and writes them apart. */
 function moveAlongK(
   name: "a" | "b",
-  { before, read, parts = [] }: Source,
+  source: Source,
   t: Tile,
   lines: number,
   own: number,
 ): Moves {
+  const { before, parts = [] } = source;
   const fours = own / 4;
   const spread = lines / fours;
   const threads = tileThreads(t);
@@ -233,14 +243,16 @@ function moveAlongK(
       `let ${id}Place = ${id}K / 4u * ${4 * fours + 2}u + ${id}Line / ${spread}u;`,
       `var ${id} = vec4f();`,
     );
+    moves.put.push("{", `let value = ${source.finish?.(id, `${id}K`) ?? id};`);
     for (let e = 0; e < 4; e++) {
       const place = `${id}Place + ${e * fours}u`;
       moves.put.push(
-        `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = ${id}.${"xyzw"[e]};`,
+        `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = value.${"xyzw"[e]};`,
       );
     }
+    moves.put.push("}");
   });
-  const reads = (part: number) => ids.map((id) => `${id} = ${read(id, `${id}K`, part)};`);
+  const reads = (part: number) => ids.flatMap((id) => fetch(source, id, part));
   let end = 0;
   parts.slice(0, -1).forEach((length, part) => {
     end += length;
@@ -254,17 +266,18 @@ function moveAlongK(
 /** Reads four lines of a step at a time, and writes them as they are. */
 function moveLines(
   name: "a" | "b",
-  { before, read, parts = [] }: Source,
+  source: Source,
   t: Tile,
   lines: number,
   own: number,
 ): Moves {
+  const { before, parts = [lines] } = source;
   const fours = own / 4;
   const spread = lines / fours;
   const threads = tileThreads(t);
   const moves: Moves = { before: [], fetch: [], put: [] };
   let first = 0;
-  (parts.length > 0 ? parts : [lines]).forEach((length, part) => {
+  parts.forEach((length, part) => {
     const quads = length / 4;
     for (let i = 0; i < quads * t.depth / threads; i++) {
       const id = `${name}${part}_${i}`;
@@ -277,12 +290,18 @@ function moveLines(
         `let ${id}Place = ${id}K * ${fours}u + ${id}K / 4u * 2u + ${id}Quad / ${spread / 4}u;`,
         `var ${id} = vec4f();`,
       );
-      moves.fetch.push(`${id} = ${read(id, `${id}K`, part)};`);
-      moves.put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${id};`);
+      moves.fetch.push(...fetch(source, id, part));
+      const value = source.finish?.(id, `${id}K`) ?? id;
+      moves.put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${value};`);
     }
     first += length;
   });
   return moves;
+}
+
+function fetch(source: Source, id: string, part: number): string[] {
+  const step = `${id}K`;
+  return [`${id} = ${source.read(id, step, part)};`, ...source.readMore?.(id, step) ?? []];
 }
 
 /** The products of one tile, unrolled. */

@@ -1,0 +1,24 @@
+/**
+ * Which invocation of a workgroup takes which place of a tile.
+ *
+ * @module
+ */
+
+/** WGSL of a place in a tile. */
+export interface Place {
+  readonly x: string;
+  readonly y: string;
+}
+
+/**
+ * The place of an invocation among `lanesX` by `lanesY`, `lane` in WGSL. Two neighbours have one x
+ * and the next two their ys, so that among four invocations in a row there are two addresses where
+ * `vec4`s are read by x, and two where they are read by y. On an H100 such a read of workgroup memory
+ * takes half the cycles of one with four addresses.
+ */
+export function placeOf(lanesX: number, lanesY: number): Place {
+  if (lanesX % 2 !== 0 || lanesY % 2 !== 0) {
+    return { x: `lane % ${lanesX}u`, y: `lane / ${lanesX}u` };
+  }
+  return { x: `lane / 2u % ${lanesX}u`, y: `(lane % 2u + lane / ${2 * lanesX}u * 2u)` };
+}
