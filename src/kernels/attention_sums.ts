@@ -33,7 +33,8 @@ import {
   sumsOf,
   tallTile,
   type Tile,
-  tileProduct,
+  tileArrays,
+  tileLoop,
   tileThreads,
 } from "./tile_product.ts";
 import { balancedOrder } from "./workgroup_order.ts";
@@ -82,10 +83,12 @@ export function attentionSum(
   const layouts = { ...read, ...written };
   const aligned = isAligned(dims, Object.values(layouts));
   const element = aligned ? " vec4f" : "";
-  const product = tileProduct(tile);
-  const source = headAsLines(of, dims, aligned, tile, across, overQueries ? "q_head" : "kv_head");
-  const loop = (begin: string, end: string) =>
-    product.loop({ a: blockSource(overQueries), b: source }, begin, end);
+  const ofHead = overQueries ? "q_head" : "kv_head";
+  const sources = {
+    a: blockSource(overQueries),
+    b: headAsLines(of, dims, aligned, tile, across, ofHead),
+  };
+  const loop = (begin: string, end: string) => tileLoop(tile, sources, begin, end);
   const walk = overQueries
     ? `for (var sharer = 0u; sharer < ${sharers}u; sharer++) {
 let local = local_head * ${sharers}u + sharer;
@@ -118,7 +121,7 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
       loader(of, dims, aligned),
       ...(aligned ? [spanLoaders(of, dims)] : []),
       storer(into, dims, aligned, accumulate),
-      product.declarations,
+      tileArrays(tile, sources),
     ].join("\n"),
     body: `
 let index = wid.x + wid.y * groups.x;

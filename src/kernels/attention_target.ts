@@ -6,18 +6,21 @@
 import type { Capabilities } from "../ops/op.ts";
 import { type HeadDims, isAligned, loader } from "./attention_access.ts";
 import { targetRows } from "./attention_target_rows.ts";
-import { chooseTargetTile, type TargetTile, targetTiles } from "./attention_target_tiles.ts";
+import { TARGET_TILE, targetTiles } from "./attention_target_tiles.ts";
 import {
   type BufferSpec,
   bytesOf,
   Float,
   foldGrid,
+  isVec4,
   type Kernel,
   type Layout,
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
+import { range } from "./attention_tile_steps.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
+import { fitsDevice, type Tile } from "./tile_product.ts";
 import { at } from "./units.ts";
 
 /** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
@@ -44,13 +47,14 @@ export interface AttentionTargetSpec {
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;
-  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for. */
-  readonly tile?: TargetTile;
+  /** Tile on GPUs, default `TARGET_TILE`; where it does not fit, rows are taken. */
+  readonly tile?: Tile;
 }
 
 /**
  * What a family of kernels adds: code that gives every pair of a tile to
- * `store(query, key, sum over heads, q_row)`. In scope: `first_query` and `first_key` of the tile,
+ * `store(query, key, sum over heads, q_row)`, or, on GPUs, four neighbouring keys, the first a multiple
+ * of 4, to `store_four`. In scope: `first_query` and `first_key` of the tile,
  * counted in the sequence's chunk; `q_row` and `k_row`, the sequence's first rows; `visible`,
  * whether any pair of the tile is.
  */
@@ -79,17 +83,16 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   };
   const aligned = isAligned(dims, [q, kv, kPe]);
   const matrix: BufferSpec = aligned ? "read vec4f" : "read";
-  const tile = capabilities.software ? null : spec.tile ?? chooseTargetTile(capabilities);
-  const code = tile
+  const { tile = TARGET_TILE } = spec;
+  const inTiles = !capabilities.software && fitsDevice(tile, capabilities);
+  const inFours = inTiles && isVec4(target);
+  const code = inTiles
     ? targetTiles(dims, tile, aligned)
     : targetRows(dims, capabilities.software ? subgroupLanes(capabilities.subgroups) : null);
   const queries = target.rows / batch;
   const across = Math.ceil(target.cols / code.tileCols);
   const down = Math.ceil(queries / code.tileRows);
   const masked: Record<string, Layout> = mask ? { mask } : {};
-  const bit = mask
-    ? ` && ((u32(${at("mask", "row", "key / 32u")}) >> (key % 32u)) & 1u) == 1u`
-    : "";
   return makeKernel({
     name: "attention_target",
     shape: `${target.rows}x${target.cols}x${heads}`,
@@ -99,7 +102,7 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
       k_pe: matrix,
       lse: "read",
       ...(mask ? { mask: "read i32" as const } : {}),
-      teacher: "read_write",
+      teacher: inFours ? "read_write vec4f" : "read_write",
     },
     uniforms: {
       queries,
@@ -117,12 +120,7 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
     grid: foldGrid(across * down * batch),
     declarations: `${loader("q", dims, aligned)}
 ${loader("k", dims, aligned)}
-fn store(query: u32, key: u32, sum: f32, q_row: u32) {
-  if (query >= u.queries || key >= u.keys) { return; }
-  let row = q_row + query;
-  let visible = key <= u.first_row + query${bit};
-  ${at("teacher", "row", "key")} = select(0.0, sum * u.per_head, visible);
-}
+${inFours ? storeFour(mask) : storeOne(mask)}
 ${code.declarations}`,
     body: `
 let tile = wid.x + wid.y * groups.x;
@@ -137,6 +135,38 @@ ${code.body}`,
     flops: batch * visiblePairs(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
     bytes: bytesOf(q, kv, kPe, lse, target),
   });
+}
+
+/** `store` and `store_four` for any layout of the result. */
+function storeOne(mask?: Layout): string {
+  const bit = mask
+    ? ` && ((u32(${at("mask", "row", "key / 32u")}) >> (key % 32u)) & 1u) == 1u`
+    : "";
+  return `fn store(query: u32, key: u32, sum: f32, q_row: u32) {
+  if (query >= u.queries || key >= u.keys) { return; }
+  let row = q_row + query;
+  let visible = key <= u.first_row + query${bit};
+  ${at("teacher", "row", "key")} = select(0.0, sum * u.per_head, visible);
+}
+fn store_four(query: u32, key: u32, sums: vec4f, q_row: u32) {
+${range(4).map((e) => `  store(query, key + ${e}u, sums[${e}], q_row);`).join("\n")}
+}`;
+}
+
+/** `store_four` for rows of whole `vec4`s. */
+function storeFour(mask?: Layout): string {
+  const bits = mask
+    ? ` & ((vec4u(u32(${
+      at("mask", "row", "key / 32u")
+    }) >> (key % 32u)) & vec4u(1u, 2u, 4u, 8u)) != vec4u())`
+    : "";
+  return `fn store_four(query: u32, key: u32, sums: vec4f, q_row: u32) {
+  if (query >= u.queries || key >= u.keys) { return; }
+  let row = q_row + query;
+  let visible = (vec4u(key) + vec4u(0u, 1u, 2u, 3u) <= vec4u(u.first_row + query))${bits};
+  teacher[(u.teacher_offset + row * u.teacher_stride + key) / 4u] =
+    select(vec4f(), sums * u.per_head, visible);
+}`;
 }
 
 /** Pairs of a query of rows `firstRow … firstRow + rows` and a key that it may see. */

@@ -161,7 +161,6 @@ export const KEPT_TILE: ProductTile = {
   depth: 16,
   threadRows: 8,
   threadCols: 4,
-  buffers: 1,
 };
 
 /**

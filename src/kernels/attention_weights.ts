@@ -6,9 +6,7 @@
  * @module
  */
 import {
-  columnRuns,
   headColumns,
-  type HeadDims,
   type HeadTensor,
   isAligned,
   loader,
@@ -16,6 +14,7 @@ import {
 } from "./attention_access.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./attention_blocks.ts";
 import { type AttentionSpec, inputNames, visiblePairs } from "./attention_pass.ts";
+import { headAlongK } from "./head_sources.ts";
 import {
   bytesOf,
   Float,
@@ -29,10 +28,10 @@ import {
   colOf,
   lanePlace,
   rowOf,
-  type Source,
   sumsOf,
   type Tile,
-  tileProduct,
+  tileArrays,
+  tileLoop,
   tileThreads,
 } from "./tile_product.ts";
 
@@ -75,16 +74,19 @@ export function attentionWeights(
   const heads = units.count * sharers;
   // Rows of blocks, the longest with the shortest and so on, have `blocks` + 1 blocks together.
   const places = Math.ceil(blocks / 2) * (blocks + 1);
-  const product = tileProduct(tile);
   const side = (tensor: HeadTensor, first: string, head: string) =>
-    headAlongK(tensor, dims, aligned, tile.depth, first, head);
-  const loop = (rows: HeadTensor, cols: HeadTensor, sum: string) =>
-    product.loop(
-      { a: side(rows, "first_query", "head"), b: side(cols, "first_key", "kv_head") },
-      "0u",
-      `${4 * headColumns(rows, dims)}u`,
-      sum,
-    );
+    headAlongK(tensor, dims, aligned, tile, {
+      // Tokens past the last one repeat it.
+      row: (line) => `batch_row + min(${first} + ${line}, u.seq_len - 1u)`,
+      head,
+    });
+  const sources = (rows: HeadTensor, cols: HeadTensor) => ({
+    a: side(rows, "first_query", "head"),
+    b: side(cols, "first_key", "kv_head"),
+  });
+  const ofScores = sources("q", "k");
+  const ofGradients = sources("grad_o", "v");
+  const end = (rows: HeadTensor) => `${4 * headColumns(rows, dims)}u`;
   const width = (tensor: HeadTensor) => 4 * headColumns(tensor, dims);
   return makeKernel({
     name: "attention_weights",
@@ -112,7 +114,7 @@ export function attentionWeights(
     declarations: [
       ...TENSORS.map((t) => loader(t, dims, aligned)),
       ...(aligned ? TENSORS.map((t) => spanLoaders(t, dims)) : []),
-      product.declarations,
+      tileArrays(tile, ofScores),
     ].join("\n"),
     body: `
 let index = wid.x + wid.y * groups.x;
@@ -138,43 +140,15 @@ let head = unit % ${dims.heads}u;
 let kv_head = head / ${sharers}u;
 ${lanePlace(tile)}
 ${sumsOf(tile, "s")}
-${loop("q", "k", "s")}
+${tileLoop(tile, ofScores, "0u", end("q"))}
 ${toWeights(tile, mask !== undefined)}
 ${sumsOf(tile, "dp")}
-${loop("grad_o", "v", "dp")}
+${tileLoop(tile, ofGradients, "0u", end("grad_o"), { sum: "dp" })}
 let start = ${blockStart("local", "query_block", "key_block")};
 ${stores(tile)}`,
     flops: 2 * heads * visiblePairs(spec) * (width("q") + width("v")),
     bytes: bytesOf(...Object.values(layouts), weights, gradients),
   });
-}
-
-/** Columns of a head along k; tokens past the last one repeat it. */
-function headAlongK(
-  tensor: HeadTensor,
-  dims: HeadDims,
-  aligned: boolean,
-  depth: number,
-  first: string,
-  head: string,
-): Source {
-  const columns = headColumns(tensor, dims);
-  const runs = columnRuns(tensor, dims, aligned);
-  const whole = runs.every((run) => 4 * run.columns % depth === 0);
-  return {
-    alongK: true,
-    parts: whole ? runs.map((run) => 4 * run.columns) : undefined,
-    before: (id, line) => [`let ${id}Row = batch_row + min(${first} + ${line}, u.seq_len - 1u);`],
-    read(id, step, part) {
-      const column = `(k + ${step}) / 4u`;
-      if (whole) {
-        const { load, origin } = runs[part];
-        return `${load}(${id}Row, ${head}, ${column} - ${origin}u)`;
-      }
-      return `load_${tensor}(${id}Row, ${head}, min(${column}, ${columns - 1}u))`;
-    },
-    finish: (id, step) => whole ? id : `select(vec4f(), ${id}, (k + ${step}) / 4u < ${columns}u)`,
-  };
 }
 
 /** Makes weights of the scores `s`. */

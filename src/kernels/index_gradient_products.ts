@@ -16,7 +16,8 @@ import {
   sumsOf,
   tallTile,
   type Tile,
-  tileProduct,
+  tileArrays,
+  tileLoop,
   tileThreads,
 } from "./tile_product.ts";
 import { at } from "./units.ts";
@@ -38,8 +39,6 @@ export function gradientProducts(
   const { dim, gradScores } = spec;
   const byQuery = pass === "q";
   const columns = Math.ceil(dim / 4);
-  const product = tileProduct(tile);
-  const a = gradientSource(spec, byQuery);
   // Columns past a head's width are not stored.
   const column = (id: string) => `min(${id}Col, ${columns - 1}u)`;
   const before = (id: string, line: string) => [`let ${id}Col = (${line}) / 4u;`];
@@ -56,6 +55,7 @@ export function gradientProducts(
     readMore: (id, step) => [`${id}Weight = ${at("w", queryRow(step), "head")};`],
     finish: (id) => `${id} * ${id}Weight`,
   };
+  const sources = { a: gradientSource(spec, byQuery), b: byQuery ? keys : weightedQueries };
   const [begin, end] = byQuery
     ? ["0u", `min(u.keys, u.first_row + min(first + ${tile.rows}u, u.queries))`]
     : [
@@ -63,13 +63,13 @@ export function gradientProducts(
       "u.queries",
     ];
   return {
-    declarations: `${gradientAt(gradScores)}\n${product.declarations}`,
+    declarations: `${gradientAt(gradScores)}\n${tileArrays(tile, sources)}`,
     body: `
 let first = tile * ${tile.rows}u;
 ${lanePlace(tile)}
 ${sumsOf(tile)}
 let end = ${end};
-${product.loop({ a, b: byQuery ? keys : weightedQueries }, begin, "end")}
+${tileLoop(tile, sources, begin, "end")}
 ${byQuery ? queryStores(tile, columns) : keyStores(tile, columns)}`,
     workgroup: tileThreads(tile),
     tileRows: tile.rows,

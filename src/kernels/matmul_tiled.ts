@@ -12,13 +12,13 @@ import {
   type Source,
   sumsOf,
   type Tile,
-  tileProduct,
+  tileArrays,
+  tileLoop,
   tileThreads,
 } from "./tile_product.ts";
 
 /** The kernel of a product, cut up as `t` says. */
 export function tiledProduct(p: Product, t: Tile): Kernel {
-  const product = tileProduct(t);
   const whole = p.k % t.depth === 0;
   const a = source("a", p.a, p.form !== "tn", "firstRow", whole);
   const b = source("b", p.b, p.form === "nt", "firstCol", whole);
@@ -36,7 +36,7 @@ export function tiledProduct(p: Product, t: Tile): Kernel {
     uniforms: productUniforms(p),
     workgroup: tileThreads(t),
     grid: [x, y, Math.ceil(p.k / p.chunk)],
-    declarations: product.declarations,
+    declarations: tileArrays(t, { a, b }),
     body: `
 let tilesN = (u.n + ${t.cols - 1}u) / ${t.cols}u;
 let tile = wid.x + wid.y * groups.x;
@@ -46,7 +46,7 @@ let firstCol = tile % tilesN * ${t.cols}u;
 ${lanePlace(t)}
 let end = min(u.k, (wid.z + 1u) * u.chunk);
 ${sumsOf(t)}
-${product.loop({ a, b }, "wid.z * u.chunk", "end")}
+${tileLoop(t, { a, b }, "wid.z * u.chunk", "end")}
 ${stores(p, t, vec)}`,
   });
 }

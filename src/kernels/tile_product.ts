@@ -18,14 +18,12 @@ export interface Tile {
   readonly rows: number;
   /** Columns of c that a workgroup computes. */
   readonly cols: number;
-  /** Steps of k in workgroup memory at a time: 8, 16 or 32. */
+  /** Steps of k in workgroup memory at a time: a multiple of 4. */
   readonly depth: number;
   /** Rows of c that an invocation computes: 4 or a multiple. */
   readonly threadRows: number;
   /** Columns of c that an invocation computes: 4 or a multiple; 8 or more of them side by side. */
   readonly threadCols: number;
-  /** 2: the next tiles are written while the present ones are read, at twice the memory. */
-  readonly buffers: 1 | 2;
 }
 
 /** Invocations of a workgroup. */
@@ -38,8 +36,9 @@ export function fitsDevice(
   t: Tile,
   device: Pick<Capabilities, "workgroupBytes" | "maxInvocations">,
 ): boolean {
-  const lines = (total: number, own: number) => (total / own) * chunkLength(t, own);
-  const bytes = 16 * t.buffers * (lines(t.rows, t.threadRows) + lines(t.cols, t.threadCols));
+  const vec4s = (lines: number, own: number) =>
+    lines / own * Math.max(chunkLength(t, own, true), chunkLength(t, own, false));
+  const bytes = 16 * (vec4s(t.rows, t.threadRows) + vec4s(t.cols, t.threadCols));
   return bytes <= device.workgroupBytes && tileThreads(t) <= device.maxInvocations;
 }
 
@@ -49,7 +48,7 @@ export function fitsDevice(
  */
 export function tallTile(columns: number): Tile {
   const threadCols = 4 * Math.min(4, Math.ceil(columns / 8));
-  return { rows: 128, cols: 8 * threadCols, depth: 16, threadRows: 8, threadCols, buffers: 1 };
+  return { rows: 128, cols: 8 * threadCols, depth: 16, threadRows: 8, threadCols };
 }
 
 /**
@@ -61,8 +60,8 @@ export interface Source {
   readonly alongK: boolean;
   /**
    * Lengths of parts that are read in different ways, so that no read has to tell them apart: of k,
-   * each a multiple of the tile's depth, if `vec4`s lie along it, else of the lines, each such that
-   * {@linkcode dividesLines}. Default: one part.
+   * each a multiple of the tile's depth, if `vec4`s lie along it (all of them again and again, if k is
+   * longer), else of the lines, each such that {@linkcode dividesLines}. Default: one part.
    */
   readonly parts?: readonly number[];
   /**
@@ -86,16 +85,10 @@ export function dividesLines(t: Tile, lines: number): boolean {
   return lines * t.depth / 4 % tileThreads(t) === 0;
 }
 
-/** A product of tiles as WGSL. */
-export interface TileProduct {
-  /** Declarations of the tiles, `aTile` and `bTile`. */
-  readonly declarations: string;
-  /**
-   * The loop over k, in a scope of its own: adds to the sums of {@linkcode sumsOf}. In scope must be
-   * {@linkcode lanePlace}, and `begin` and `end`, WGSL of the range of k; `begin` is a multiple of the
-   * depth.
-   */
-  loop(sources: { a: Source; b: Source }, begin: string, end: string, sum?: string): string;
+/** Both operands of a product. */
+export interface Sources {
+  readonly a: Source;
+  readonly b: Source;
 }
 
 /**
@@ -128,87 +121,58 @@ export function colOf(t: Tile, q: number): string {
   return `${q * (t.cols / (t.threadCols / 4))}u + threadCol * 4u`;
 }
 
-/** The product of the tiles of `t`. */
-export function tileProduct(t: Tile): TileProduct {
-  return {
-    declarations: `${tileArray("a", t, t.rows, t.threadRows)}
-${tileArray("b", t, t.cols, t.threadCols)}`,
-    loop(sources, begin, end, sum = "s") {
-      const a = operand("a", sources.a, t, t.rows, t.threadRows);
-      const b = operand("b", sources.b, t, t.cols, t.threadCols);
-      return `{
-${a.before}
-${b.before}
+/** Declares the tiles `aTile` and `bTile` of workgroup memory. */
+export function tileArrays(t: Tile, { a, b }: Sources): string {
+  const tileArray = (name: Name, { alongK }: Source, lines: number, own: number) => {
+    const chunk = `array<vec4f, ${chunkLength(t, own, alongK)}>`;
+    return `var<workgroup> ${name}Tile: array<${chunk}, ${lines / own}>;`;
+  };
+  return `${tileArray("a", a, t.rows, t.threadRows)}
+${tileArray("b", b, t.cols, t.threadCols)}`;
+}
+
+/**
+ * WGSL of the loop over k, in a scope of its own: adds to the sums of {@linkcode sumsOf}. In scope must
+ * be {@linkcode lanePlace}, and `begin` and `end`, WGSL of the range of k; `begin` is a multiple of the
+ * depth. `afterTile` is WGSL after the products of each tile, of which `k` is then the end.
+ */
+export function tileLoop(
+  t: Tile,
+  sources: Sources,
+  begin: string,
+  end: string,
+  { sum = "s", afterTile = "" }: { sum?: string; afterTile?: string } = {},
+): string {
+  const a = moves("a", sources.a, t, t.rows, t.threadRows);
+  const b = moves("b", sources.b, t, t.cols, t.threadCols);
+  const both = (step: keyof Moves) => [...a[step], ...b[step]].join("\n");
+  return `{
+${both("before")}
 var k = ${begin};
-${steps(t, `${a.fetch}\n${b.fetch}`, `${a.put}\n${b.put}`, multiply(t, sum), end)}
-}`;
-    },
-  };
-}
-
-/** The loop over k. `fetch` reads global memory, `put` writes workgroup memory. */
-function steps(t: Tile, fetch: string, put: string, compute: string, end: string): string {
-  const next = `k += ${t.depth}u;\nif (k < ${end}) {\n${fetch}\n}`;
-  if (t.buffers === 1) {
-    return `let aChunk = threadRow;
-let bChunk = threadCol;
-let aPut = 0u;
-let bPut = 0u;
-${fetch}
+${both("fetch")}
 while (k < ${end}) {
 workgroupBarrier();
-${put}
+${both("put")}
 workgroupBarrier();
-${next}
-${compute}
-}`;
-  }
-  const threadsM = t.rows / t.threadRows;
-  const threadsN = t.cols / t.threadCols;
-  return `var aPut = 0u;
-var bPut = 0u;
-${fetch}
-workgroupBarrier();
-${put}
-workgroupBarrier();
-while (k < ${end}) {
-let aChunk = aPut + threadRow;
-let bChunk = bPut + threadCol;
-${next}
-${compute}
-aPut = ${threadsM}u - aPut;
-bPut = ${threadsN}u - bPut;
-${put}
-workgroupBarrier();
+k += ${t.depth}u;
+if (k < ${end}) {
+${both("fetch")}
+}
+${multiply(t, sources, sum)}
+${afterTile}
+}
 }`;
 }
 
-/**
- * `vec4`s of the tile that belong to one invocation: for each step of k its lines in fours; two
- * more after every four steps keep writes apart, an odd total keeps reads of neighbours apart
- * (memory banks).
- */
-function chunkLength(t: Tile, own: number): number {
-  return t.depth * own / 4 + t.depth / 2 - 1;
-}
-
-function tileArray(name: "a" | "b", t: Tile, lines: number, own: number): string {
-  const chunks = t.buffers * lines / own;
-  return `var<workgroup> ${name}Tile: array<array<vec4f, ${chunkLength(t, own)}>, ${chunks}>;`;
-}
+type Name = "a" | "b";
 
 /**
- * WGSL that moves one operand's tile. An invocation owns fours of lines, `lines / (own / 4)` apart.
+ * `vec4`s of the tile that belong to one invocation: its lines one after the other, if `vec4`s lie
+ * along k; else for each step of k its lines in fours, and two more after every four steps, which keep
+ * writes apart (memory banks). An odd total keeps reads of neighbours apart.
  */
-function operand(name: "a" | "b", source: Source, t: Tile, lines: number, own: number) {
-  const moved = source.alongK
-    ? moveAlongK(name, source, t, lines, own)
-    : moveLines(name, source, t, lines, own);
-  return {
-    before: moved.before.join("\n"),
-    fetch: moved.fetch.join("\n"),
-    put: moved.put.join("\n"),
-  };
+function chunkLength(t: Tile, own: number, alongK: boolean): number {
+  return t.depth * own / 4 + (alongK ? 1 : t.depth / 2 - 1);
 }
 
 /** Lines of WGSL: before the loop, that read global memory, and that write workgroup memory. */
@@ -218,17 +182,19 @@ interface Moves {
   readonly put: string[];
 }
 
-/** Reads four steps of a line at a time, and writes them apart. */
-function moveAlongK(
-  name: "a" | "b",
-  source: Source,
-  t: Tile,
-  lines: number,
-  own: number,
-): Moves {
-  const { before, parts = [] } = source;
-  const fours = own / 4;
-  const spread = lines / fours;
+/**
+ * WGSL that moves one operand's tile. An invocation owns fours of lines, `lines / (own / 4)` apart.
+ */
+function moves(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
+  return source.alongK
+    ? moveAlongK(name, source, t, lines, own)
+    : moveLines(name, source, t, lines, own);
+}
+
+/** Reads four steps of a line at a time. */
+function moveAlongK(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
+  const { parts = [] } = source;
+  const spread = lines / (own / 4);
   const threads = tileThreads(t);
   const quads = t.depth / 4;
   const moves: Moves = { before: [], fetch: [], put: [] };
@@ -238,40 +204,28 @@ function moveAlongK(
     moves.before.push(
       `let ${id}Line = ${v} / ${quads}u;`,
       `let ${id}K = ${v} % ${quads}u * 4u;`,
-      ...before(id, `${id}Line`, `${id}K`, 0),
+      ...source.before(id, `${id}Line`, `${id}K`, 0),
       `let ${id}Chunk = ${id}Line % ${spread}u / 4u;`,
-      `let ${id}Place = ${id}K / 4u * ${4 * fours + 2}u + ${id}Line / ${spread}u;`,
+      `let ${id}Place = (${id}Line / ${spread}u * 4u + ${id}Line % 4u) * ${quads}u + ${id}K / 4u;`,
       `var ${id} = vec4f();`,
     );
-    moves.put.push("{", `let value = ${source.finish?.(id, `${id}K`) ?? id};`);
-    for (let e = 0; e < 4; e++) {
-      const place = `${id}Place + ${e * fours}u`;
-      moves.put.push(
-        `${name}Tile[${name}Put + ${id}Chunk][${place}][${id}Line % 4u] = value.${"xyzw"[e]};`,
-      );
-    }
-    moves.put.push("}");
+    moves.put.push(put(name, source, id));
   });
   const reads = (part: number) => ids.flatMap((id) => fetch(source, id, part));
+  const period = parts.reduce((sum, length) => sum + length, 0);
   let end = 0;
   parts.slice(0, -1).forEach((length, part) => {
     end += length;
-    moves.fetch.push(`if (k < ${end}u) {`, ...reads(part), "} else {");
+    moves.fetch.push(`if (k % ${period}u < ${end}u) {`, ...reads(part), "} else {");
   });
   const last = Math.max(parts.length - 1, 0);
   moves.fetch.push(...reads(last), "}".repeat(last));
   return moves;
 }
 
-/** Reads four lines of a step at a time, and writes them as they are. */
-function moveLines(
-  name: "a" | "b",
-  source: Source,
-  t: Tile,
-  lines: number,
-  own: number,
-): Moves {
-  const { before, parts = [lines] } = source;
+/** Reads four lines of a step at a time. */
+function moveLines(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
+  const { parts = [lines] } = source;
   const fours = own / 4;
   const spread = lines / fours;
   const threads = tileThreads(t);
@@ -285,14 +239,13 @@ function moveLines(
       moves.before.push(
         `let ${id}Quad = ${v} % ${quads}u + ${first / 4}u;`,
         `let ${id}K = ${v} / ${quads}u;`,
-        ...before(id, `${id}Quad * 4u`, `${id}K`, part),
+        ...source.before(id, `${id}Quad * 4u`, `${id}K`, part),
         `let ${id}Chunk = ${id}Quad % ${spread / 4}u;`,
         `let ${id}Place = ${id}K * ${fours}u + ${id}K / 4u * 2u + ${id}Quad / ${spread / 4}u;`,
         `var ${id} = vec4f();`,
       );
       moves.fetch.push(...fetch(source, id, part));
-      const value = source.finish?.(id, `${id}K`) ?? id;
-      moves.put.push(`${name}Tile[${name}Put + ${id}Chunk][${id}Place] = ${value};`);
+      moves.put.push(put(name, source, id));
     }
     first += length;
   });
@@ -304,26 +257,62 @@ function fetch(source: Source, id: string, part: number): string[] {
   return [`${id} = ${source.read(id, step, part)};`, ...source.readMore?.(id, step) ?? []];
 }
 
-/** The products of one tile, unrolled. */
-function multiply(t: Tile, sum: string): string {
+function put(name: Name, source: Source, id: string): string {
+  return `${name}Tile[${id}Chunk][${id}Place] = ${source.finish?.(id, `${id}K`) ?? id};`;
+}
+
+/** The products of one tile, unrolled: every sum is a chain of `fma` over rising k. */
+function multiply(t: Tile, { a, b }: Sources, sum: string): string {
+  const rows = range(t.threadRows);
   const lines: string[] = [];
-  const read = (name: "a" | "b", own: number, k: number) => {
-    for (let q = 0; q < own / 4; q++) {
-      const place = k * own / 4 + q + 2 * Math.floor(k / 4);
-      lines.push(`let ${name}_${q} = ${name}Tile[${name}Chunk][${place}];`);
-    }
-  };
-  for (let k = 0; k < t.depth; k++) {
-    lines.push("{");
-    read("a", t.threadRows, k);
-    read("b", t.threadCols, k);
-    for (let i = 0; i < t.threadRows; i++) {
-      const value = `vec4f(a_${i >> 2}.${"xyzw"[i % 4]})`;
-      for (let q = 0; q < t.threadCols / 4; q++) {
-        lines.push(`${sum}${i}_${q} = fma(${value}, b_${q}, ${sum}${i}_${q});`);
+  for (const quad of range(t.depth / 4)) {
+    const multiplyRow = (i: number, e: number) =>
+      range(t.threadCols / 4).map((q) => {
+        const s = `${sum}${i}_${q}`;
+        return `${s} = fma(vec4f(${oneOf("a", a, i, e)}), ${fourOf("b", b, q, e)}, ${s});`;
+      });
+    lines.push("{", ...readOwn("b", b, t, t.threadCols, quad));
+    if (a.alongK) {
+      for (const i of rows) {
+        lines.push(readLine("a", t, i, quad), ...range(4).flatMap((e) => multiplyRow(i, e)));
       }
+    } else {
+      lines.push(...readOwn("a", a, t, t.threadRows, quad));
+      for (const e of range(4)) lines.push(...rows.flatMap((i) => multiplyRow(i, e)));
     }
     lines.push("}");
   }
   return lines.join("\n");
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+/** Which element of its array of tiles is an invocation's. */
+const CHUNK = { a: "threadRow", b: "threadCol" };
+
+/** Reads the own lines of an operand at four steps. */
+function readOwn(name: Name, { alongK }: Source, t: Tile, own: number, quad: number): string[] {
+  if (alongK) return range(own).map((line) => readLine(name, t, line, quad));
+  return range(4).flatMap((e) =>
+    range(own / 4).map((q) => {
+      const place = (4 * quad + e) * own / 4 + 2 * quad + q;
+      return `let ${name}Step${e}_${q} = ${name}Tile[${CHUNK[name]}][${place}];`;
+    })
+  );
+}
+
+/** Reads four steps of an own line. */
+function readLine(name: Name, t: Tile, line: number, quad: number): string {
+  return `let ${name}Line${line} = ${name}Tile[${CHUNK[name]}][${line * t.depth / 4 + quad}];`;
+}
+
+/** WGSL of what was read of line `i` at step `e` of four. */
+function oneOf(name: Name, { alongK }: Source, i: number, e: number): string {
+  return alongK ? `${name}Line${i}.${"xyzw"[e]}` : `${name}Step${e}_${i >> 2}.${"xyzw"[i % 4]}`;
+}
+
+/** WGSL of what was read of the lines 4 `q` … 4 `q` + 3 at step `e` of four. */
+function fourOf(name: Name, source: Source, q: number, e: number): string {
+  if (!source.alongK) return `${name}Step${e}_${q}`;
+  return `vec4f(${range(4).map((i) => oneOf(name, source, 4 * q + i, e)).join(", ")})`;
 }

@@ -29,32 +29,25 @@ const SHAPES: Record<string, [number, number, number, number, number, number]> =
 const tile = (
   [rows, cols, depth]: [number, number, number],
   [threadRows, threadCols]: [number, number],
-  buffers: 1 | 2,
-): Tile => ({ rows, cols, depth, threadRows, threadCols, buffers });
+): Tile => ({ rows, cols, depth, threadRows, threadCols });
 
 const WEIGHT_TILES = [
-  tile([64, 128, 16], [8, 8], 1),
-  tile([64, 128, 8], [8, 8], 1),
-  tile([64, 128, 8], [8, 8], 2),
-  tile([64, 128, 32], [8, 8], 1),
-  tile([128, 64, 16], [8, 8], 1),
-  tile([128, 128, 16], [8, 8], 1),
-  tile([128, 128, 8], [8, 8], 2),
-  tile([64, 64, 16], [8, 4], 1),
-  tile([64, 64, 16], [8, 8], 1),
-  tile([64, 128, 16], [4, 8], 1),
+  tile([64, 128, 16], [8, 8]),
+  tile([64, 128, 32], [8, 8]),
+  tile([128, 64, 16], [8, 8]),
+  tile([128, 128, 16], [8, 8]),
+  tile([64, 64, 16], [8, 4]),
+  tile([64, 64, 16], [8, 8]),
+  tile([64, 64, 32], [8, 4]),
+  tile([64, 128, 16], [4, 8]),
 ];
 
 /** For a width that is a multiple of 32. */
 const sumTiles = (cols: number) => [
-  tile([128, cols, 16], [8, cols / 8], 1),
-  tile([128, cols, 32], [8, cols / 8], 1),
-  tile([128, cols, 16], [8, cols / 8], 2),
-  tile([128, cols, 16], [4, cols / 8], 1),
-  tile([128, cols, 16], [16, cols / 8], 1),
-  ...(cols % 64 === 0
-    ? [tile([128, cols, 16], [8, cols / 16], 1), tile([128, cols, 8], [8, cols / 8], 2)]
-    : []),
+  tile([128, cols, 16], [8, cols / 8]),
+  tile([128, cols, 32], [8, cols / 8]),
+  tile([128, cols, 16], [4, cols / 8]),
+  ...(cols % 64 === 0 ? [tile([128, cols, 16], [8, cols / 16])] : []),
 ];
 
 async function time(gpu: Gpu, name: string, kernel: Kernel, sizes: number[], star: boolean) {

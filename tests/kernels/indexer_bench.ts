@@ -11,16 +11,14 @@
  * gathered, and what its kernels take of it.
  */
 import { attentionTarget } from "../../src/kernels/attention_target.ts";
-import {
-  chooseTargetTile,
-  TARGET_TILES,
-  type TargetTile,
-} from "../../src/kernels/attention_target_tiles.ts";
+import { TARGET_TILE } from "../../src/kernels/attention_target_tiles.ts";
 import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/index_gradient.ts";
 import { indexScores } from "../../src/kernels/index_scores.ts";
 import { SIGN_WORDS, signRows } from "../../src/kernels/index_signs.ts";
 import { indexerKl } from "../../src/kernels/indexer_kl.ts";
 import type { Kernel } from "../../src/kernels/kernel.ts";
+import { tileName } from "../../src/kernels/matmul_tiles.ts";
+import { fitsDevice, type Tile } from "../../src/kernels/tile_product.ts";
 import { indexerLoss } from "../../src/ops/indexer_loss.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import type { Storage } from "../../src/ops/op.ts";
@@ -40,10 +38,12 @@ const SHAPES: Record<string, [number, number, number, number, number, number, nu
   long: [1, 8192, 8, 64, 32, 64, 8, 64],
 };
 
-const MORE_TARGET_TILES: readonly TargetTile[] = [
-  ...TARGET_TILES,
-  { lanesX: 16, lanesY: 8, rows: 8, chunk: 8 },
-  { lanesX: 16, lanesY: 16, rows: 8, chunk: 8 },
+const TARGET_TILES: readonly Tile[] = [
+  TARGET_TILE,
+  { rows: 64, cols: 64, depth: 32, threadRows: 8, threadCols: 4 },
+  { rows: 64, cols: 64, depth: 16, threadRows: 4, threadCols: 4 },
+  { rows: 64, cols: 128, depth: 16, threadRows: 8, threadCols: 4 },
+  { rows: 128, cols: 64, depth: 16, threadRows: 8, threadCols: 4 },
 ];
 
 async function bench(gpu: Gpu, name: string): Promise<void> {
@@ -118,9 +118,8 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   await time("gradK", indexGradientK(gradient, m.gradK, false), [...read, "gradK"]);
   const teacher = ["q", "kv", "kPe", "lse", "target"];
   if (capabilities.software) return await time("target", attentionTarget(target), teacher);
-  const first = chooseTargetTile(capabilities);
-  for (const tile of MORE_TARGET_TILES.filter((tile) => chooseTargetTile(capabilities, [tile]))) {
-    const code = `${tile === first ? "*" : " "} ${Object.values(tile).join(" ")}`;
+  for (const tile of TARGET_TILES.filter((tile) => fitsDevice(tile, capabilities))) {
+    const code = `${tile === TARGET_TILE ? "*" : " "} ${tileName(tile)}`;
     await time("target", attentionTarget({ ...target, tile }), teacher, code);
   }
 }

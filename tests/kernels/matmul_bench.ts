@@ -84,7 +84,7 @@ async function bench(gpu: Gpu, shape: Shape): Promise<void> {
       first.grid[2] === chosen.steps[0].kernel.grid[2];
     const name = tile
       ? `${tile.rows}x${tile.cols}x${tile.depth} of ${tile.threadRows}x${tile.threadCols}, ` +
-        `${tileThreads(tile)} threads, ${tile.buffers} buffers`
+        `${tileThreads(tile)} threads`
       : "subgroup";
     const text = [
       isChosen ? "*" : " ",
