@@ -49,7 +49,7 @@ function generate(
   aligned: boolean,
   keepsScores = false,
 ): PassCode {
-  if ("gather" in plan) return gatherCode(pass, spec, plan.gather, keepsScores);
+  if ("gather" in plan) return gatherCode(pass, spec, plan.gather, aligned, keepsScores);
   return "tile" in plan
     ? tileCode(pass, spec, plan.tile, aligned)
     : rowCode(pass, spec, plan.rows, aligned);

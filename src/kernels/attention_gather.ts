@@ -10,7 +10,13 @@
  *
  * @module
  */
-import { headColumns, type HeadDims } from "./attention_access.ts";
+import {
+  columnRuns,
+  headColumns,
+  type HeadDims,
+  type HeadTensor,
+  spanLoaders,
+} from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, listOf } from "./attention_selection.ts";
 import { range } from "./attention_tile_steps.ts";
@@ -31,6 +37,8 @@ export interface GatherShape {
 
 /** Everything that the parts of a kernel depend on. */
 interface Scope extends GatherShape {
+  /** Whether heads are read as whole `vec4`s. */
+  readonly aligned: boolean;
   /** Whether the forward pass also stores the scores. */
   readonly keepsScores: boolean;
   readonly pass: Pass;
@@ -47,12 +55,13 @@ export function gatherCode(
   pass: Pass,
   spec: AttentionSpec,
   shape: GatherShape,
+  aligned: boolean,
   keepsScores = false,
 ): PassCode {
   const rows = pass.keyMajor ? 1 : shape.rows;
   const threads = shape.lanes * shape.slots * rows;
   const forward = pass.name === "attention";
-  const scope = { ...shape, pass, spec, rows, threads, forward, keepsScores };
+  const scope = { ...shape, pass, spec, aligned, rows, threads, forward, keepsScores };
   const body = [...prologue(scope), ...loopOverList(scope), ...results(scope)];
   return {
     declarations: declarations(scope).join("\n"),
@@ -75,6 +84,16 @@ function guarded(tensor: string, c: number, { spec, lanes }: Scope, statement: s
   return `if (sub < ${columns - c * lanes}u) { ${statement} }`;
 }
 
+/** WGSL that reads the column `sub + c * lanes` of a head: without a branch, if a span has all of them. */
+function load(tensor: HeadTensor, c: number, scope: Scope, row: string, head: string): string {
+  const { spec: { dims }, lanes, aligned } = scope;
+  const from = c * lanes;
+  const count = Math.min(lanes, headColumns(tensor, dims) - from);
+  const runs = columnRuns(tensor, dims, aligned, from, count);
+  const { load, origin } = runs.length === 1 ? runs[0] : { load: `load_${tensor}`, origin: 0 };
+  return `${load}(${row}, ${head}, sub + ${from - origin}u)`;
+}
+
 /** Workgroup memory of a pass. */
 export function gatherBytes(pass: Pass, dims: HeadDims, shape: GatherShape): number {
   const { lanes, slots, each, shuffle } = shape;
@@ -87,9 +106,10 @@ export function gatherBytes(pass: Pass, dims: HeadDims, shape: GatherShape): num
 const vector = (n: number) => n === 1 ? "f32" : `vec${n}f`;
 
 function declarations(scope: Scope): string[] {
-  const { pass, spec: { dims }, rows, slots, each, threads, shuffle, forward } = scope;
+  const { pass, spec: { dims }, aligned, rows, slots, each, threads, shuffle, forward } = scope;
   const widest = Math.max(...pass.sums.map((s) => headColumns(s.into, dims)));
   const lines = [`var<workgroup> merged: array<vec4f, ${rows * slots * widest}>;`];
+  if (aligned) lines.push(...[...pass.rows, ...pass.cols].map((t) => spanLoaders(t, dims)));
   if (forward) {
     lines.push(
       `var<workgroup> peaks: array<f32, ${rows * slots}>;`,
@@ -118,8 +138,8 @@ function prologue(scope: Scope): string[] {
   ];
   for (const tensor of pass.rows) {
     for (const c of own(tensor, scope)) {
-      const load = `${tensor}_${c} = load_${tensor}(row, head, sub + ${c * lanes}u);`;
-      lines.push(`var ${tensor}_${c} = vec4f();`, guarded(tensor, c, scope, load));
+      const read = `${tensor}_${c} = ${load(tensor, c, scope, "row", "head")};`;
+      lines.push(`var ${tensor}_${c} = vec4f();`, guarded(tensor, c, scope, read));
     }
   }
   if (forward) lines.push("var m = -1e30;", "var l = 0.0;");
@@ -145,24 +165,33 @@ function loopOverList(scope: Scope): string[] {
   const colHead = pass.keyMajor ? "q_head" : "kv_head";
   // All invocations of a workgroup go as far, as they meet at barriers.
   const last = rows === 1 ? "stop" : `min(u.topk, min((tile + 1u) * ${rows}u, u.seq_len))`;
+  const step = slots * each;
+  const tokenAt = (at: string, n: number) =>
+    `if (${at} < stop) { next${n} = ${list.buffer}[list + ${at}]; }`;
   const loop = [
     ...list.load,
     "var turn = 0u;",
-    `for (var base = begin; base < ${last}; base += ${slots * each}u) {`,
+    ...range(each).flatMap((n) => [
+      `var next${n} = -1;`,
+      tokenAt(`begin + slot + ${n * slots}u`, n),
+    ]),
+    `for (var base = begin; base < ${last}; base += ${step}u) {`,
   ];
   for (const n of range(each)) {
     loop.push(
       `let at${n} = base + slot + ${n * slots}u;`,
-      `var token${n} = -1;`,
-      `if (at${n} < stop) { token${n} = ${list.buffer}[list + at${n}]; }`,
+      `let token${n} = next${n};`,
       // Where the list is over, something is read and hidden.
       `let c${n} = batch_row + u32(max(token${n}, 0));`,
+      // The tokens of the next step arrive while this one waits for its columns.
+      `next${n} = -1;`,
+      tokenAt(`at${n} + ${step}u`, n),
     );
     for (const tensor of pass.cols) {
       for (const c of own(tensor, scope)) {
         const name = `${tensor}${n}_${c}`;
-        const load = `${name} = load_${tensor}(c${n}, ${colHead}, sub + ${c * scope.lanes}u);`;
-        loop.push(`var ${name} = vec4f();`, guarded(tensor, c, scope, load));
+        const read = `${name} = ${load(tensor, c, scope, `c${n}`, colHead)};`;
+        loop.push(`var ${name} = vec4f();`, guarded(tensor, c, scope, read));
       }
     }
     if (pass.keyMajor) loop.push(...statistics(`c${n}`, colHead, n));

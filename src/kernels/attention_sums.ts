@@ -121,7 +121,7 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
       loader(of, dims, aligned),
       ...(aligned ? [spanLoaders(of, dims)] : []),
       storer(into, dims, aligned, accumulate),
-      tileArrays(tile, sources),
+      tileArrays(tile),
     ].join("\n"),
     body: `
 let index = wid.x + wid.y * groups.x;

@@ -6,7 +6,7 @@
 import type { Capabilities } from "../ops/op.ts";
 import { type HeadDims, isAligned, loader } from "./attention_access.ts";
 import { targetRows } from "./attention_target_rows.ts";
-import { TARGET_TILE, targetTiles } from "./attention_target_tiles.ts";
+import { TARGET_TILES, targetTiles } from "./attention_target_tiles.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -47,7 +47,7 @@ export interface AttentionTargetSpec {
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;
-  /** Tile on GPUs, default `TARGET_TILE`; where it does not fit, rows are taken. */
+  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for. */
   readonly tile?: Tile;
 }
 
@@ -83,10 +83,11 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   };
   const aligned = isAligned(dims, [q, kv, kPe]);
   const matrix: BufferSpec = aligned ? "read vec4f" : "read";
-  const { tile = TARGET_TILE } = spec;
-  const inTiles = !capabilities.software && fitsDevice(tile, capabilities);
-  const inFours = inTiles && isVec4(target);
-  const code = inTiles
+  const tile = capabilities.software
+    ? undefined
+    : spec.tile ?? TARGET_TILES.find((t) => fitsDevice(t, capabilities));
+  const inFours = tile !== undefined && isVec4(target);
+  const code = tile
     ? targetTiles(dims, tile, aligned)
     : targetRows(dims, capabilities.software ? subgroupLanes(capabilities.subgroups) : null);
   const queries = target.rows / batch;

@@ -20,8 +20,14 @@ import {
 } from "./tile_product.ts";
 import { at } from "./units.ts";
 
-/** The tile that is taken; `tests/kernels/indexer_bench.ts` times others. */
-export const TARGET_TILE: Tile = { rows: 64, cols: 64, depth: 16, threadRows: 8, threadCols: 4 };
+/**
+ * The tiles in order of preference; the first that fits the device is taken.
+ * `tests/kernels/indexer_bench.ts` times them and others.
+ */
+export const TARGET_TILES: readonly Tile[] = [
+  { rows: 64, cols: 64, depth: 32, threadRows: 8, threadCols: 4 },
+  { rows: 64, cols: 64, depth: 16, threadRows: 8, threadCols: 4 },
+];
 
 /** Code of {@linkcode TargetCode}. */
 export function targetTiles(dims: HeadDims, tile: Tile, aligned: boolean): TargetCode {
@@ -68,7 +74,7 @@ export function targetTiles(dims: HeadDims, tile: Tile, aligned: boolean): Targe
   return {
     declarations: [
       ...(aligned ? [spanLoaders("q", dims), spanLoaders("k", dims)] : []),
-      tileArrays(tile, sources),
+      tileArrays(tile),
     ].join("\n"),
     body: body.join("\n"),
     workgroup: tileThreads(tile),

@@ -114,7 +114,7 @@ export function attentionWeights(
     declarations: [
       ...TENSORS.map((t) => loader(t, dims, aligned)),
       ...(aligned ? TENSORS.map((t) => spanLoaders(t, dims)) : []),
-      tileArrays(tile, ofScores),
+      tileArrays(tile),
     ].join("\n"),
     body: `
 let index = wid.x + wid.y * groups.x;

@@ -34,6 +34,13 @@ export function sumsOfQuery(
   const headOf = (h: number) =>
     heads % side === 0 ? `first_head + ${h}u` : `min(first_head + ${h}u, ${heads - 1}u)`;
   const product = (h: number, n: number) => `s${h}_${n}`;
+  const step = slots * team.each;
+  const readNext = (n: number, place: string) => [
+    `if (${place} < stop) {`,
+    `next${n} = ${at("indices", "row", `(${place})`)};`,
+    `next_g${n} = ${at("grad_scores", "row", `(${place})`)};`,
+    "}",
+  ];
   return [
     `let first_head = index % ${units}u * ${side}u;`,
     ...own.flatMap((h) => [
@@ -44,16 +51,19 @@ export function sumsOfQuery(
       `var dw${h} = 0.0;`,
     ]),
     "let stop = min(u.width, row - batch_row + 1u);",
-    `for (var base = 0u; base < stop; base += ${slots * team.each}u) {`,
     ...keys.flatMap((n) => [
-      `let at${n} = base + slot + ${n * slots}u;`,
-      `var token${n} = 0u;`,
-      `var g${n} = 0.0;`,
-      `if (at${n} < stop) {`,
+      `var next${n} = 0;`,
+      `var next_g${n} = 0.0;`,
+      ...readNext(n, `slot + ${n * slots}u`),
+    ]),
+    `for (var base = 0u; base < stop; base += ${step}u) {`,
+    ...keys.flatMap((n) => [
       // Where the list is over early, the gradient is 0, and something is read.
-      `token${n} = u32(max(${at("indices", "row", `at${n}`)}, 0));`,
-      `g${n} = ${at("grad_scores", "row", `at${n}`)};`,
-      "}",
+      `let token${n} = u32(max(next${n}, 0));`,
+      `let g${n} = next_g${n};`,
+      // The next ones arrive while these wait for their keys.
+      `next_g${n} = 0.0;`,
+      ...readNext(n, `base + slot + ${n * slots + step}u`),
       ...loadHead(
         `k${n}`,
         { tensor: "k", row: `batch_row + token${n}`, head: "0u", columns },
@@ -95,6 +105,12 @@ export function sumsOfKey(
   const { slots, each } = team;
   const columns = Math.ceil(dim / 4);
   const some = range(each);
+  const readNext = (place: string) => [
+    `if (${place} < stop) {`,
+    `next = ${at("queries", "batch_row", `(${place})`)};`,
+    `next_g = ${at("listed", "batch_row", `(${place})`)};`,
+    "}",
+  ];
   const isWhole = heads % each === 0;
   const headOf = (n: number) => heads === each ? `${n}u` : `head + ${n}u`;
   const loads = some.flatMap((n) => [
@@ -122,14 +138,15 @@ export function sumsOfKey(
     `row % u.seq_len * ${SEGMENTS}u;`,
     "let begin = starts[starts_at];",
     `let stop = starts[starts_at + ${SEGMENTS}u];`,
+    "var next = 0;",
+    "var next_g = 0.0;",
+    ...readNext("begin + slot"),
     `for (var base = begin; base < stop; base += ${slots}u) {`,
-    "let place = base + slot;",
-    "var token_row = batch_row;",
-    "var g = 0.0;",
-    "if (place < stop) {",
-    `token_row += u32(${at("queries", "batch_row", "place")});`,
-    `g = ${at("listed", "batch_row", "place")};`,
-    "}",
+    "let token_row = batch_row + u32(next);",
+    "let g = next_g;",
+    // The next one arrives while this one waits for its heads.
+    "next_g = 0.0;",
+    ...readNext(`base + slot + ${slots}u`),
     ...heads === each
       ? [...loads, ...sums]
       : [`for (var head = 0u; head < ${heads}u; head += ${each}u) {`, ...loads, ...sums, "}"],

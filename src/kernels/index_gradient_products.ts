@@ -63,7 +63,7 @@ export function gradientProducts(
       "u.queries",
     ];
   return {
-    declarations: `${gradientAt(gradScores)}\n${tileArrays(tile, sources)}`,
+    declarations: `${gradientAt(gradScores)}\n${tileArrays(tile)}`,
     body: `
 let first = tile * ${tile.rows}u;
 ${lanePlace(tile)}

@@ -49,7 +49,7 @@ ${ROWS.map((i) => weigh(spec, i)).join("\n")}
     },
     workgroup: tileThreads(TILE),
     grid: [x, y, batch],
-    declarations: [reader("q", vec4s.q), reader("k", vec4s.k), tileArrays(TILE, sources)].join(
+    declarations: [reader("q", vec4s.q), reader("k", vec4s.k), tileArrays(TILE)].join(
       "\n",
     ),
     body: `

@@ -36,7 +36,7 @@ export function tiledProduct(p: Product, t: Tile): Kernel {
     uniforms: productUniforms(p),
     workgroup: tileThreads(t),
     grid: [x, y, Math.ceil(p.k / p.chunk)],
-    declarations: tileArrays(t, { a, b }),
+    declarations: tileArrays(t),
     body: `
 let tilesN = (u.n + ${t.cols - 1}u) / ${t.cols}u;
 let tile = wid.x + wid.y * groups.x;

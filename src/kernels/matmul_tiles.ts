@@ -23,30 +23,30 @@ function tile(
 
 /** The tiles to choose from, with the rates of one H100. */
 export const TILES: readonly RatedTile[] = [
-  tile([128, 128, 16], [8, 8], 43.5),
+  tile([128, 128, 16], [8, 8], 43),
   tile([96, 128, 16], [12, 8], 43),
   tile([128, 96, 16], [8, 12], 42),
-  tile([64, 64, 16], [8, 8], 42.5),
-  tile([64, 128, 16], [8, 8], 40),
-  tile([128, 64, 16], [8, 8], 40),
+  tile([64, 128, 16], [8, 8], 39.5),
+  tile([128, 64, 16], [8, 8], 39.5),
   tile([64, 64, 16], [8, 4], 37),
-  tile([32, 32, 16], [4, 4], 18),
+  tile([32, 32, 16], [4, 4], 30),
 ];
 
 /** Further tiles, to try on a new card. */
 export const CANDIDATES: readonly RatedTile[] = [
   ...TILES,
+  tile([64, 64, 16], [8, 8], 42),
   tile([64, 192, 16], [8, 12], 39),
   tile([192, 64, 16], [12, 8], 39),
-  tile([64, 96, 16], [8, 12], 40),
-  tile([96, 64, 16], [12, 8], 40),
-  tile([96, 192, 16], [12, 12], 30),
+  tile([64, 96, 16], [8, 12], 39),
+  tile([96, 64, 16], [12, 8], 39),
+  tile([64, 32, 16], [4, 4], 32),
+  tile([96, 192, 16], [12, 12], 24),
   tile([128, 128, 16], [8, 16], 30),
-  tile([128, 128, 8], [8, 8], 30),
-  tile([128, 128, 8], [8, 16], 30),
+  tile([128, 128, 8], [8, 8], 33),
+  tile([128, 128, 8], [8, 16], 35),
   tile([128, 128, 32], [8, 8], 30),
   tile([64, 128, 32], [8, 8], 30),
-  tile([64, 64, 8], [8, 8], 30),
   tile([64, 64, 32], [8, 4], 30),
   tile([64, 64, 16], [4, 4], 30),
   tile([32, 64, 16], [4, 4], 30),
@@ -65,13 +65,13 @@ export function tileName(t: Tile): string {
 }
 
 /** Invocations that keep one processor busy. */
-const BUSY = 384;
+const BUSY = 256;
 /** Microseconds that a product in parts costs extra: one more dispatch. */
 const SECOND_PASS = 6;
 /** Bytes per microsecond of the pass that adds the parts, and of their writing. */
 const BANDWIDTH = 1.5e6;
 /** How much longer than the best prediction a tile's may be that is still worth a trial. */
-const DOUBT = 1.25;
+const DOUBT = 1.15;
 
 /** Microseconds that an `m x n x k` product in `parts` parts of k should take on an H100. */
 function predict(tile: RatedTile, [m, n, k]: Size, parts: number): number {

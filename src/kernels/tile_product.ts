@@ -36,8 +36,7 @@ export function fitsDevice(
   t: Tile,
   device: Pick<Capabilities, "workgroupBytes" | "maxInvocations">,
 ): boolean {
-  const vec4s = (lines: number, own: number) =>
-    lines / own * Math.max(chunkLength(t, own, true), chunkLength(t, own, false));
+  const vec4s = (lines: number, own: number) => lines / own * chunkLength(t, own);
   const bytes = 16 * (vec4s(t.rows, t.threadRows) + vec4s(t.cols, t.threadCols));
   return bytes <= device.workgroupBytes && tileThreads(t) <= device.maxInvocations;
 }
@@ -122,13 +121,11 @@ export function colOf(t: Tile, q: number): string {
 }
 
 /** Declares the tiles `aTile` and `bTile` of workgroup memory. */
-export function tileArrays(t: Tile, { a, b }: Sources): string {
-  const tileArray = (name: Name, { alongK }: Source, lines: number, own: number) => {
-    const chunk = `array<vec4f, ${chunkLength(t, own, alongK)}>`;
-    return `var<workgroup> ${name}Tile: array<${chunk}, ${lines / own}>;`;
-  };
-  return `${tileArray("a", a, t.rows, t.threadRows)}
-${tileArray("b", b, t.cols, t.threadCols)}`;
+export function tileArrays(t: Tile): string {
+  const tileArray = (name: Name, lines: number, own: number) =>
+    `var<workgroup> ${name}Tile: array<array<vec4f, ${chunkLength(t, own)}>, ${lines / own}>;`;
+  return `${tileArray("a", t.rows, t.threadRows)}
+${tileArray("b", t.cols, t.threadCols)}`;
 }
 
 /**
@@ -158,7 +155,7 @@ k += ${t.depth}u;
 if (k < ${end}) {
 ${both("fetch")}
 }
-${multiply(t, sources, sum)}
+${multiply(t, sum)}
 ${afterTile}
 }
 }`;
@@ -167,12 +164,12 @@ ${afterTile}
 type Name = "a" | "b";
 
 /**
- * `vec4`s of the tile that belong to one invocation: its lines one after the other, if `vec4`s lie
- * along k; else for each step of k its lines in fours, and two more after every four steps, which keep
- * writes apart (memory banks). An odd total keeps reads of neighbours apart.
+ * `vec4`s of the tile that belong to one invocation: for each step of k its lines in fours; two
+ * more after every four steps keep writes apart, an odd total keeps reads of neighbours apart
+ * (memory banks).
  */
-function chunkLength(t: Tile, own: number, alongK: boolean): number {
-  return t.depth * own / 4 + (alongK ? 1 : t.depth / 2 - 1);
+function chunkLength(t: Tile, own: number): number {
+  return t.depth * own / 4 + t.depth / 2 - 1;
 }
 
 /** Lines of WGSL: before the loop, that read global memory, and that write workgroup memory. */
@@ -191,7 +188,7 @@ function moves(name: Name, source: Source, t: Tile, lines: number, own: number):
     : moveLines(name, source, t, lines, own);
 }
 
-/** Reads four steps of a line at a time. */
+/** Reads four steps of a line at a time, and writes them apart. */
 function moveAlongK(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
   const { parts = [] } = source;
   const spread = lines / (own / 4);
@@ -206,10 +203,15 @@ function moveAlongK(name: Name, source: Source, t: Tile, lines: number, own: num
       `let ${id}K = ${v} % ${quads}u * 4u;`,
       ...source.before(id, `${id}Line`, `${id}K`, 0),
       `let ${id}Chunk = ${id}Line % ${spread}u / 4u;`,
-      `let ${id}Place = (${id}Line / ${spread}u * 4u + ${id}Line % 4u) * ${quads}u + ${id}K / 4u;`,
+      `let ${id}Place = ${id}K / 4u * ${own + 2}u + ${id}Line / ${spread}u;`,
       `var ${id} = vec4f();`,
     );
-    moves.put.push(put(name, source, id));
+    moves.put.push("{", `let value = ${finished(source, id)};`);
+    for (const e of range(4)) {
+      const place = `${id}Place + ${e * own / 4}u`;
+      moves.put.push(`${name}Tile[${id}Chunk][${place}][${id}Line % 4u] = value.${"xyzw"[e]};`);
+    }
+    moves.put.push("}");
   });
   const reads = (part: number) => ids.flatMap((id) => fetch(source, id, part));
   const period = parts.reduce((sum, length) => sum + length, 0);
@@ -223,7 +225,7 @@ function moveAlongK(name: Name, source: Source, t: Tile, lines: number, own: num
   return moves;
 }
 
-/** Reads four lines of a step at a time. */
+/** Reads four lines of a step at a time, and writes them as they are. */
 function moveLines(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
   const { parts = [lines] } = source;
   const fours = own / 4;
@@ -245,7 +247,7 @@ function moveLines(name: Name, source: Source, t: Tile, lines: number, own: numb
         `var ${id} = vec4f();`,
       );
       moves.fetch.push(...fetch(source, id, part));
-      moves.put.push(put(name, source, id));
+      moves.put.push(`${name}Tile[${id}Chunk][${id}Place] = ${finished(source, id)};`);
     }
     first += length;
   });
@@ -257,28 +259,29 @@ function fetch(source: Source, id: string, part: number): string[] {
   return [`${id} = ${source.read(id, step, part)};`, ...source.readMore?.(id, step) ?? []];
 }
 
-function put(name: Name, source: Source, id: string): string {
-  return `${name}Tile[${id}Chunk][${id}Place] = ${source.finish?.(id, `${id}K`) ?? id};`;
+/** WGSL of what is put into the tile. */
+function finished(source: Source, id: string): string {
+  return source.finish?.(id, `${id}K`) ?? id;
 }
 
 /** The products of one tile, unrolled: every sum is a chain of `fma` over rising k. */
-function multiply(t: Tile, { a, b }: Sources, sum: string): string {
-  const rows = range(t.threadRows);
+function multiply(t: Tile, sum: string): string {
   const lines: string[] = [];
-  for (const quad of range(t.depth / 4)) {
-    const multiplyRow = (i: number, e: number) =>
-      range(t.threadCols / 4).map((q) => {
-        const s = `${sum}${i}_${q}`;
-        return `${s} = fma(vec4f(${oneOf("a", a, i, e)}), ${fourOf("b", b, q, e)}, ${s});`;
-      });
-    lines.push("{", ...readOwn("b", b, t, t.threadCols, quad));
-    if (a.alongK) {
-      for (const i of rows) {
-        lines.push(readLine("a", t, i, quad), ...range(4).flatMap((e) => multiplyRow(i, e)));
+  const read = (name: Name, chunk: string, own: number, k: number) =>
+    range(own / 4).map((q) => {
+      const place = k * own / 4 + 2 * Math.floor(k / 4) + q;
+      return `let ${name}_${q} = ${name}Tile[${chunk}][${place}];`;
+    });
+  for (const k of range(t.depth)) {
+    lines.push("{");
+    // Step by step: reads of several in a row take more registers than their order is worth.
+    lines.push(...read("a", "threadRow", t.threadRows, k));
+    lines.push(...read("b", "threadCol", t.threadCols, k));
+    for (const i of range(t.threadRows)) {
+      const value = `vec4f(a_${i >> 2}.${"xyzw"[i % 4]})`;
+      for (const q of range(t.threadCols / 4)) {
+        lines.push(`${sum}${i}_${q} = fma(${value}, b_${q}, ${sum}${i}_${q});`);
       }
-    } else {
-      lines.push(...readOwn("a", a, t, t.threadRows, quad));
-      for (const e of range(4)) lines.push(...rows.flatMap((i) => multiplyRow(i, e)));
     }
     lines.push("}");
   }
@@ -286,33 +289,3 @@ function multiply(t: Tile, { a, b }: Sources, sum: string): string {
 }
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
-
-/** Which element of its array of tiles is an invocation's. */
-const CHUNK = { a: "threadRow", b: "threadCol" };
-
-/** Reads the own lines of an operand at four steps. */
-function readOwn(name: Name, { alongK }: Source, t: Tile, own: number, quad: number): string[] {
-  if (alongK) return range(own).map((line) => readLine(name, t, line, quad));
-  return range(4).flatMap((e) =>
-    range(own / 4).map((q) => {
-      const place = (4 * quad + e) * own / 4 + 2 * quad + q;
-      return `let ${name}Step${e}_${q} = ${name}Tile[${CHUNK[name]}][${place}];`;
-    })
-  );
-}
-
-/** Reads four steps of an own line. */
-function readLine(name: Name, t: Tile, line: number, quad: number): string {
-  return `let ${name}Line${line} = ${name}Tile[${CHUNK[name]}][${line * t.depth / 4 + quad}];`;
-}
-
-/** WGSL of what was read of line `i` at step `e` of four. */
-function oneOf(name: Name, { alongK }: Source, i: number, e: number): string {
-  return alongK ? `${name}Line${i}.${"xyzw"[e]}` : `${name}Step${e}_${i >> 2}.${"xyzw"[i % 4]}`;
-}
-
-/** WGSL of what was read of the lines 4 `q` … 4 `q` + 3 at step `e` of four. */
-function fourOf(name: Name, source: Source, q: number, e: number): string {
-  if (!source.alongK) return `${name}Step${e}_${q}`;
-  return `vec4f(${range(4).map((i) => oneOf(name, source, 4 * q + i, e)).join(", ")})`;
-}
