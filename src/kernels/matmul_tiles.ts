@@ -29,6 +29,7 @@ export const TILES: readonly RatedTile[] = [
   tile([64, 128, 16], [8, 8], 39.5),
   tile([128, 64, 16], [8, 8], 39.5),
   tile([64, 64, 16], [8, 4], 37),
+  tile([64, 32, 16], [4, 4], 35),
   tile([32, 32, 16], [4, 4], 30),
 ];
 
@@ -40,7 +41,6 @@ export const CANDIDATES: readonly RatedTile[] = [
   tile([192, 64, 16], [12, 8], 39),
   tile([64, 96, 16], [8, 12], 39),
   tile([96, 64, 16], [12, 8], 39),
-  tile([64, 32, 16], [4, 4], 32),
   tile([96, 192, 16], [12, 12], 24),
   tile([128, 128, 16], [8, 16], 30),
   tile([128, 128, 8], [8, 8], 33),
@@ -71,7 +71,7 @@ const SECOND_PASS = 6;
 /** Bytes per microsecond of the pass that adds the parts, and of their writing. */
 const BANDWIDTH = 1.5e6;
 /** How much longer than the best prediction a tile's may be that is still worth a trial. */
-const DOUBT = 1.15;
+const DOUBT = 1.2;
 
 /** Microseconds that an `m x n x k` product in `parts` parts of k should take on an H100. */
 function predict(tile: RatedTile, [m, n, k]: Size, parts: number): number {

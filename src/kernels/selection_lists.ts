@@ -22,7 +22,7 @@ import {
 /** Parts of the queries that are counted and listed side by side. */
 export const SEGMENTS = 8;
 
-/** Invocations that scan the counts of a sequence, and counts that they read at a time. */
+/** Invocations that scan the counts of a sequence, and counts that each reads at a time. */
 const SCANNERS = 256;
 const SCANNED = 8;
 
@@ -94,10 +94,7 @@ sums[lane] += before${by};`);
   }
   const count = starts.cols - 1;
   const some = Array.from({ length: SCANNED }, (_, n) => n);
-  // Reads that do not wait for each other.
-  const read = some.map((n) =>
-    `let n${n} = select(0u, starts[row + min(i + ${n}u, end - 1u)], i + ${n}u < end);`
-  ).join("\n");
+  const place = (n: number) => `starts[row + i + ${n}u]`;
   return makeKernel({
     name: "scan_starts",
     shape: `${starts.rows}x${count}`,
@@ -110,30 +107,30 @@ sums[lane] += before${by};`);
 let index = wid.x + wid.y * groups.x;
 if (index >= u.rows) { return; }
 let row = u.starts_offset + index * u.starts_stride;
-let own = (u.count + ${SCANNERS - 1}u) / ${SCANNERS}u;
-let begin = min(lane * own, u.count);
-let end = min(begin + own, u.count);
-var total = 0u;
-for (var i = begin; i < end; i += ${SCANNED}u) {
-${read}
-total += ${some.map((n) => `n${n}`).join(" + ")};
-}
+var passed = 0u;
+for (var first = 0u; first < u.count; first += ${SCANNERS * SCANNED}u) {
+let i = first + lane * ${SCANNED}u;
+${
+      some.map((n) => `var n${n} = 0u;\nif (i + ${n}u < u.count) { n${n} = ${place(n)}; }`)
+        .join("\n")
+    }
+let total = ${some.map((n) => `n${n}`).join(" + ")};
 sums[lane] = total;
 ${steps.join("")}
 workgroupBarrier();
-var next = sums[lane] - total;
-for (var i = begin; i < end; i += ${SCANNED}u) {
-${read}
+var next = passed + sums[lane] - total;
 ${
       some.map((n) =>
-        `if (i + ${n}u < end) { starts[row + i + ${n}u] = next; }
+        `if (i + ${n}u < u.count) { ${place(n)} = next; }
 next += n${n};`
       ).join("\n")
     }
+passed += sums[${SCANNERS - 1}];
+workgroupBarrier();
 }
-if (lane == ${SCANNERS - 1}u) { starts[row + u.count] = sums[lane]; }`,
+if (lane == 0u) { starts[row + u.count] = passed; }`,
     flops: 2 * starts.rows * count,
-    bytes: 3 * bytesOf(starts),
+    bytes: 2 * bytesOf(starts),
   });
 }
 
