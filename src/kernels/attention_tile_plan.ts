@@ -18,16 +18,10 @@ export interface Tile {
   readonly rows: number;
   /** Columns per invocation. The more rows and columns, the fewer reads of workgroup memory. */
   readonly cols: 4 | 8;
-  /** Most `vec4` columns of a head that are in workgroup memory at a time, of rows and parts. */
+  /** Most `vec4` columns of a head that are in workgroup memory at a time, of rows. */
   readonly chunk: number;
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;
-  /**
-   * Whether the column sides are read in parts, twice: by chunks for the scores, the next one while
-   * this one is worked on, and by groups of columns for the sums. If not, they are in workgroup
-   * memory as a whole.
-   */
-  readonly parts?: boolean;
 }
 
 /** Sizes that follow from a tile and the widths of the heads. */
@@ -41,10 +35,7 @@ export interface TilePlan {
   readonly resident: boolean;
   /** Columns whose weights are handed on together. */
   readonly group: number;
-  /**
-   * Rows and pitch of the arrays of the column sides: whole ones, or `col_side` for a chunk of
-   * either, and the columns of a group of what is summed.
-   */
+  /** Rows and pitch of the arrays of the column sides. */
   readonly colSides: readonly Readonly<{ name: string; rows: number; pitch: number }>[];
   /** Pitch of the weights where they have memory of their own. */
   readonly weightPitch: number;
@@ -58,18 +49,15 @@ export function planTile(pass: Pass, dims: HeadDims, tile: Tile): TilePlan {
   const tileCols = tile.cols * tile.lanesX;
   const group = 4 * tile.lanesX;
   const widest = Math.max(...pass.rows.map((t) => headColumns(t, dims)));
-  const { parts = false } = tile;
-  const resident = !parts && pass.rows.length === 1 && tile.chunk >= widest;
+  const resident = pass.rows.length === 1 && tile.chunk >= widest;
   const weights = pass.sums.length * tile.lanesX;
   const chunk = Math.min(tile.chunk, widest);
   const pitch = odd(resident ? chunk : Math.max(chunk, weights));
-  const sides = parts ? new Set(pass.sums.map(({ of }) => pass.cols[of])) : pass.cols;
-  const colSides = [...sides].map((tensor) => ({
+  const colSides = pass.cols.map((tensor) => ({
     name: `${tensor}_side`,
-    rows: parts ? group : tileCols,
+    rows: tileCols,
     pitch: odd(headColumns(tensor, dims)),
   }));
-  if (parts) colSides.push({ name: "col_side", rows: tileCols, pitch: odd(chunk) });
   const weightPitch = odd(weights);
   // The forward pass also has a maximum per invocation and row, and a factor per row.
   const f32s = pass.name === "attention" ? tileRows * (tile.lanesX + 1) : 0;

@@ -3,18 +3,11 @@
  *
  * @module
  */
-import { headColumns, type HeadDims, type HeadTensor } from "./attention_access.ts";
+import { headColumns, type HeadDims } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, visible } from "./attention_pass.ts";
 import { type Bits, maskBits } from "./attention_selection.ts";
 import type { Shares, Tile, TilePlan } from "./attention_tile_plan.ts";
-import {
-  type Load,
-  loadSide,
-  moveSide,
-  productStep,
-  range,
-  unrolled,
-} from "./attention_tile_steps.ts";
+import { loadSide, productStep, range, unrolled } from "./attention_tile_steps.ts";
 
 /** Everything that the parts of a kernel depend on. */
 export interface Scope {
@@ -52,61 +45,32 @@ export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan)
 /** `s`, the tile of scores before scaling, and for gradients `dp`, the gradients of the weights. */
 export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): string[] {
   const { threads, tileRows, tileCols } = plan;
-  const { parts } = tile;
-  const rowsOf = (tensor: HeadTensor, from: number, columns: number) => ({
-    tensor,
-    side: "row_side",
-    rows: tileRows,
-    from,
-    columns,
-    start: "first",
-    head: "head",
-    dims,
-    aligned,
-  });
-  const colsOf = (tensor: HeadTensor, side: string, from: number, columns: number) => ({
-    tensor,
-    side,
-    rows: tileCols,
-    from,
-    columns,
-    start: "start",
-    head: colHead,
-    dims,
-    aligned,
-  });
   const lines = ["workgroupBarrier();"];
-  if (!parts) {
-    for (const tensor of pass.cols) {
-      const columns = headColumns(tensor, dims);
-      lines.push(...loadSide(colsOf(tensor, `${tensor}_side`, 0, columns), threads));
-    }
+  const side = { dims, aligned };
+  for (const tensor of pass.cols) {
+    const columns = headColumns(tensor, dims);
+    const all = { tensor, side: `${tensor}_side`, rows: tileCols, from: 0, columns };
+    lines.push(...loadSide({ ...side, ...all, start: "start", head: colHead }, threads));
   }
-  const chunks = pass.rows.flatMap((tensor, n) => {
-    const width = headColumns(tensor, dims);
-    return range(Math.ceil(width / tile.chunk)).map((i) => {
-      const from = i * tile.chunk;
-      const columns = Math.min(tile.chunk, width - from);
-      const loads: Load[] = plan.resident ? [] : [rowsOf(tensor, from, columns)];
-      if (parts) loads.push(colsOf(pass.cols[n], "col_side", from, columns));
-      const moves = loads.map((load) => moveSide(load, threads));
-      return { n, from, columns, moves };
-    });
-  });
-  chunks.forEach(({ n, from, columns, moves }, i) => {
+  let isFirst = true;
+  pass.rows.forEach((tensor, n) => {
     const name = n === 0 ? "s" : "dp";
-    if (from === 0) {
-      for (const r of range(tile.rows)) {
-        for (const j of range(tile.cols)) lines.push(`var ${name}${r}_${j} = 0.0;`);
-      }
+    for (const r of range(tile.rows)) {
+      for (const j of range(tile.cols)) lines.push(`var ${name}${r}_${j} = 0.0;`);
     }
-    if (i === 0 || !parts) lines.push(...moves.flatMap(({ fetch }) => fetch));
-    if (i > 0) lines.push("workgroupBarrier();");
-    lines.push(...moves.flatMap(({ put }) => put), "workgroupBarrier();");
-    if (parts) lines.push(...chunks[i + 1]?.moves.flatMap(({ fetch }) => fetch) ?? []);
-    const [side, at] = parts ? ["col_side", 0] : [`${pass.cols[n]}_side`, from];
-    const step = (c: string) => productStep(name, tile, side, c, at);
-    lines.push(...unrolled(columns, tile.unroll, step));
+    const width = headColumns(tensor, dims);
+    for (let from = 0; from < width; from += tile.chunk) {
+      const columns = Math.min(tile.chunk, width - from);
+      if (!isFirst) lines.push("workgroupBarrier();");
+      isFirst = false;
+      if (!plan.resident) {
+        const chunk = { tensor, side: "row_side", rows: tileRows, from, columns };
+        lines.push(...loadSide({ ...side, ...chunk, start: "first", head: "head" }, threads));
+      }
+      lines.push("workgroupBarrier();");
+      const step = (c: string) => productStep(name, tile, `${pass.cols[n]}_side`, c, from);
+      lines.push(...unrolled(columns, tile.unroll, step));
+    }
   });
   return lines;
 }

@@ -25,26 +25,20 @@ export interface Load {
   readonly aligned: boolean;
 }
 
-/** Reads a part of a tensor into workgroup memory; tokens past the end are zeros. */
-export function loadSide(load: Load, threads: number): string[] {
-  const { fetch, put } = moveSide(load, threads);
-  return ["{", ...fetch, ...put, "}"];
-}
-
 /**
- * {@linkcode loadSide} in two steps, so that something can be computed meanwhile: `fetch` reads
- * global memory, `put` writes workgroup memory.
+ * Reads a part of a tensor into workgroup memory; tokens past the end are zeros. All reads come before
+ * the first write, which would wait for them.
  */
-export function moveSide(
+export function loadSide(
   { tensor, side, rows, from, columns, start, head, dims, aligned }: Load,
   threads: number,
-): { fetch: string[]; put: string[] } {
+): string[] {
   const fetch: string[] = [];
   const put: string[] = [];
   for (const run of columnRuns(tensor, dims, aligned, from, columns)) {
     const count = rows * run.columns;
     for (let done = 0; done < count; done += threads) {
-      const value = `next_${tensor}_${run.from}_${done}`;
+      const value = `value_${run.from}_${done}`;
       const row = `(lane + ${done}u) / ${run.columns}u`;
       const column = `(lane + ${done}u) % ${run.columns}u`;
       const read = `${run.load}(batch_row + ${start} + ${row}, ${head}, ${column} + ${
@@ -57,7 +51,7 @@ export function moveSide(
       put.push(guard ? `if (${guard}) { ${write} }` : write);
     }
   }
-  return { fetch, put };
+  return ["{", ...fetch, ...put, "}"];
 }
 
 /** `body(0) … body(count - 1)`: written out, or in a loop of at most `limit` steps a round. */

@@ -164,23 +164,12 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
 
 /** Adds the weighted columns to the results, group by group. */
 function sums(scope: Scope): string[] {
-  const { pass, dims, aligned, tile, plan, shares, forward, weights, colHead } = scope;
+  const { pass, tile, plan, shares, forward, weights } = scope;
   const lines: string[] = [];
   for (const q of range(tile.cols / 4)) {
     // Weights may lie where the scores were read from, or the group before is.
     if (q > 0 || !forward) lines.push("workgroupBarrier();");
     lines.push(...handOn(scope, q));
-    if (tile.parts) {
-      for (const of of new Set(pass.sums.map(({ of }) => of))) {
-        const tensor = pass.cols[of];
-        const columns = headColumns(tensor, dims);
-        const part = { tensor, side: `${tensor}_side`, rows: plan.group, from: 0, columns };
-        const start = `(start + ${q * plan.group}u)`;
-        lines.push(
-          ...loadSide({ ...part, start, head: colHead, dims, aligned }, plan.threads),
-        );
-      }
-    }
     lines.push("workgroupBarrier();");
     pass.sums.forEach(({ of }, n) => {
       const s = shares[n];
@@ -192,7 +181,7 @@ function sums(scope: Scope): string[] {
       }
       const weighted = {
         ...{ weights, from: n * tile.lanesX, lanesX: tile.lanesX },
-        ...{ side: `${pass.cols[of]}_side`, first: tile.parts ? 0 : q * plan.group },
+        ...{ side: `${pass.cols[of]}_side`, first: q * plan.group },
       };
       const step = (g: string) => sumStep(s, weighted, g);
       lines.push(...unrolled(tile.lanesX, tile.unroll, step));

@@ -45,14 +45,12 @@ const SMALL_TILES: readonly Tile[] = [
 /**
  * Tiles of the GPU kernels in order of preference, the first the fastest on an H100; the first that
  * fits the device is taken, and if none does (very wide heads) the kernels without workgroup memory
- * are. Heads are narrow if `nope + rope` is at most 48. Masked kernels leave out those in parts: the
- * mask's words do not fit into their registers, too (a sparse step of `base` took 1 % longer).
+ * are. Heads are narrow if `nope + rope` is at most 48.
  */
 export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
   forward: {
     narrow: [{ lanesX: 8, lanesY: 16, rows: 4, cols: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
     wide: [
-      { lanesX: 8, lanesY: 32, rows: 4, cols: 8, chunk: 8, unroll: 4, parts: true },
       { lanesX: 8, lanesY: 32, rows: 4, cols: 4, chunk: 8, unroll: 8 },
       ...SMALL_TILES,
     ],
@@ -60,7 +58,6 @@ export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>>
   gradQ: {
     narrow: [{ lanesX: 16, lanesY: 16, rows: 4, cols: 4, chunk: 8, unroll: 8 }, ...SMALL_TILES],
     wide: [
-      { lanesX: 8, lanesY: 32, rows: 4, cols: 8, chunk: 8, unroll: 2, parts: true },
       { lanesX: 8, lanesY: 32, rows: 4, cols: 4, chunk: 8, unroll: 8 },
       ...SMALL_TILES,
     ],
@@ -139,7 +136,6 @@ export function planAttention(
   }
   if (!device.software) {
     for (const tile of TILES[name][width <= 48 ? "narrow" : "wide"]) {
-      if (spec.selection && tile.parts) continue;
       const { bytes, threads } = planTile(PASSES[name], spec.dims, tile);
       if (bytes <= device.workgroupBytes && threads <= device.maxInvocations) return { tile };
     }

@@ -31,49 +31,34 @@ const SHAPES: Record<string, [number, number, number, number, number, number]> =
   long: [1, 8192, 8, 64, 32, 64],
 };
 
-/** `lanesX lanesY rows cols chunk unroll`, and `parts`. */
+/** `lanesX lanesY rows cols chunk unroll`. */
 const TILES: Record<PassName, readonly string[]> = {
   forward: [
     "8 32 4 4 8 8",
     "8 32 4 4 8 2",
     "8 32 4 4 8 1",
-    "8 32 4 8 8 4 parts",
-    "8 32 4 8 8 2 parts",
-    "8 32 4 8 8 1 parts",
     "8 16 4 4 12 12",
-    "16 8 8 4 8 4 parts",
-    "8 16 8 8 8 1 parts",
-    "8 16 4 8 8 1 parts",
   ],
   gradQ: [
     "8 32 4 4 8 8",
     "16 16 4 4 8 8",
     "8 32 4 4 8 2",
     "8 32 4 4 8 1",
-    "8 32 4 8 8 2 parts",
-    "8 32 4 8 8 1 parts",
     "8 16 8 4 8 1",
-    "8 16 4 8 8 1 parts",
   ],
   gradKv: [
     "8 32 2 4 16 8",
     "8 16 2 4 24 8",
     "8 32 2 4 16 2",
     "8 32 2 4 16 1",
-    "8 32 2 8 8 4 parts",
-    "8 32 2 8 8 2 parts",
-    "8 32 2 8 8 1 parts",
     "8 32 2 4 24 2",
-    "8 16 4 8 8 2 parts",
-    "8 16 4 8 8 1 parts",
   ],
 };
 
 /** The tile of a line of {@linkcode TILES}. */
 function parseTile(line: string): Tile {
   const [lanesX, lanesY, rows, cols, chunk, unroll] = line.split(" ").map(Number);
-  const sizes = { lanesX, lanesY, rows, cols: cols as 4 | 8, chunk, unroll };
-  return line.endsWith("parts") ? { ...sizes, parts: true } : sizes;
+  return { lanesX, lanesY, rows, cols: cols as 4 | 8, chunk, unroll };
 }
 
 /** For software adapters. */

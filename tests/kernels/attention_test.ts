@@ -169,7 +169,6 @@ const PLANS: Record<string, AttentionPlan> = {
   "rows of a subgroup": { rows: rowShape(COUNTS, gpu!.capabilities) },
   tiles: { tile: SMALL_TILE },
   "tiles of wide blocks": { tile: { ...SMALL_TILE, cols: 8 } },
-  "tiles in parts": { tile: { ...SMALL_TILE, cols: 8, parts: true } },
 };
 
 for (const [family, plan] of Object.entries(PLANS)) {
