@@ -43,6 +43,9 @@ for (const software of [true, false]) {
   Deno.test(`indexerLoss with wide heads, kernels for ${kind}`, async () => {
     const wide = indexerDims([1, 69], [2, 32, 4, 8], [2, 36]);
     await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
+    // Whole tiles of 32 steps.
+    const whole = indexerDims([1, 72], [2, 64, 32, 4], [2, 32]);
+    await checkLoss("whole", { ...whole, ...forward }, 9, true, { capabilities });
   });
 
   Deno.test(`indexerLoss over several tiles, kernels for ${kind}`, async () => {
