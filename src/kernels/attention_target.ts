@@ -7,6 +7,7 @@ import type { Capabilities } from "../ops/op.ts";
 import { type HeadDims, isAligned, loader } from "./attention_access.ts";
 import { targetRows } from "./attention_target_rows.ts";
 import { TARGET_TILES, targetTiles } from "./attention_target_tiles.ts";
+import { range } from "./attention_tile_steps.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -18,7 +19,6 @@ import {
   layoutUniforms,
   makeKernel,
 } from "./kernel.ts";
-import { range } from "./attention_tile_steps.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
 import { fitsDevice, type Tile } from "./tile_product.ts";
 import { at } from "./units.ts";
@@ -47,14 +47,14 @@ export interface AttentionTargetSpec {
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;
-  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for. */
+  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for, or rows. */
   readonly tile?: Tile;
 }
 
 /**
  * What a family of kernels adds: code that gives every pair of a tile to
- * `store(query, key, sum over heads, q_row)`, or, on GPUs, four neighbouring keys, the first a multiple
- * of 4, to `store_four`. In scope: `first_query` and `first_key` of the tile,
+ * `store(query, key, sum over heads, q_row)`, or, from tiles, four neighbouring keys, the first a
+ * multiple of 4, to `store_four`. In scope: `first_query` and `first_key` of the tile,
  * counted in the sequence's chunk; `q_row` and `k_row`, the sequence's first rows; `visible`,
  * whether any pair of the tile is.
  */

@@ -86,7 +86,6 @@ export function attentionWeights(
   });
   const ofScores = sources("q", "k");
   const ofGradients = sources("grad_o", "v");
-  const end = (rows: HeadTensor) => `${4 * headColumns(rows, dims)}u`;
   const width = (tensor: HeadTensor) => 4 * headColumns(tensor, dims);
   return makeKernel({
     name: "attention_weights",
@@ -140,10 +139,10 @@ let head = unit % ${dims.heads}u;
 let kv_head = head / ${sharers}u;
 ${lanePlace(tile)}
 ${sumsOf(tile, "s")}
-${tileLoop(tile, ofScores, "0u", end("q"))}
+${tileLoop(tile, ofScores, "0u", `${width("q")}u`)}
 ${toWeights(tile, mask !== undefined)}
 ${sumsOf(tile, "dp")}
-${tileLoop(tile, ofGradients, "0u", end("grad_o"), { sum: "dp" })}
+${tileLoop(tile, ofGradients, "0u", `${width("grad_o")}u`, { sum: "dp" })}
 let start = ${blockStart("local", "query_block", "key_block")};
 ${stores(tile)}`,
     flops: 2 * heads * visiblePairs(spec) * (width("q") + width("v")),

@@ -34,7 +34,8 @@ export function headAlongK(
   const columns = headColumns(tensor, dims);
   const runs = columnRuns(tensor, dims, aligned);
   const whole = runs.every((run) => 4 * run.columns % tile.depth === 0);
-  const columnAt = (step: string) => `(k % ${headSteps(tensor, dims, tile)}u + ${step}) / 4u`;
+  const steps = headSteps(tensor, dims, tile);
+  const columnAt = (step: string) => `(k % ${steps}u + ${step}) / 4u`;
   return {
     alongK: true,
     parts: whole ? runs.map((run) => 4 * run.columns) : undefined,
@@ -46,6 +47,8 @@ export function headAlongK(
       const { load, origin } = runs[part];
       return `${load}(${id}Row, ${head}, ${columnAt(step)} - ${origin}u)`;
     },
-    finish: (id, step) => whole ? id : `select(vec4f(), ${id}, ${columnAt(step)} < ${columns}u)`,
+    finish: whole
+      ? undefined
+      : (id, step) => `select(vec4f(), ${id}, ${columnAt(step)} < ${columns}u)`,
   };
 }

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { activate, type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
+import { type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
 import { SIGN_TILE, SIGN_WORDS, tileSigns } from "./index_signs.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel } from "./kernel.ts";
 import {
@@ -24,7 +24,7 @@ const TILE: Tile = { rows: SIGN_TILE, cols: SIGN_TILE, depth: 16, threadRows: 8,
 
 const ROWS = Array.from({ length: TILE.threadRows }, (_, i) => i);
 
-/** The kernel for any device with 128 invocations and 10 KiB of workgroup memory. */
+/** The kernel for any device with 128 invocations and 11 KiB of workgroup memory. */
 export function tiledScores(spec: IndexScoresSpec): Kernel {
   const { q, k, scores, heads, dim, batch = 1 } = spec;
   const steps = Math.ceil(dim / TILE.depth) * TILE.depth;
@@ -95,7 +95,7 @@ function source(name: "q" | "k", dim: number, steps: number): Source {
     finish(id, step) {
       if (whole) return id;
       const channels = `vec4u(${channel} + ${step}) + vec4u(0u, 1u, 2u, 3u)`;
-      return `select(vec4f(), ${id}, ${channels} < vec4u(u.dim))`;
+      return `select(vec4f(), ${id}, ${channels} < vec4u(${dim}u))`;
     },
   };
 }
@@ -118,7 +118,7 @@ signs[${first} + threadRow * ${SIGN_WORDS / 8}u + threadCol] =
 /** Adds the present head of query `i` to its sum. */
 function weigh(spec: IndexScoresSpec, i: number): string {
   const dots = `dots${i}_0`;
-  const activated = spec.activation === "relu" ? `max(${dots}, vec4f())` : activate(spec, dots);
+  const activated = spec.activation === "relu" ? `max(${dots}, vec4f())` : dots;
   return `{
 let weight = w[u.w_offset + (q_start + ${rowOf(TILE, i)}) * u.w_stride + head];
 sum${i}_0 = fma(vec4f(weight), ${activated}, sum${i}_0);

@@ -52,9 +52,9 @@ ${stores(p, t, vec)}`,
 }
 
 /**
- * A matrix as an operand. Lines past the last read other memory, and are not stored in the end; so do
- * steps past `end`, if k is not `whole` tiles, but they add 0 * -0 to the sums, which changes no bit, not even of a sum that is -0:
- * tiles of different depths add different numbers of them.
+ * A matrix as an operand. Lines past the last read other memory, and are not stored in the end. Steps
+ * past `end`, where k is not `whole` tiles, are replaced: they add 0 * -0 to the sums, which changes no
+ * bit, not even of a sum that is -0. Tiles of different depths add different numbers of them.
  */
 function source(
   name: "a" | "b",

@@ -33,7 +33,7 @@ export const TILES: readonly RatedTile[] = [
   tile([32, 32, 16], [4, 4], 30),
 ];
 
-/** Further tiles, to try on a new card. */
+/** Further tiles, to try on a new card; 30 where none has been timed. */
 export const CANDIDATES: readonly RatedTile[] = [
   ...TILES,
   tile([64, 64, 16], [8, 8], 42),

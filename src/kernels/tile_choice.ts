@@ -1,6 +1,6 @@
 /**
- * Which tile of workgroup memory a kernel for GPUs takes: they are listed in order of preference,
- * and the first that fits the device is taken.
+ * What fits into workgroup memory: shapes of kernels are listed in order of preference, and the first
+ * that fits the device is taken.
  *
  * @module
  */

@@ -12,17 +12,20 @@
 import type { Capabilities } from "../ops/op.ts";
 import { placeOf } from "./lane_order.ts";
 
-/** How a product is cut up. */
+/**
+ * How a product is cut up: a multiple of 4 invocations along the rows and of 8 along the columns, among
+ * which reads of both tiles can be shared out evenly ({@linkcode dividesLines}).
+ */
 export interface Tile {
   /** Rows of c that a workgroup computes. */
   readonly rows: number;
   /** Columns of c that a workgroup computes. */
   readonly cols: number;
-  /** Steps of k in workgroup memory at a time: a multiple of 4. */
+  /** Steps of k in workgroup memory at a time: 8, 16 or 32. */
   readonly depth: number;
   /** Rows of c that an invocation computes: 4 or a multiple. */
   readonly threadRows: number;
-  /** Columns of c that an invocation computes: 4 or a multiple; 8 or more of them side by side. */
+  /** Columns of c that an invocation computes: 4 or a multiple. */
   readonly threadCols: number;
 }
 
@@ -183,6 +186,14 @@ interface Moves {
  * WGSL that moves one operand's tile. An invocation owns fours of lines, `lines / (own / 4)` apart.
  */
 function moves(name: Name, source: Source, t: Tile, lines: number, own: number): Moves {
+  if (!dividesLines(t, lines)) {
+    throw new RangeError(
+      `${
+        tileThreads(t)
+      } invocations cannot share out the reads of ${lines} lines of ${t.depth} steps: ` +
+        "take another tile",
+    );
+  }
   return source.alongK
     ? moveAlongK(name, source, t, lines, own)
     : moveLines(name, source, t, lines, own);

@@ -46,7 +46,6 @@ const WEIGHT_TILES = [
 const sumTiles = (cols: number) => [
   tile([128, cols, 16], [8, cols / 8]),
   tile([128, cols, 32], [8, cols / 8]),
-  tile([128, cols, 16], [4, cols / 8]),
   ...(cols % 64 === 0 ? [tile([128, cols, 16], [8, cols / 16])] : []),
 ];
 

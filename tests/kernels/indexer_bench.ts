@@ -117,8 +117,9 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   await time("gradK", indexGradientK(gradient, m.gradK, false), [...read, "gradK"]);
   const teacher = ["q", "kv", "kPe", "lse", "target"];
   if (capabilities.software) return await time("target", attentionTarget(target), teacher);
-  for (const tile of MORE_TARGET_TILES.filter((tile) => fitsDevice(tile, capabilities))) {
-    const code = `${tile === TARGET_TILES[0] ? "*" : " "} ${tileName(tile)}`;
+  const tiles = MORE_TARGET_TILES.filter((tile) => fitsDevice(tile, capabilities));
+  for (const tile of tiles) {
+    const code = `${tile === tiles[0] ? "*" : " "} ${tileName(tile)}`;
     await time("target", attentionTarget({ ...target, tile }), teacher, code);
   }
 }

@@ -10,7 +10,7 @@
  */
 import { type Form, matmul } from "../../src/kernels/matmul.ts";
 import { fitsDevice, tileThreads } from "../../src/kernels/tile_product.ts";
-import { CANDIDATES, type RatedTile } from "../../src/kernels/matmul_tiles.ts";
+import { CANDIDATES, type RatedTile, tileName } from "../../src/kernels/matmul_tiles.ts";
 import { Gpu } from "../../src/webgpu/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
@@ -82,10 +82,7 @@ async function bench(gpu: Gpu, shape: Shape): Promise<void> {
     const rate = 2 * m * n * k / result.ms / 1e6;
     const isChosen = first.code === chosen.steps[0].kernel.code &&
       first.grid[2] === chosen.steps[0].kernel.grid[2];
-    const name = tile
-      ? `${tile.rows}x${tile.cols}x${tile.depth} of ${tile.threadRows}x${tile.threadCols}, ` +
-        `${tileThreads(tile)} threads`
-      : "subgroup";
+    const name = tile ? `${tileName(tile)}, ${tileThreads(tile)} threads` : "subgroup";
     const text = [
       isChosen ? "*" : " ",
       name.padEnd(46),

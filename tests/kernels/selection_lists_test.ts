@@ -9,16 +9,17 @@ for (const counts of [37, 2048, 5003]) {
   Deno.test(`scanStarts of ${counts} counts`, async () => {
     const rows = 2;
     const stride = counts + 4;
-    const before = Uint32Array.from({ length: rows * stride }, () => Math.random() * 9);
+    const offset = 2;
+    const before = Uint32Array.from({ length: offset + rows * stride }, () => Math.random() * 9);
     const wanted = before.slice();
     for (let row = 0; row < rows; row++) {
       let passed = 0;
       for (let i = 0; i <= counts; i++) {
-        wanted[row * stride + i] = passed;
-        passed += before[row * stride + i];
+        wanted[offset + row * stride + i] = passed;
+        passed += before[offset + row * stride + i];
       }
     }
-    const kernel = scanStarts(layout(rows, counts + 1, 0, stride));
+    const kernel = scanStarts(layout(rows, counts + 1, offset, stride));
     const { arrays: [got] } = await runKernels(await testGpu(), [before], [[kernel, 0]]);
     assert.deepEqual(new Uint32Array(got.buffer, got.byteOffset, got.length), wanted);
   });

@@ -43,9 +43,13 @@ for (const software of [true, false]) {
   Deno.test(`indexerLoss with wide heads, kernels for ${kind}`, async () => {
     const wide = indexerDims([1, 69], [2, 32, 4, 8], [2, 36]);
     await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
-    // Whole tiles of 32 steps.
+    // Whole tiles: of 32 steps, and, with less workgroup memory, of 16.
     const whole = indexerDims([1, 72], [2, 64, 32, 4], [2, 32]);
-    await checkLoss("whole", { ...whole, ...forward }, 9, true, { capabilities });
+    for (const workgroupBytes of [32_768, 16_384]) {
+      await checkLoss("whole", { ...whole, ...forward }, 9, true, {
+        capabilities: { ...capabilities, workgroupBytes },
+      });
+    }
   });
 
   Deno.test(`indexerLoss over several tiles, kernels for ${kind}`, async () => {
