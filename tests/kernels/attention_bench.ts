@@ -38,6 +38,7 @@ const TILES: Record<PassName, readonly string[]> = {
     "8 32 4 4 8 2",
     "8 32 4 4 8 1",
     "8 16 4 4 12 12",
+    "8 16 4 8 12 12",
   ],
   gradQ: [
     "8 32 4 4 8 8",
