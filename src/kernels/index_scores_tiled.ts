@@ -49,9 +49,9 @@ ${ROWS.map((i) => weigh(spec, i)).join("\n")}
     },
     workgroup: tileThreads(TILE),
     grid: [x, y, batch],
-    declarations: [reader("q", vec4s.q), reader("k", vec4s.k), tileArrays(TILE)].join(
-      "\n",
-    ),
+    declarations: `${reader("q", vec4s.q)}
+${reader("k", vec4s.k)}
+${tileArrays(TILE)}`,
     body: `
 let across = (u.cols + ${SIGN_TILE - 1}u) / ${SIGN_TILE}u;
 let tile = wid.x + wid.y * groups.x;
