@@ -19,7 +19,7 @@ import {
 } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, listOf } from "./attention_selection.ts";
-import { range } from "./attention_tile_steps.ts";
+import { range } from "./kernel.ts";
 
 /** Tuning of a pass. */
 export interface GatherShape {

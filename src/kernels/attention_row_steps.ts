@@ -7,6 +7,7 @@
 import { headColumns, type HeadTensor, spanColumns } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, visible } from "./attention_pass.ts";
 import type { Bits } from "./attention_selection.ts";
+import { range } from "./kernel.ts";
 
 /** Everything that the parts of a kernel depend on. */
 export interface Scope {
@@ -27,9 +28,6 @@ export interface Scope {
   /** Bits of the mask for an invocation's rows and columns, if there is a mask. */
   readonly bits: Bits | null;
 }
-
-/** 0, 1, … n - 1. */
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** One step: the columns from `start` on against all rows. */
 export function step(scope: Scope): string[] {

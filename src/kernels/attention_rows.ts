@@ -11,8 +11,9 @@
  */
 import { headColumns, spanLoaders } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
-import { range, type Scope, step } from "./attention_row_steps.ts";
+import { type Scope, step } from "./attention_row_steps.ts";
 import { type Bits, EMPTY_LSE, ifAnySelected, listOf, maskBits } from "./attention_selection.ts";
+import { range } from "./kernel.ts";
 
 /** Tuning of a pass: rows per invocation and columns per step. Both are powers of two. */
 export interface RowShape {

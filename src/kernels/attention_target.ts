@@ -7,7 +7,6 @@ import type { Capabilities } from "../ops/op.ts";
 import { type HeadDims, isAligned, loader } from "./attention_access.ts";
 import { targetRows } from "./attention_target_rows.ts";
 import { TARGET_TILES, targetTiles } from "./attention_target_tiles.ts";
-import { range } from "./attention_tile_steps.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -18,6 +17,7 @@ import {
   type Layout,
   layoutUniforms,
   makeKernel,
+  range,
 } from "./kernel.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
 import { fitsDevice, type Tile } from "./tile_product.ts";
@@ -138,11 +138,12 @@ ${code.body}`,
   });
 }
 
+/** The bit of `key` and those after it. */
+const MASK_BITS = `(u32(${at("mask", "row", "key / 32u")}) >> (key % 32u))`;
+
 /** `store` and `store_four` for any layout of the result. */
 function storeOne(mask?: Layout): string {
-  const bit = mask
-    ? ` && ((u32(${at("mask", "row", "key / 32u")}) >> (key % 32u)) & 1u) == 1u`
-    : "";
+  const bit = mask ? ` && (${MASK_BITS} & 1u) == 1u` : "";
   return `fn store(query: u32, key: u32, sum: f32, q_row: u32) {
   if (query >= u.queries || key >= u.keys) { return; }
   let row = q_row + query;
@@ -156,11 +157,7 @@ ${range(4).map((e) => `  store(query, key + ${e}u, sums[${e}], q_row);`).join("\
 
 /** `store_four` for rows of whole `vec4`s. */
 function storeFour(mask?: Layout): string {
-  const bits = mask
-    ? ` & ((vec4u(u32(${
-      at("mask", "row", "key / 32u")
-    }) >> (key % 32u)) & vec4u(1u, 2u, 4u, 8u)) != vec4u())`
-    : "";
+  const bits = mask ? ` & ((vec4u(${MASK_BITS}) & vec4u(1u, 2u, 4u, 8u)) != vec4u())` : "";
   return `fn store_four(query: u32, key: u32, sums: vec4f, q_row: u32) {
   if (query >= u.queries || key >= u.keys) { return; }
   let row = q_row + query;

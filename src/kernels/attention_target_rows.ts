@@ -7,7 +7,8 @@
  */
 import { headColumns, type HeadDims } from "./attention_access.ts";
 import type { TargetCode } from "./attention_target.ts";
-import { range, unrolled } from "./attention_tile_steps.ts";
+import { unrolled } from "./attention_tile_steps.ts";
+import { range } from "./kernel.ts";
 import { at } from "./units.ts";
 
 /** Queries, and keys per lane, of an invocation: alone, and within a subgroup. */

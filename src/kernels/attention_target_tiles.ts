@@ -6,8 +6,8 @@
  */
 import { type HeadDims, spanLoaders } from "./attention_access.ts";
 import type { TargetCode } from "./attention_target.ts";
-import { range } from "./attention_tile_steps.ts";
 import { headAlongK, headSteps } from "./head_sources.ts";
+import { range } from "./kernel.ts";
 import {
   colOf,
   lanePlace,

@@ -18,7 +18,7 @@ export interface Tile {
   readonly rows: number;
   /** Columns per invocation. The more rows and columns, the fewer reads of workgroup memory. */
   readonly cols: 4 | 8;
-  /** Most `vec4` columns of a head that are in workgroup memory at a time, of rows. */
+  /** Most `vec4` columns of the rows' heads that are in workgroup memory at a time. */
   readonly chunk: number;
   /** Most steps of an inner loop that are written out. */
   readonly unroll: number;

@@ -7,7 +7,8 @@ import { headColumns, type HeadDims } from "./attention_access.ts";
 import { type AttentionSpec, type Pass, visible } from "./attention_pass.ts";
 import { type Bits, maskBits } from "./attention_selection.ts";
 import type { Shares, Tile, TilePlan } from "./attention_tile_plan.ts";
-import { loadSide, productStep, range, unrolled } from "./attention_tile_steps.ts";
+import { loadSide, productStep, unrolled } from "./attention_tile_steps.ts";
+import { range } from "./kernel.ts";
 
 /** Everything that the parts of a kernel depend on. */
 export interface Scope {
@@ -52,7 +53,6 @@ export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): str
     const all = { tensor, side: `${tensor}_side`, rows: tileCols, from: 0, columns };
     lines.push(...loadSide({ ...side, ...all, start: "start", head: colHead }, threads));
   }
-  let isFirst = true;
   pass.rows.forEach((tensor, n) => {
     const name = n === 0 ? "s" : "dp";
     for (const r of range(tile.rows)) {
@@ -61,8 +61,7 @@ export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): str
     const width = headColumns(tensor, dims);
     for (let from = 0; from < width; from += tile.chunk) {
       const columns = Math.min(tile.chunk, width - from);
-      if (!isFirst) lines.push("workgroupBarrier();");
-      isFirst = false;
+      if (n > 0 || from > 0) lines.push("workgroupBarrier();");
       if (!plan.resident) {
         const chunk = { tensor, side: "row_side", rows: tileRows, from, columns };
         lines.push(...loadSide({ ...side, ...chunk, start: "first", head: "head" }, threads));

@@ -5,9 +5,7 @@
  */
 import { columnRuns, type HeadDims, type HeadTensor } from "./attention_access.ts";
 import type { Shares } from "./attention_tile_plan.ts";
-
-/** 0, 1, … n - 1. */
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+import { range } from "./kernel.ts";
 
 /** What {@linkcode loadSide} reads: `columns` vec4 columns from `from` on of `rows` tokens. */
 export interface Load {

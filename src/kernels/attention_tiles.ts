@@ -11,7 +11,7 @@
 import { headColumns, spanLoaders } from "./attention_access.ts";
 import type { AttentionSpec, Pass, PassCode } from "./attention_pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./attention_selection.ts";
-import { placeOf } from "./lane_order.ts";
+import { range } from "./kernel.ts";
 import { planTile, shareOut, type Tile } from "./attention_tile_plan.ts";
 import {
   bitsOf,
@@ -24,7 +24,8 @@ import {
   scores,
   weightsAndGradients,
 } from "./attention_tile_scores.ts";
-import { loadSide, range, sumStep, unrolled } from "./attention_tile_steps.ts";
+import { loadSide, sumStep, unrolled } from "./attention_tile_steps.ts";
+import { placeOf } from "./lane_order.ts";
 
 /** Code of a pass for `passKernel`. */
 export function tileCode(

@@ -111,9 +111,9 @@ function gatherShape(
 /**
  * Keys per selected key from which on the gathered kernels are taken, by default: a masked kernel
  * computes all seqLen² / 2 pairs, tile by tile from fast memory, a gathered one seqLen * topk pairs
- * that it reads from the cache one by one. On an H100 a training step's attention takes about 30 ps
- * for a masked pair of a head and 187 ps for a gathered one (S = 8 192), which meet at 12; lavapipe's
- * meet at 8. The indexer's loss goes by this number, too, and is dearer masked.
+ * that it reads from the cache one by one. On an H100 a training step's attention takes 34 ps for a
+ * masked pair of a head and 187 ps for a gathered one (S = 8 192), which meet at 11; lavapipe's meet
+ * at 8. The indexer's loss goes by this number, too, and is dearer masked.
  * `tests/kernels/sparse_attention_bench.ts` times attention in both forms.
  */
 const GATHER_FROM = 8;

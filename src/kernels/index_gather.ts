@@ -11,7 +11,7 @@
  */
 import type { Capabilities } from "../ops/op.ts";
 import type { HeadDims, HeadTensor } from "./attention_access.ts";
-import { range } from "./attention_tile_steps.ts";
+import { range } from "./kernel.ts";
 import { MOST_ROUNDS } from "./selection_lists_by_rows.ts";
 import { firstThatFits } from "./tile_choice.ts";
 

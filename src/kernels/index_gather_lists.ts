@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { range } from "./attention_tile_steps.ts";
 import {
   bytesOf,
   foldGrid,
@@ -11,6 +10,7 @@ import {
   type Layout,
   layoutUniforms,
   makeKernel,
+  range,
 } from "./kernel.ts";
 import { SEGMENTS } from "./selection_lists.ts";
 import { at } from "./units.ts";

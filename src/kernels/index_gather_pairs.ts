@@ -6,7 +6,6 @@
  */
 import type { Capabilities } from "../ops/op.ts";
 import { headColumns, type HeadDims, isAligned, loader, queryWidth } from "./attention_access.ts";
-import { range } from "./attention_tile_steps.ts";
 import {
   byOneLane,
   gatherTeam,
@@ -26,6 +25,7 @@ import {
   type Layout,
   layoutUniforms,
   makeKernel,
+  range,
 } from "./kernel.ts";
 import { at } from "./units.ts";
 

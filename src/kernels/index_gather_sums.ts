@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { range } from "./attention_tile_steps.ts";
 import {
   byOneLane,
   columnOf,
@@ -16,6 +15,7 @@ import {
   sumOverLanes,
 } from "./index_gather.ts";
 import type { GatherGradientSpec } from "./index_gather_gradient.ts";
+import { range } from "./kernel.ts";
 import { SEGMENTS } from "./selection_lists.ts";
 import { at } from "./units.ts";
 

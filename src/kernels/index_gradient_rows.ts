@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { range } from "./attention_tile_steps.ts";
 import type { GradientCode, IndexGradientSpec } from "./index_gradient.ts";
+import { range } from "./kernel.ts";
 import { subgroupLanes } from "./matmul_subgroup.ts";
 import { at } from "./units.ts";
 

@@ -5,7 +5,7 @@
  * @module
  */
 import { activate, type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
-import { foldGrid, isVec4, type Kernel, makeKernel } from "./kernel.ts";
+import { foldGrid, isVec4, type Kernel, makeKernel, range } from "./kernel.ts";
 
 /** Queries of a tile. */
 const ROWS = 32;
@@ -13,8 +13,6 @@ const ROWS = 32;
 const COLS = 4;
 /** Channels of one step. */
 const DEPTH = 4;
-
-const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** The kernel for subgroups of exactly `lanes` invocations. */
 export function subgroupScores(spec: IndexScoresSpec, lanes: 4 | 8): Kernel {

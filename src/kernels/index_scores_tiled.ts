@@ -7,7 +7,7 @@
  */
 import { type IndexScoresSpec, scoresBase } from "./index_scores_spec.ts";
 import { SIGN_TILE, SIGN_WORDS, tileSigns } from "./index_signs.ts";
-import { foldGrid, isVec4, type Kernel, makeKernel } from "./kernel.ts";
+import { foldGrid, isVec4, type Kernel, makeKernel, range } from "./kernel.ts";
 import {
   lanePlace,
   rowOf,
@@ -22,7 +22,7 @@ import {
 /** An invocation has 4 neighbouring keys, and queries in two groups of 4: a word of signs. */
 const TILE: Tile = { rows: SIGN_TILE, cols: SIGN_TILE, depth: 16, threadRows: 8, threadCols: 4 };
 
-const ROWS = Array.from({ length: TILE.threadRows }, (_, i) => i);
+const ROWS = range(TILE.threadRows);
 
 /** The kernel for any device with 128 invocations and 11 KiB of workgroup memory. */
 export function tiledScores(spec: IndexScoresSpec): Kernel {

@@ -124,6 +124,11 @@ export function bytesOf(...matrices: Layout[]): number {
   return matrices.reduce((sum, m) => sum + m.rows * m.cols * 4, 0);
 }
 
+/** 0, 1, … n - 1: for code that is written out. */
+export function range(n: number): number[] {
+  return Array.from({ length: n }, (_, i) => i);
+}
+
 /** Whether every row of `m` begins at a whole `vec4`. The last one of a row may be partly filled. */
 export function startsAtVec4(m: Layout): boolean {
   return m.offset % 4 === 0 && m.stride % 4 === 0;

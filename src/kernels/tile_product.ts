@@ -10,6 +10,7 @@
  * @module
  */
 import type { Capabilities } from "../ops/op.ts";
+import { range } from "./kernel.ts";
 import { placeOf } from "./lane_order.ts";
 
 /**
@@ -298,5 +299,3 @@ function multiply(t: Tile, sum: string): string {
   }
   return lines.join("\n");
 }
-
-const range = (n: number) => Array.from({ length: n }, (_, i) => i);
