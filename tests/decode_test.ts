@@ -78,14 +78,19 @@ async function clearTokens(
   }
 }
 
-/** Whether rounding cannot decide which keys are selected, and equal scores are equal bit by bit. */
+/**
+ * Whether rounding cannot decide which keys are selected. Equal scores are equal bit by bit where ReLU
+ * makes them 0, and in the first layer, where equal tokens have equal keys; in later ones what equal
+ * tokens attend to is rounded in its own way.
+ */
 function isClear(maps: Maps, { seqLen }: RunConfig, topk: number): boolean {
   const scores = [...maps].filter(([name]) => name.startsWith("index_scores."));
-  return scores.every(([, all]) =>
+  return scores.every(([name, all]) =>
     Array.from({ length: seqLen }, (_, t) => {
       const row = [...all.subarray(t * seqLen, t * seqLen + t + 1)].sort((a, b) => b - a);
       const gap = row[topk - 1] - row[topk];
-      return t < topk || gap === 0 || gap > 1e-4 * Math.max(...row.map(Math.abs));
+      const isTie = gap === 0 && (row[topk] === 0 || name === "index_scores.0");
+      return t < topk || isTie || gap > 1e-4 * Math.max(...row.map(Math.abs));
     }).every(Boolean)
   );
 }
