@@ -1,4 +1,4 @@
-import type { Experiment } from "../src/experiment.ts";
+import type { Experiment } from "../src/config/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { small } from "./parts/small.ts";
 import { smoke } from "./parts/smoke.ts";

@@ -1,4 +1,4 @@
-import type { Experiment } from "../src/experiment.ts";
+import type { Experiment } from "../src/config/experiment.ts";
 import { experiment as onText } from "./compression_sparsity.ts";
 import { smoke } from "./parts/smoke.ts";
 import { recall } from "./parts/tasks.ts";

@@ -1,4 +1,4 @@
-import type { Experiment } from "../src/experiment.ts";
+import type { Experiment } from "../src/config/experiment.ts";
 
 /** The first run: a small MLA transformer learns from Moby-Dick in minutes, also without a GPU. */
 export const experiment: Experiment = {

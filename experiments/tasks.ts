@@ -1,4 +1,4 @@
-import type { Experiment } from "../src/experiment.ts";
+import type { Experiment } from "../src/config/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 import { copy, needle, recall } from "./parts/tasks.ts";

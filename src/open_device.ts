@@ -3,12 +3,12 @@
  *
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import type { RunConfig } from "./config/config.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
 import { MemoryError, UserError } from "./errors.ts";
-import { Gpu } from "./webgpu/device.ts";
-import { WebGpuEngine } from "./webgpu/engine.ts";
-import { formatBytes } from "./webgpu/plan.ts";
+import { Gpu } from "./webgpu/device/device.ts";
+import { WebGpuEngine } from "./webgpu/engine/engine.ts";
+import { formatBytes } from "./webgpu/engine/plan.ts";
 
 /** A device on which engines can be opened, one after the other. */
 export interface Device extends Disposable {

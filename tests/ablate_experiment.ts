@@ -1,5 +1,5 @@
 /** An experiment of a few seconds, for the tests of ablations. */
-import type { Delta, Experiment } from "../src/experiment.ts";
+import type { Delta, Experiment } from "../src/config/experiment.ts";
 
 const TEXT = new URL("fixtures/moby_excerpt.txt", import.meta.url).pathname;
 /** A model small enough to train for a few steps in a moment, through stages that go back. */

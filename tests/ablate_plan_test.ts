@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { planRuns, replacements, sized } from "../src/ablate/plan.ts";
 import { UserError } from "../src/errors.ts";
-import type { Delta, Experiment } from "../src/experiment.ts";
+import type { Delta, Experiment } from "../src/config/experiment.ts";
 
 Deno.test("a plan has all variants at all points of the grid, seed by seed", () => {
   const experiment: Experiment = {

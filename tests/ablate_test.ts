@@ -3,13 +3,13 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { AblationResults } from "../src/ablate/results.ts";
 import { resultsTable } from "../src/ablate/table.ts";
-import type { Delta, Experiment } from "../src/experiment.ts";
-import { latestCheckpoint, loadCheckpoint } from "../src/train/checkpoint.ts";
-import { type MetricsRow, readMetrics } from "../src/train/run_folder.ts";
+import type { Delta, Experiment } from "../src/config/experiment.ts";
+import { latestCheckpoint, loadCheckpoint } from "../src/runs/checkpoint.ts";
+import { type MetricsRow, readMetrics } from "../src/runs/run_folder.ts";
 import { MANY } from "./ablate_experiment.ts";
 
-const TRAIN = new URL("../src/train/cli.ts", import.meta.url).pathname;
-const CLI = new URL("../src/ablate/cli.ts", import.meta.url).pathname;
+const TRAIN = new URL("../src/commands/train.ts", import.meta.url).pathname;
+const CLI = new URL("../src/commands/ablate.ts", import.meta.url).pathname;
 const decoder = new TextDecoder();
 
 function command(cwd: string, args: string[], cli = CLI): Deno.Command {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { planRuns } from "../src/ablate/plan.ts";
 import { assignTrunks, stageIdentities, type Trunk } from "../src/ablate/trunks.ts";
-import { type Delta, type Experiment, resolveDelta } from "../src/experiment.ts";
+import { type Delta, type Experiment, resolveDelta } from "../src/config/experiment.ts";
 import { MANY } from "./ablate_experiment.ts";
 
 /** `dense>warmup` for a trunk that ends with warm-up and starts from one of the dense stage. */

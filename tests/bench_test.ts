@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { knownLosses } from "../src/bench/peer_workload.ts";
 import { formatResults } from "../src/bench/result.ts";
 
-const cli = new URL("../src/bench/cli.ts", import.meta.url).pathname;
+const cli = new URL("../src/commands/bench.ts", import.meta.url).pathname;
 
 async function bench(...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {

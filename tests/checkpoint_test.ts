@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { resolveConfig, type RunConfig } from "../src/config.ts";
+import { resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { EngineState } from "../src/engine.ts";
 import { UserError } from "../src/errors.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";
-import { readSafetensors } from "../src/safetensors.ts";
+import { readSafetensors } from "../src/files/safetensors.ts";
 import {
   checkpointAt,
   checkpointView,
@@ -14,8 +14,8 @@ import {
   loadCheckpoint,
   saveCheckpoint,
   type Snapshot,
-} from "../src/train/checkpoint.ts";
-import { readMetrics, RunFolder } from "../src/train/run_folder.ts";
+} from "../src/runs/checkpoint.ts";
+import { readMetrics, RunFolder } from "../src/runs/run_folder.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
 const config = resolveConfig({
@@ -235,10 +235,10 @@ Deno.test("damaged and foreign checkpoints are refused by name", () =>
 
 /** A run that logs a row a step and saves every third step, as fast as it can, for ever. */
 const endlessRun = (run: string) => `
-import { resolveConfig } from "${import.meta.resolve("../src/config.ts")}";
+import { resolveConfig } from "${import.meta.resolve("../src/config/config.ts")}";
 import { modelParameters } from "${import.meta.resolve("../src/model/parameters.ts")}";
-import * as checkpoint from "${import.meta.resolve("../src/train/checkpoint.ts")}";
-import { RunFolder } from "${import.meta.resolve("../src/train/run_folder.ts")}";
+import * as checkpoint from "${import.meta.resolve("../src/runs/checkpoint.ts")}";
+import { RunFolder } from "${import.meta.resolve("../src/runs/run_folder.ts")}";
 const path = await checkpoint.latestCheckpoint(${JSON.stringify(run)});
 const { step: from, config, logs } = await checkpoint.loadCheckpoint(path);
 const folder = RunFolder.resume(${JSON.stringify(run)}, { config, logs });

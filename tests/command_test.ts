@@ -1,6 +1,6 @@
 /** What all commands have in common. */
 import assert from "node:assert/strict";
-import { experimentNames } from "../src/experiment.ts";
+import { experimentNames } from "../src/config/experiment.ts";
 
 const commands = {
   "ablate": ["ablate/cli.ts", /run nothing: give one experiment/],

@@ -5,11 +5,11 @@ import {
   fields,
   parseOverrides,
   resolveConfig,
-} from "../src/config.ts";
-import { type Field, groups } from "../src/fields.ts";
-import { presets } from "../src/presets.ts";
-import { stageFields } from "../src/stages.ts";
-import { suggest } from "../src/suggest.ts";
+} from "../src/config/config.ts";
+import { type Field, groups } from "../src/config/fields.ts";
+import { presets } from "../src/config/presets.ts";
+import { stageFields } from "../src/config/stages.ts";
+import { suggest } from "../src/text/suggest.ts";
 import { userError } from "./user_error.ts";
 
 Deno.test("preset, then experiment, then typed keys", () => {

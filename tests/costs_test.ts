@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
-import { resolveConfig, type RunConfig } from "../src/config.ts";
+import { resolveConfig, type RunConfig } from "../src/config/config.ts";
 import { computedCosts } from "../src/ablate/run_costs.ts";
-import { describeCosts } from "../src/cost_description.ts";
+import { describeCosts } from "../src/costs/description.ts";
 import {
   cachePerToken,
   countParameters,
   forwardFlopsPerToken,
   teacherFlopsPerToken,
   trainingFlopsPerToken,
-} from "../src/costs.ts";
+} from "../src/costs/costs.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
 /** A fresh even number from 2 to 20. */

@@ -1,6 +1,6 @@
 /** Decoding on caches in absorbed form computes what the whole forward pass does. */
 import assert from "node:assert/strict";
-import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config.ts";
+import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { DecodeFunction, Engine } from "../src/engine.ts";
 import { sample } from "../src/infer/sample.ts";
 import { decodingModel } from "../src/model/decode.ts";
@@ -10,8 +10,8 @@ import { languageModel } from "../src/model/transformer.ts";
 import { Rng } from "../src/rng.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
-import { Gpu } from "../src/webgpu/device.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { Gpu } from "../src/webgpu/device/device.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, relativeError, testGpu } from "./check_op.ts";
 import { SMALL as INDEXED } from "./oracle_case.ts";
 

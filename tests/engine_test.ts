@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import * as peer from "../src/bench/peer_workload.ts";
-import { resolveConfig } from "../src/config.ts";
+import { resolveConfig } from "../src/config/config.ts";
 import type { Engine, EngineOptions } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import { viewOf } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
 import { Rng } from "../src/rng.ts";
-import { stageSpans } from "../src/stages.ts";
+import { stageSpans } from "../src/config/stages.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
 import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 import { StepLog } from "../src/train/step_log.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, testGpu } from "./check_op.ts";
 import { SMALL } from "./oracle_case.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { latestCheckpoint } from "../src/train/checkpoint.ts";
+import { latestCheckpoint } from "../src/runs/checkpoint.ts";
 import { EVAL, GOLDEN, SMALL, TEXT_RUN } from "./eval_run.ts";
 import { run, TEXT, trainIn } from "./train_run.ts";
 

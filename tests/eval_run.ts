@@ -4,7 +4,7 @@ import type { EvaluationReport } from "../src/eval/evaluate_model.ts";
 import { run, TEXT } from "./train_run.ts";
 
 /** The script of `deno task eval`. */
-export const EVAL = new URL("../src/eval/cli.ts", import.meta.url).pathname;
+export const EVAL = new URL("../src/commands/eval.ts", import.meta.url).pathname;
 
 /** A model of transformers with its weights. */
 export const GOLDEN = new URL("golden/even", import.meta.url).pathname;

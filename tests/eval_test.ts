@@ -5,8 +5,8 @@ import type { EvaluationReport } from "../src/eval/evaluate_model.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { languageModel } from "../src/model/transformer.ts";
 import { openDevice } from "../src/open_device.ts";
-import { checkpointView, latestCheckpoint, loadCheckpoint } from "../src/train/checkpoint.ts";
-import { readMetrics } from "../src/train/run_folder.ts";
+import { checkpointView, latestCheckpoint, loadCheckpoint } from "../src/runs/checkpoint.ts";
+import { readMetrics } from "../src/runs/run_folder.ts";
 import { EVAL, evaluated, GOLDEN, near, SMALL, TEXT_RUN, THREE_STAGES } from "./eval_run.ts";
 import { run, TEXT, trainIn } from "./train_run.ts";
 

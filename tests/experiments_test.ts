@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { type PlannedRun, planRuns, REAL_SIZE, sized } from "../src/ablate/plan.ts";
 import { assignTrunks, type Trunk } from "../src/ablate/trunks.ts";
-import type { RunConfig } from "../src/config.ts";
-import { cachePerToken, countParameters } from "../src/costs.ts";
-import { type Experiment, experimentNames, loadExperiment } from "../src/experiment.ts";
-import { stageSpans, usesIndexer } from "../src/stages.ts";
+import type { RunConfig } from "../src/config/config.ts";
+import { cachePerToken, countParameters } from "../src/costs/costs.ts";
+import { type Experiment, experimentNames, loadExperiment } from "../src/config/experiment.ts";
+import { stageSpans, usesIndexer } from "../src/config/stages.ts";
 
 /** Experiments with a question about variants. */
 const ablations = experimentNames().filter((name) => name !== "quickstart");

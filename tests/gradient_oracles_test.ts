@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, randomNormal, testGpu } from "./check_op.ts";
 import { useFloat64 } from "./float64_backend.ts";
 import { config, isIndexer, isZero, options, randomBatch, results, sparse } from "./oracle_case.ts";

@@ -5,9 +5,9 @@ import {
   configKeys,
   fields,
   resolveConfig,
-} from "../src/config.ts";
-import type { Field } from "../src/fields.ts";
-import { fromHuggingFace, toHuggingFace } from "../src/hugging_face.ts";
+} from "../src/config/config.ts";
+import type { Field } from "../src/config/fields.ts";
+import { fromHuggingFace, toHuggingFace } from "../src/config/hugging_face.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { userError } from "./user_error.ts";
 

@@ -1,8 +1,8 @@
 /** Eigenvalues, effective rank and reconstruction error, on matrices whose answers are known. */
 import assert from "node:assert/strict";
-import { informationDensity } from "../src/eval/information_density.ts";
-import { symmetricEigen } from "../src/eval/symmetric_eigen.ts";
-import { latentStatistics } from "../src/ops/latent_statistics.ts";
+import { informationDensity } from "../src/measure/latents.ts";
+import { symmetricEigen } from "../src/measure/symmetric_eigen.ts";
+import { latentStatistics } from "../src/ops/attention/latent_statistics.ts";
 import { Rng } from "../src/rng.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 

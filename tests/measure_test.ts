@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import type { RunConfig } from "../src/config.ts";
+import type { RunConfig } from "../src/config/config.ts";
 import { denseView, type StageView } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
-import { firstMeasured } from "../src/ops/indexer_metrics.ts";
-import { selectors } from "../src/ops/selectors/selectors.ts";
-import { measureIndexer, swapTest } from "../src/train/measure.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { firstMeasured } from "../src/ops/indexer/metrics.ts";
+import { selectors } from "../src/ops/select/selectors/selectors.ts";
+import { measureIndexer, swapTest } from "../src/measure/indexer.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, testGpu } from "./check_op.ts";
 import { config, options, randomBatch, sparse } from "./oracle_case.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Storage } from "../src/ops/op.ts";
-import { type Lifetime, planMemory } from "../src/webgpu/memory.ts";
+import { type Lifetime, planMemory } from "../src/graph/memory.ts";
 
 function random(count: number): Map<Storage, Lifetime> {
   return new Map(Array.from({ length: count }, (_, i) => {

@@ -1,6 +1,6 @@
 /** Layers that share an indexer, and other places for RoPE: both engines compute the same. */
 import assert from "node:assert/strict";
-import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config.ts";
+import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { Batch } from "../src/data/dataset.ts";
 import type { Engine, EngineOptions } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
@@ -9,7 +9,7 @@ import { languageModel } from "../src/model/transformer.ts";
 import { Rng } from "../src/rng.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
 import { TfjsEngine } from "../src/tfjs/engine.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, relativeError, testGpu } from "./check_op.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);

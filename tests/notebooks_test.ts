@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { heatMap, lineChart, type NotebookOutput } from "../src/report/notebook_figure.ts";
+import { heatMap, lineChart, type NotebookOutput } from "../src/report/page/notebook_figure.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname;
 const NOTEBOOKS = ["01_quickstart.ipynb", "02_read_an_ablation.ipynb"];

@@ -1,12 +1,12 @@
 /** A small model with an indexer, for what must hold whatever the weights. */
-import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config.ts";
+import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { Batch } from "../src/data/dataset.ts";
 import type { EngineOptions } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import type { StageView } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
-import type { Stage } from "../src/stages.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import type { Stage } from "../src/config/stages.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { testGpu } from "./check_op.ts";
 
 /** A model with an indexer, small enough for float64, of odd sizes. */

@@ -1,8 +1,8 @@
 /** The oracles of DeepSeek Sparse Attention: what must hold whatever the weights. */
 import assert from "node:assert/strict";
 import { denseView } from "../src/model/stage_view.ts";
-import { selectors } from "../src/ops/selectors/selectors.ts";
-import { WebGpuEngine } from "../src/webgpu/engine.ts";
+import { selectors } from "../src/ops/select/selectors/selectors.ts";
+import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { assertClose, testGpu } from "./check_op.ts";
 import { config, isZero, options, randomBatch, results, sparse } from "./oracle_case.ts";
 

@@ -1,9 +1,9 @@
 /** `deno task parity`: golden vectors, and what it says of folders that it cannot compare. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { readSafetensors, type TensorData, writeSafetensors } from "../src/safetensors.ts";
+import { readSafetensors, type TensorData, writeSafetensors } from "../src/files/safetensors.ts";
 
-const CLI = new URL("../src/eval/parity_cli.ts", import.meta.url).pathname;
+const CLI = new URL("../src/commands/parity.ts", import.meta.url).pathname;
 const GOLDEN = new URL("golden/even", import.meta.url).pathname;
 
 async function parity(...args: string[]) {

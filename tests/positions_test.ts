@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Buckets } from "../src/eval/positions.ts";
+import { Buckets } from "../src/measure/positions.ts";
 import { Rng } from "../src/rng.ts";
 import { near } from "./eval_run.ts";
 

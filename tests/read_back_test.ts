@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { makeKernel } from "../src/kernels/kernel.ts";
-import { Gpu } from "../src/webgpu/device.ts";
-import { createStorageBuffer } from "../src/webgpu/plan.ts";
-import { ReadBack } from "../src/webgpu/read_back.ts";
+import { makeKernel } from "../src/kernels/wgsl/kernel.ts";
+import { Gpu } from "../src/webgpu/device/device.ts";
+import { createStorageBuffer } from "../src/webgpu/engine/plan.ts";
+import { ReadBack } from "../src/webgpu/device/read_back.ts";
 import { testGpu } from "./check_op.ts";
 
 Deno.test("ReadBack reads what was last written, again and again, at any place", async () => {

@@ -1,7 +1,7 @@
 /** The whole recipe on a task with one right answer: does the indexer find what must be found? */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { readMetrics } from "../src/train/run_folder.ts";
+import { readMetrics } from "../src/runs/run_folder.ts";
 
 Deno.test("dense, warm-up and sparse training on recall: the learned selection is what matters", async () => {
   const cwd = await Deno.makeTempDir();
@@ -9,7 +9,7 @@ Deno.test("dense, warm-up and sparse training on recall: the learned selection i
     args: [
       "run",
       "-A",
-      new URL("../src/train/cli.ts", import.meta.url).pathname,
+      new URL("../src/commands/train.ts", import.meta.url).pathname,
       ..."data=recall taskVocab=24 numPairs=4 powerA=1 seqLen=24 batchSize=32 hiddenSize=64".split(
         " ",
       ),

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { planRuns } from "../src/ablate/plan.ts";
 import type { AblationResults, RunResult } from "../src/ablate/results.ts";
 import { fitGrid, summarize } from "../src/ablate/summary.ts";
-import { writeAblationReport } from "../src/report/ablation_report.ts";
-import { Page } from "../src/report/browser.ts";
+import { writeAblationReport } from "../src/report/ablation/ablation_report.ts";
+import { Page } from "../src/report/page/browser.ts";
 import { Rng } from "../src/rng.ts";
 import { checkFigures, ensureBrowser, NASTY, tinyRun } from "./report_page.ts";
 

@@ -1,9 +1,9 @@
 /** Tiny runs, and a look at their reports in a browser: for the tests of reports. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { findBrowser, Page } from "../src/report/browser.ts";
+import { findBrowser, Page } from "../src/report/page/browser.ts";
 
-const TRAIN = new URL("../src/train/cli.ts", import.meta.url).pathname;
+const TRAIN = new URL("../src/commands/train.ts", import.meta.url).pathname;
 const TEXT = new URL("fixtures/moby_excerpt.txt", import.meta.url).pathname;
 /** Would end a script element and complain, if it were not escaped. */
 export const NASTY = "</script><script>console.error('escaped')</script><b>&amp;";

@@ -1,10 +1,10 @@
 /** Reports of runs. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { Page } from "../src/report/browser.ts";
+import { Page } from "../src/report/page/browser.ts";
 import { checkFigures, ensureBrowser, NASTY, run, tinyRun } from "./report_page.ts";
 
-const REPORT = new URL("../src/report/cli.ts", import.meta.url).pathname;
+const REPORT = new URL("../src/commands/report.ts", import.meta.url).pathname;
 const decoder = new TextDecoder();
 
 Deno.test("the browser sees errors, exceptions and requests", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { resolveConfig } from "../src/config.ts";
+import { resolveConfig } from "../src/config/config.ts";
 import { UserError } from "../src/errors.ts";
 import { resumeConfig } from "../src/train/resume.ts";
 

@@ -27,7 +27,7 @@ const deno = (args: string[], quiet = false) => run(Deno.execPath(), args, quiet
 
 /** Asked in a process of its own: a driver installed a moment ago must be found. */
 async function hasAdapter(): Promise<boolean> {
-  const module = new URL("../src/webgpu/device.ts", import.meta.url).href;
+  const module = new URL("../src/webgpu/device/device.ts", import.meta.url).href;
   const code = `import { Gpu } from "${module}"; Deno.exit(await Gpu.open() ? 0 : 1);`;
   return await deno(["eval", code], true) === 0;
 }

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { resolveConfig } from "../src/config.ts";
+import { resolveConfig } from "../src/config/config.ts";
 import { UserError } from "../src/errors.ts";
-import { describeEnvironment } from "../src/train/environment.ts";
-import { markLogs } from "../src/train/log_mark.ts";
-import { readMetrics, readSummary, RunFolder } from "../src/train/run_folder.ts";
+import { describeEnvironment } from "../src/runs/environment.ts";
+import { markLogs } from "../src/runs/log_mark.ts";
+import { readMetrics, readSummary, RunFolder } from "../src/runs/run_folder.ts";
 
 const config = resolveConfig({});
 

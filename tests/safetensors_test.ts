@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { UserError } from "../src/errors.ts";
 import { Rng } from "../src/rng.ts";
-import { readSafetensors, type TensorData, writeSafetensors } from "../src/safetensors.ts";
+import { readSafetensors, type TensorData, writeSafetensors } from "../src/files/safetensors.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
 

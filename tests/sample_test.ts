@@ -3,11 +3,11 @@ import { join } from "node:path";
 import type { Engine } from "../src/engine.ts";
 import { sample } from "../src/infer/sample.ts";
 import { Rng } from "../src/rng.ts";
-import { latestCheckpoint } from "../src/train/checkpoint.ts";
+import { latestCheckpoint } from "../src/runs/checkpoint.ts";
 import { SMALL, TEXT_RUN } from "./eval_run.ts";
 import { CLI as TRAIN, run, TEXT, trainIn } from "./train_run.ts";
 
-const SAMPLE = new URL("../src/infer/cli.ts", import.meta.url).pathname;
+const SAMPLE = new URL("../src/commands/sample.ts", import.meta.url).pathname;
 
 Deno.test("text is generated token by token, of the tokenizer's tokens only", async () => {
   // Likeliest is what stands one place on, but for the last, which is no token of the tokenizer.

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
-import { type ConfigInput, resolveConfig } from "../src/config.ts";
+import { type ConfigInput, resolveConfig } from "../src/config/config.ts";
 import { UserError } from "../src/errors.ts";
-import { recipes, stageAt, type StageInput, stageSpans, usesIndexer } from "../src/stages.ts";
+import {
+  recipes,
+  stageAt,
+  type StageInput,
+  stageSpans,
+  usesIndexer,
+} from "../src/config/stages.ts";
 import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { resolveConfig } from "../src/config.ts";
+import { resolveConfig } from "../src/config/config.ts";
 import { PAIR, trainBpe } from "../src/data/bpe_training.ts";
 import { wordPattern } from "../src/data/byte_level.ts";
 import {
@@ -14,8 +14,8 @@ import {
 import { UserError } from "../src/errors.ts";
 import { initialParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";
-import { saveCheckpoint } from "../src/train/checkpoint.ts";
-import { RunFolder } from "../src/train/run_folder.ts";
+import { saveCheckpoint } from "../src/runs/checkpoint.ts";
+import { RunFolder } from "../src/runs/run_folder.ts";
 
 const kinds: TokenizerKind[] = ["byte", "char", "bpe"];
 const excerpt = Deno.readTextFileSync(new URL("fixtures/moby_excerpt.txt", import.meta.url));

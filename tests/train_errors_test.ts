@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { latestCheckpoint } from "../src/train/checkpoint.ts";
+import { latestCheckpoint } from "../src/runs/checkpoint.ts";
 import { CLI, MODEL, run, TEXT, trainIn } from "./train_run.ts";
 
 const WRONG: [args: string[], message: RegExp][] = [

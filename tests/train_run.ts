@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { EngineState } from "../src/engine.ts";
-import { latestCheckpoint, loadCheckpoint } from "../src/train/checkpoint.ts";
-import { type MetricsRow, readMetrics } from "../src/train/run_folder.ts";
+import { latestCheckpoint, loadCheckpoint } from "../src/runs/checkpoint.ts";
+import { type MetricsRow, readMetrics } from "../src/runs/run_folder.ts";
 
 /** The script of `deno task train`. */
-export const CLI = new URL("../src/train/cli.ts", import.meta.url).pathname;
+export const CLI = new URL("../src/commands/train.ts", import.meta.url).pathname;
 /** A text of some kilobytes. */
 export const TEXT = new URL("fixtures/moby_excerpt.txt", import.meta.url).pathname;
 /** A model small enough to train for a few steps in a moment. */

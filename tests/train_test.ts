@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { stageAt } from "../src/stages.ts";
-import { latestCheckpoint, loadCheckpoint } from "../src/train/checkpoint.ts";
-import { readSummary } from "../src/train/run_folder.ts";
+import { stageAt } from "../src/config/stages.ts";
+import { latestCheckpoint, loadCheckpoint } from "../src/runs/checkpoint.ts";
+import { readSummary } from "../src/runs/run_folder.ts";
 import { CLI, command, decoder, MODEL, outcome, run, trainIn } from "./train_run.ts";
 
-const SAMPLE = new URL("../src/infer/cli.ts", import.meta.url).pathname;
+const SAMPLE = new URL("../src/commands/sample.ts", import.meta.url).pathname;
 /** All stages, some steps of each. */
 const SMALL = [
   ...MODEL,

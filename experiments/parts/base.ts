@@ -1,4 +1,4 @@
-import type { Delta } from "../../src/experiment.ts";
+import type { Delta } from "../../src/config/experiment.ts";
 
 /** What the experiments have in common, on the dims of `tiny`. */
 export const base: Delta = {

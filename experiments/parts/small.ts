@@ -1,4 +1,4 @@
-import type { Delta } from "../../src/experiment.ts";
+import type { Delta } from "../../src/config/experiment.ts";
 
 /**
  * Sizes at which a whole grid takes less than an hour on two CPU cores: models that have seen half

@@ -1,4 +1,4 @@
-import type { Delta } from "../../src/experiment.ts";
+import type { Delta } from "../../src/config/experiment.ts";
 
 /**
  * Sizes at which a run takes a second or two on a CPU: for tests of the machinery, not for answers.

@@ -1,4 +1,4 @@
-import type { Delta } from "../../src/experiment.ts";
+import type { Delta } from "../../src/config/experiment.ts";
 
 /**
  * What lets a small MLA model find out how to look things up, at all and within a few hundred steps

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import { stageSpans } from "../stages.ts";
+import type { RunConfig } from "../config/config.ts";
+import { stageSpans } from "../config/stages.ts";
 import {
   formatDuration,
   Progress,
@@ -28,7 +28,7 @@ const PLAIN_PAUSE_MS = 5000;
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { AblationProgress } from "./ablation_progress.ts";
  *
  * const progress = new AblationProgress({ runs: 2, done: 1 });

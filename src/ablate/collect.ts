@@ -4,11 +4,11 @@
  * @module
  */
 import { join } from "node:path";
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
-import { stageSpans } from "../stages.ts";
-import { describeEnvironment } from "../train/environment.ts";
-import { type MetricsRow, readMetrics, readSummary } from "../train/run_folder.ts";
+import { stageSpans } from "../config/stages.ts";
+import { describeEnvironment } from "../runs/environment.ts";
+import { type MetricsRow, readMetrics, readSummary } from "../runs/run_folder.ts";
 import { readEvaluations } from "./evaluations.ts";
 import { readResults } from "./folder.ts";
 import type { Plan, PlannedRun } from "./plan.ts";

@@ -4,13 +4,13 @@
  * @module
  */
 import { join } from "node:path";
-import type { ConfigInput, RunConfig } from "../config.ts";
+import type { ConfigInput, RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
 import { evaluateModel, type EvaluationReport } from "../eval/evaluate_model.ts";
-import { loadModel } from "../eval/load_model.ts";
-import { readJson } from "../files.ts";
+import { loadModel } from "../runs/load_model.ts";
+import { readJson } from "../files/files.ts";
 import type { Device } from "../open_device.ts";
-import { pretty, writeAside } from "../train/run_folder.ts";
+import { pretty, writeAside } from "../runs/run_folder.ts";
 import type { RunData } from "./run_data.ts";
 
 /** What `evaluations.json` holds, by name. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Value } from "../experiment.ts";
+import type { Value } from "../config/experiment.ts";
 import type { AdditiveFit } from "./results.ts";
 
 /**

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import { isThere, readJson } from "../files.ts";
+import { isThere, readJson } from "../files/files.ts";
 import type { AblationResults } from "./results.ts";
 
 /**

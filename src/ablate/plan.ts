@@ -4,11 +4,11 @@
  * @module
  */
 import { isDeepStrictEqual } from "node:util";
-import { parseOverrides, type RunConfig } from "../config.ts";
+import { parseOverrides, type RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
-import { type Delta, type Experiment, resolveDelta, type Value } from "../experiment.ts";
+import { type Delta, type Experiment, resolveDelta, type Value } from "../config/experiment.ts";
 import { modelParameters } from "../model/parameters.ts";
-import { suggest } from "../suggest.ts";
+import { suggest } from "../text/suggest.ts";
 
 /** One run to be made. */
 export interface PlannedRun {

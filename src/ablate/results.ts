@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Delta, Value } from "../experiment.ts";
+import type { Delta, Value } from "../config/experiment.ts";
 
 /** One run of an ablation. */
 export interface RunResult {

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import { mainStage } from "../cost_contexts.ts";
+import type { RunConfig } from "../config/config.ts";
+import { mainStage } from "../costs/contexts.ts";
 import {
   cachePerToken,
   countParameters,
@@ -12,9 +12,9 @@ import {
   forwardFlopsPerToken,
   teacherFlopsPerToken,
   trainingFlopsPerToken,
-} from "../costs.ts";
-import { type StageSpan, stageSpans } from "../stages.ts";
-import type { MetricsRow } from "../train/run_folder.ts";
+} from "../costs/costs.ts";
+import { type StageSpan, stageSpans } from "../config/stages.ts";
+import type { MetricsRow } from "../runs/run_folder.ts";
 
 /**
  * The costs of `RunResult.costs` that follow from the configuration, of its last sparse stage or
@@ -23,7 +23,7 @@ import type { MetricsRow } from "../train/run_folder.ts";
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { computedCosts } from "./run_costs.ts";
  *
  * const [few, many] = [8, 64].map((indexTopk) => computedCosts(resolveConfig({ indexTopk })));

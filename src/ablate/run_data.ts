@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { configKeys, fields, type RunConfig } from "../config.ts";
+import { configKeys, fields, type RunConfig } from "../config/config.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { openRunData } from "../train/run.ts";
 

@@ -4,13 +4,13 @@
  * @module
  */
 import { join } from "node:path";
-import { type ConfigKey, configKeys, fields, type RunConfig } from "../config.ts";
+import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
-import { show } from "../fields.ts";
-import { readJson } from "../files.ts";
-import { savedConfig } from "../saved_config.ts";
-import { latestCheckpoint } from "../train/checkpoint.ts";
-import { readSummary, type Summary } from "../train/run_folder.ts";
+import { show } from "../config/fields.ts";
+import { readJson } from "../files/files.ts";
+import { savedConfig } from "../config/saved_config.ts";
+import { latestCheckpoint } from "../runs/checkpoint.ts";
+import { readSummary, type Summary } from "../runs/run_folder.ts";
 
 /**
  * - `new`: nothing that could be gone on with

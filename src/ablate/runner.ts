@@ -4,12 +4,12 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { keepLatestCheckpoint, latestCheckpoint, loadCheckpoint } from "../train/checkpoint.ts";
+import { keepLatestCheckpoint, latestCheckpoint, loadCheckpoint } from "../runs/checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
-import { pretty, writeAside } from "../train/run_folder.ts";
+import { pretty, writeAside } from "../runs/run_folder.ts";
 import { AblationProgress } from "./ablation_progress.ts";
 import {
   adapterOf,

@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { EngineState } from "../engine.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
 import {
@@ -12,8 +12,8 @@ import {
   checkpointAt,
   loadCheckpoint,
   saveCheckpoint,
-} from "../train/checkpoint.ts";
-import { pretty, writeAside } from "../train/run_folder.ts";
+} from "../runs/checkpoint.ts";
+import { pretty, writeAside } from "../runs/run_folder.ts";
 import { hasTrainedIndexer, type Trunk } from "./trunks.ts";
 
 /**

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Experiment, Value } from "../experiment.ts";
+import type { Experiment, Value } from "../config/experiment.ts";
 import { fitAdditive } from "./fit.ts";
 import { isBaselineOf } from "./plan.ts";
 import type { AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { textTable } from "../text_table.ts";
-import { decimals } from "../units.ts";
+import { textTable } from "../text/text_table.ts";
+import { decimals } from "../text/units.ts";
 import type { AblationResults, AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
 
 /** Costs of a table, where runs have them; `scale` makes the unit of the title. */

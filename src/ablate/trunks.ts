@@ -5,8 +5,8 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { type ConfigKey, configKeys, fields, type RunConfig } from "../config.ts";
-import { isIndexed, type Stage, stageSpans } from "../stages.ts";
+import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/config.ts";
+import { isIndexed, type Stage, stageSpans } from "../config/stages.ts";
 import type { PlannedRun } from "./plan.ts";
 import { isForLogs } from "./run_state.ts";
 
@@ -61,7 +61,7 @@ const OF_INDEXER_STAGES: readonly ConfigKey[] = ["indexTopk", "indexerLr", "meas
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { stageIdentities } from "./trunks.ts";
  *
  * const [a, b] = [16, 32].map((indexTopk) => stageIdentities(resolveConfig({ indexTopk })));

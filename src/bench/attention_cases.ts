@@ -9,11 +9,11 @@ import {
   attentionGradQ,
   type AttentionSpec,
   planAttention,
-} from "../kernels/attention.ts";
-import { BLOCK, blockRows } from "../kernels/attention_blocks.ts";
-import { attentionSum, SUMS } from "../kernels/attention_sums.ts";
-import { KEPT_TILE, planKept } from "../kernels/attention_tuning.ts";
-import { attentionWeights } from "../kernels/attention_weights.ts";
+} from "../kernels/attention/attention.ts";
+import { BLOCK, blockRows } from "../kernels/attention/blocks.ts";
+import { attentionSum, SUMS } from "../kernels/attention/sums.ts";
+import { KEPT_TILE, planKept } from "../kernels/attention/tuning.ts";
+import { attentionWeights } from "../kernels/attention/weights.ts";
 import type { Capabilities } from "../ops/op.ts";
 import { type Case, random, single, type Sizes } from "./kernel_case.ts";
 import { layout } from "./run_kernels.ts";

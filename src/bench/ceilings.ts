@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { foldGrid, type Kernel, makeKernel } from "../kernels/kernel.ts";
-import type { Gpu } from "../webgpu/device.ts";
+import { foldGrid, type Kernel, makeKernel } from "../kernels/wgsl/kernel.ts";
+import type { Gpu } from "../webgpu/device/device.ts";
 import { runKernels } from "./run_kernels.ts";
 
 /** 10⁹ operations and bytes a second. */

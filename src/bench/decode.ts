@@ -4,8 +4,8 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import { cachePerToken } from "../costs.ts";
+import type { RunConfig } from "../config/config.ts";
+import { cachePerToken } from "../costs/costs.ts";
 import type { DecodeFunction, Engine } from "../engine.ts";
 import { UserError } from "../errors.ts";
 import { decodingModel } from "../model/decode.ts";
@@ -14,7 +14,7 @@ import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import type { Stage } from "../stages.ts";
+import type { Stage } from "../config/stages.ts";
 import {
   adapterOf,
   type BenchOptions,

@@ -1,16 +1,16 @@
-import { gatherGradientK, gatherGradientQ } from "../kernels/index_gather_gradient.ts";
-import { listGradients } from "../kernels/index_gather_lists.ts";
-import { gatherScores, gatherTarget } from "../kernels/index_gather_pairs.ts";
-import { indexerKl } from "../kernels/indexer_kl.ts";
-import type { Kernel } from "../kernels/kernel.ts";
+import { gatherGradientK, gatherGradientQ } from "../kernels/indexer/lists/gradient.ts";
+import { listGradients } from "../kernels/indexer/lists/list_gradients.ts";
+import { gatherScores, gatherTarget } from "../kernels/indexer/lists/pairs.ts";
+import { indexerKl } from "../kernels/indexer/kl.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import {
   countQueries,
   listQueries,
   maskWords,
   scanStarts,
   startsCols,
-} from "../kernels/selection_lists.ts";
-import { selectionMask } from "../kernels/selection_mask.ts";
+} from "../kernels/select/lists.ts";
+import { selectionMask } from "../kernels/select/mask.ts";
 import type { Capabilities } from "../ops/op.ts";
 import { type Case, random, type Sizes } from "./kernel_case.ts";
 import { type Call, layout } from "./run_kernels.ts";

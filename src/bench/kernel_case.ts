@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Kernel, Layout } from "../kernels/kernel.ts";
+import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
 import type { Call } from "./run_kernels.ts";
 
 /** What the shapes follow from. */

@@ -5,13 +5,13 @@
  * @module
  */
 import { UserError } from "../errors.ts";
-import { adamw } from "../kernels/adamw.ts";
-import { crossEntropy } from "../kernels/cross_entropy.ts";
-import { indexScores } from "../kernels/index_scores.ts";
-import { indexerKl } from "../kernels/indexer_kl.ts";
-import { type Form, matmul } from "../kernels/matmul.ts";
-import { rmsNorm } from "../kernels/rms_norm.ts";
-import { topK } from "../kernels/top_k.ts";
+import { adamw } from "../kernels/step/adamw.ts";
+import { crossEntropy } from "../kernels/token/cross_entropy.ts";
+import { indexScores } from "../kernels/indexer/scores.ts";
+import { indexerKl } from "../kernels/indexer/kl.ts";
+import { type Form, matmul } from "../kernels/product/matmul.ts";
+import { rmsNorm } from "../kernels/token/rms_norm.ts";
+import { topK } from "../kernels/select/top_k.ts";
 import type { Device } from "../open_device.ts";
 import type { Capabilities } from "../ops/op.ts";
 import { attentionCases } from "./attention_cases.ts";

@@ -7,14 +7,14 @@
  */
 import type { Batch } from "../data/dataset.ts";
 import type { LossResult, ParameterSpec, StepHyper, StepInputs } from "../engine.ts";
-import { add } from "../ops/add.ts";
-import { attention } from "../ops/attention.ts";
-import { columns } from "../ops/columns.ts";
-import { crossEntropy } from "../ops/cross_entropy.ts";
-import { embedding } from "../ops/embedding.ts";
-import { gelu } from "../ops/gelu.ts";
-import { layerNorm } from "../ops/layer_norm.ts";
-import { linear } from "../ops/linear.ts";
+import { add } from "../ops/token/add.ts";
+import { attention } from "../ops/attention/attention.ts";
+import { columns } from "../ops/token/columns.ts";
+import { crossEntropy } from "../ops/token/cross_entropy.ts";
+import { embedding } from "../ops/token/embedding.ts";
+import { gelu } from "../ops/token/gelu.ts";
+import { layerNorm } from "../ops/token/layer_norm.ts";
+import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 
 /** Sizes of the model and of a batch. */

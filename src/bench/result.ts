@@ -4,8 +4,8 @@
  * @module
  */
 import type { Device } from "../open_device.ts";
-import { textTable } from "../text_table.ts";
-import { formatBytes } from "../webgpu/plan.ts";
+import { textTable } from "../text/text_table.ts";
+import { formatBytes } from "../webgpu/engine/plan.ts";
 import { WARM_UP_MS } from "./run_kernels.ts";
 
 /** One line of the output. Times are of one step, token, dispatch or start, in ms. */

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { Kernel, Layout } from "../kernels/kernel.ts";
-import type { Gpu } from "../webgpu/device.ts";
-import { ReadBack } from "../webgpu/read_back.ts";
+import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
+import type { Gpu } from "../webgpu/device/device.ts";
+import { ReadBack } from "../webgpu/device/read_back.ts";
 
 /** Layout of a packed matrix, or of a part of a wider or longer one. */
 export function layout(rows: number, cols: number, offset = 0, stride = cols): Layout {

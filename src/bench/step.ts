@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { resolveConfig, type RunConfig } from "../config.ts";
+import { resolveConfig, type RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, StepHyper } from "../engine.ts";
 import { UserError } from "../errors.ts";
@@ -12,9 +12,9 @@ import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import { type StageSpan, stageSpans } from "../stages.ts";
+import { type StageSpan, stageSpans } from "../config/stages.ts";
 import { stepHyper, trainedGroups } from "../train/hyper.ts";
-import { WebGpuEngine } from "../webgpu/engine.ts";
+import { WebGpuEngine } from "../webgpu/engine/engine.ts";
 import {
   adapterOf,
   type BenchOptions,

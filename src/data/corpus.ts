@@ -7,7 +7,7 @@ import { Buffer } from "node:buffer";
 import { glob } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
-import { suggest } from "../suggest.ts";
+import { suggest } from "../text/suggest.ts";
 import { tasks } from "./tasks/tasks.ts";
 
 /** A text and its size. */

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import { isTask } from "../config_checks.ts";
+import type { RunConfig } from "../config/config.ts";
+import { isTask } from "../config/checks.ts";
 import type { Batch, Dataset } from "../data/dataset.ts";
 import { openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
@@ -12,12 +12,12 @@ import { MemoryError, UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { type Stage, stageAt, usesIndexer } from "../stages.ts";
-import { checkpointView } from "../train/checkpoint.ts";
-import { rightAnswers } from "../train/evaluate.ts";
-import { measureIndexer, swapTest } from "../train/measure.ts";
-import type { SavedModel } from "./load_model.ts";
-import { Buckets } from "./positions.ts";
+import { type Stage, stageAt, usesIndexer } from "../config/stages.ts";
+import { checkpointView } from "../runs/checkpoint.ts";
+import { rightAnswers } from "../measure/evaluate.ts";
+import { measureIndexer, swapTest } from "../measure/indexer.ts";
+import type { SavedModel } from "../runs/load_model.ts";
+import { Buckets } from "../measure/positions.ts";
 
 /** The tokens of the byte tokenizer. */
 const BYTES = 256;

@@ -9,17 +9,17 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { resolveConfig, type RunConfig } from "../config.ts";
+import { resolveConfig, type RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
-import { isThere, readJson } from "../files.ts";
-import { fromHuggingFace } from "../hugging_face.ts";
+import { isThere, readJson } from "../files/files.ts";
+import { fromHuggingFace } from "../config/hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { savedParameters } from "../model/saved_parameters.ts";
 import type { StageView } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { readSafetensors, type StoredTensor } from "../safetensors.ts";
+import { readSafetensors, type StoredTensor } from "../files/safetensors.ts";
 
 /** Relative errors allowed: ‖ours − golden‖ / ‖golden‖ of each tensor. */
 const tolerances = { forward: 1e-5, gradient: 1e-4 } as const;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { textTable } from "../text_table.ts";
+import { textTable } from "../text/text_table.ts";
 import type { EvaluationReport } from "./evaluate_model.ts";
 
 /** Short aligned tables: losses, answers, indexers, selectors. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { DecodeFunction, Engine } from "../engine.ts";
 import type { Rng } from "../rng.ts";
 

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { Tensor } from "../ops/op.ts";
-import { attention } from "../ops/attention.ts";
-import { columns } from "../ops/columns.ts";
-import { latentStatistics } from "../ops/latent_statistics.ts";
-import { linear } from "../ops/linear.ts";
-import { rmsNorm } from "../ops/rms_norm.ts";
-import type { Rotation } from "../ops/rope.ts";
+import { attention } from "../ops/attention/attention.ts";
+import { columns } from "../ops/token/columns.ts";
+import { latentStatistics } from "../ops/attention/latent_statistics.ts";
+import { linear } from "../ops/token/linear.ts";
+import { rmsNorm } from "../ops/token/rms_norm.ts";
+import type { Rotation } from "../ops/token/rope.ts";
 import { selectedAttention, type Selection } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";
 

@@ -3,16 +3,16 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { DecodeFunction } from "../engine.ts";
-import { absorbQueries } from "../ops/absorb_queries.ts";
-import { absorbedAttention } from "../ops/absorbed_attention.ts";
-import { cacheAppend } from "../ops/cache_append.ts";
-import { cacheTopk } from "../ops/cache_topk.ts";
-import { expandLatents } from "../ops/expand_latents.ts";
-import { linear } from "../ops/linear.ts";
+import { absorbQueries } from "../ops/decode/absorb_queries.ts";
+import { absorbedAttention } from "../ops/decode/absorbed_attention.ts";
+import { cacheAppend } from "../ops/decode/cache_append.ts";
+import { cacheTopk } from "../ops/decode/cache_topk.ts";
+import { expandLatents } from "../ops/decode/expand_latents.ts";
+import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
-import { ropeAt } from "../ops/rope_at.ts";
+import { ropeAt } from "../ops/decode/rope_at.ts";
 import { latentProjections, type TokenContext } from "./attention.ts";
 import { lightningIndexer } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";

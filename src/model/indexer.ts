@@ -3,21 +3,21 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import { attentionMaps } from "../ops/attention_maps.ts";
-import { columns } from "../ops/columns.ts";
-import { detach } from "../ops/detach.ts";
-import { indexerLoss, type LossSelection } from "../ops/indexer_loss.ts";
-import { indexerMetrics } from "../ops/indexer_metrics.ts";
-import type { Teacher } from "../ops/indexer_teacher.ts";
-import { layerNorm } from "../ops/layer_norm.ts";
-import { linear } from "../ops/linear.ts";
-import { mlaAttention, type MlaAttentionDims } from "../ops/mla_attention.ts";
+import type { RunConfig } from "../config/config.ts";
+import { attentionMaps } from "../ops/attention/maps.ts";
+import { columns } from "../ops/token/columns.ts";
+import { detach } from "../ops/token/detach.ts";
+import { indexerLoss, type LossSelection } from "../ops/indexer/loss.ts";
+import { indexerMetrics } from "../ops/indexer/metrics.ts";
+import type { Teacher } from "../ops/indexer/teacher.ts";
+import { layerNorm } from "../ops/token/layer_norm.ts";
+import { linear } from "../ops/token/linear.ts";
+import { mlaAttention, type MlaAttentionDims } from "../ops/attention/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
-import { selectionMask } from "../ops/selection_mask.ts";
-import type { IndexerTensors } from "../ops/selectors/selector.ts";
-import { selectors } from "../ops/selectors/selectors.ts";
-import { sparseMlaAttention } from "../ops/sparse_mla_attention.ts";
+import { selectionMask } from "../ops/select/mask.ts";
+import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
+import { selectors } from "../ops/select/selectors/selectors.ts";
+import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
 import type { LayerContext, TokenContext } from "./attention.ts";
 
 /** Epsilon of the key norm, as in DeepSeek-V3.2. */

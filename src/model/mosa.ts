@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { columns } from "../ops/columns.ts";
-import { linear } from "../ops/linear.ts";
-import { mosaAttention } from "../ops/mosa_attention.ts";
+import { columns } from "../ops/token/columns.ts";
+import { linear } from "../ops/token/linear.ts";
+import { mosaAttention } from "../ops/attention/mosa_attention.ts";
 import type { Tensor } from "../ops/op.ts";
 import type { LayerContext } from "./attention.ts";
 

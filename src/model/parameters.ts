@@ -3,10 +3,10 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { ParameterSpec } from "../engine.ts";
 import { Rng } from "../rng.ts";
-import { usesIndexer } from "../stages.ts";
+import { usesIndexer } from "../config/stages.ts";
 
 /**
  * Every parameter, in the order in which they lie in memory. Weights that multiply the same input
@@ -15,7 +15,7 @@ import { usesIndexer } from "../stages.ts";
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { modelParameters } from "./parameters.ts";
  *
  * const [first] = modelParameters(resolveConfig({ vocabSize: 256, hiddenSize: 64 }));
@@ -115,7 +115,7 @@ function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { initialParameters } from "./parameters.ts";
  *
  * const values = initialParameters(resolveConfig({ hiddenSize: 64 }));

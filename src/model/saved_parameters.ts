@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
-import type { StoredTensor } from "../safetensors.ts";
+import type { StoredTensor } from "../files/safetensors.ts";
 import { modelParameters } from "./parameters.ts";
 
 /**

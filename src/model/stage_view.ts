@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
-import type { SelectorName } from "../ops/selectors/selectors.ts";
-import type { Stage } from "../stages.ts";
+import type { RunConfig } from "../config/config.ts";
+import type { SelectorName } from "../ops/select/selectors/selectors.ts";
+import type { Stage } from "../config/stages.ts";
 
 /** How attention and indexer are to be computed. */
 export interface StageView {

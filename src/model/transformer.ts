@@ -3,18 +3,18 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { LossFunction, LossResult, StepInputs } from "../engine.ts";
-import { checkpoint } from "../ops/checkpoint.ts";
-import { crossEntropy } from "../ops/cross_entropy.ts";
-import { embedding } from "../ops/embedding.ts";
-import { maskOverlap } from "../ops/indexer_metrics.ts";
-import { linear } from "../ops/linear.ts";
+import { checkpoint } from "../ops/token/checkpoint.ts";
+import { crossEntropy } from "../ops/token/cross_entropy.ts";
+import { embedding } from "../ops/token/embedding.ts";
+import { maskOverlap } from "../ops/indexer/metrics.ts";
+import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
-import { rmsNorm } from "../ops/rms_norm.ts";
-import { rope } from "../ops/rope.ts";
-import { swiglu } from "../ops/swiglu.ts";
-import type { Stage } from "../stages.ts";
+import { rmsNorm } from "../ops/token/rms_norm.ts";
+import { rope } from "../ops/token/rope.ts";
+import { swiglu } from "../ops/token/swiglu.ts";
+import type { Stage } from "../config/stages.ts";
 import { groupedQueryAttention, latentAttention, type LayerContext } from "./attention.ts";
 import { mixtureOfSparseAttention } from "./mosa.ts";
 import { denseView, type StageView } from "./stage_view.ts";

@@ -13,7 +13,7 @@
  * @module
  */
 import type * as tfc from "@tensorflow/tfjs-core";
-import type { Kernel, Layout } from "../kernels/kernel.ts";
+import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
 
 /** Element type: f32, or i32 for token ids and positions. */
 export type Dtype = "f32" | "i32";

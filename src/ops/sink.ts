@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Sink } from "../kernels/sink.ts";
+import type { Sink } from "../kernels/wgsl/sink.ts";
 import type { GradientSink, Matrix, Recorder } from "./op.ts";
 
 /** The kernel's view of a sink. */

@@ -34,7 +34,7 @@ export type Floats = Float32Array | Float64Array;
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { add } from "../ops/add.ts";
+ * import { add } from "../ops/token/add.ts";
  * import { TfjsBackend } from "./backend.ts";
  *
  * const backend = await TfjsBackend.open("wasm");

@@ -37,8 +37,8 @@ interface Slot {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { crossEntropy } from "../ops/cross_entropy.ts";
- * import { embedding } from "../ops/embedding.ts";
+ * import { crossEntropy } from "../ops/token/cross_entropy.ts";
+ * import { embedding } from "../ops/token/embedding.ts";
  * import { TfjsBackend } from "./backend.ts";
  * import { TfjsEngine } from "./engine.ts";
  *

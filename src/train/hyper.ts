@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { GroupHyper, StepHyper } from "../engine.ts";
-import type { Stage, StageSpan } from "../stages.ts";
+import type { Stage, StageSpan } from "../config/stages.ts";
 import { learningRate } from "./schedule.ts";
 
 /** The parameter groups of a model. */

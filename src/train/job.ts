@@ -3,12 +3,12 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Device } from "../open_device.ts";
-import type { Checkpoint } from "./checkpoint.ts";
+import type { Checkpoint } from "../runs/checkpoint.ts";
 import type { Progress } from "./progress.ts";
-import type { RunFolder } from "./run_folder.ts";
+import type { RunFolder } from "../runs/run_folder.ts";
 
 /** Everything a run consists of. */
 export interface Job {

@@ -4,22 +4,22 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, EngineState, Metrics } from "../engine.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
 import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
-import { type Stage, type StageSpan, stageSpans } from "../stages.ts";
-import { WebGpuEngine } from "../webgpu/engine.ts";
-import { formatBytes } from "../webgpu/plan.ts";
-import { checkpointAt, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { type Stage, type StageSpan, stageSpans } from "../config/stages.ts";
+import { WebGpuEngine } from "../webgpu/engine/engine.ts";
+import { formatBytes } from "../webgpu/engine/plan.ts";
+import { checkpointAt, loadCheckpoint, saveCheckpoint } from "../runs/checkpoint.ts";
 import { stepHyper, trainedGroups } from "./hyper.ts";
 import type { Job } from "./job.ts";
 import { describeStage } from "./notes.ts";
 import { observe, sampleNote, sampleText } from "./observe.ts";
 import { isProfiled, profileNote, profileStep, WARM_STEPS } from "./profiling.ts";
-import type { RunFolder, Summary } from "./run_folder.ts";
+import type { RunFolder, Summary } from "../runs/run_folder.ts";
 import { StepLog } from "./step_log.ts";
 
 /** A job under way. */

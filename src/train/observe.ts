@@ -4,15 +4,15 @@
  * @module
  */
 import type { Engine, Metrics } from "../engine.ts";
-import { measureDensity } from "../eval/information_density.ts";
+import { measureDensity } from "../measure/latents.ts";
 import { isCausal, sample } from "../infer/sample.ts";
 import { decodingModel } from "../model/decode.ts";
 import { viewOf } from "../model/stage_view.ts";
 import { Rng } from "../rng.ts";
-import { isIndexed, type StageSpan } from "../stages.ts";
-import { evaluate } from "./evaluate.ts";
+import { isIndexed, type StageSpan } from "../config/stages.ts";
+import { evaluate } from "../measure/evaluate.ts";
 import type { Job } from "./job.ts";
-import { measureIndexer, swapTest } from "./measure.ts";
+import { measureIndexer, swapTest } from "../measure/indexer.ts";
 import { describeEvaluation, describeMeasurement, describeSwap } from "./notes.ts";
 
 /** A step of a stage that has been done. */

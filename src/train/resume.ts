@@ -10,12 +10,12 @@ import {
   parseOverrides,
   resolveConfig,
   type RunConfig,
-} from "../config.ts";
+} from "../config/config.ts";
 import { UserError } from "../errors.ts";
-import { isThere, readJson } from "../files.ts";
-import { savedConfig } from "../saved_config.ts";
-import type { Stage } from "../stages.ts";
-import { newestCheckpoint } from "./checkpoint.ts";
+import { isThere, readJson } from "../files/files.ts";
+import { savedConfig } from "../config/saved_config.ts";
+import type { Stage } from "../config/stages.ts";
+import { newestCheckpoint } from "../runs/checkpoint.ts";
 
 /** The keys that a resumed run may change: they do not touch what is trained. */
 const changeableOnResume: readonly ConfigKey[] = [
@@ -57,7 +57,7 @@ export async function unsavedConfig(run: string): Promise<RunConfig | null> {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { resumeConfig } from "./resume.ts";
  *
  * const saved = resolveConfig({ recipe: "dense", steps: 300 });

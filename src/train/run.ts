@@ -3,13 +3,13 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
-import { describeEnvironment } from "./environment.ts";
+import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
 import { train } from "./loop.ts";
-import { RunFolder, type RunStatus } from "./run_folder.ts";
+import { RunFolder, type RunStatus } from "../runs/run_folder.ts";
 import { Diverged } from "./step_log.ts";
 
 /** What {@linkcode startRun} needs. */

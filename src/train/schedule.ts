@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/config.ts";
 
 /** The keys that a schedule depends on. */
 export type ScheduleConfig = Pick<
@@ -22,7 +22,7 @@ export type ScheduleConfig = Pick<
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { resolveConfig } from "../config.ts";
+ * import { resolveConfig } from "../config/config.ts";
  * import { learningRate } from "./schedule.ts";
  *
  * const config = resolveConfig({ schedule: "cosine", lr: 1e-3, steps: 100, warmupSteps: 10 });

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Engine, Metrics, StepHyper } from "../engine.ts";
-import type { StageSpan } from "../stages.ts";
+import type { StageSpan } from "../config/stages.ts";
 import type { Job } from "./job.ts";
 
 /** A run that cannot go on: its loss is not a number any more. */

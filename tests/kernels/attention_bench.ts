@@ -15,11 +15,11 @@ import {
   type AttentionPlan,
   type AttentionSpec,
   planAttention,
-} from "../../src/kernels/attention.ts";
-import { PASSES } from "../../src/kernels/attention_pass.ts";
-import { planTile, type Tile } from "../../src/kernels/attention_tile_plan.ts";
-import { type PassName, rowShape } from "../../src/kernels/attention_tuning.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+} from "../../src/kernels/attention/attention.ts";
+import { PASSES } from "../../src/kernels/attention/pass.ts";
+import { planTile, type Tile } from "../../src/kernels/attention/plan.ts";
+import { type PassName, rowShape } from "../../src/kernels/attention/tuning.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, widths without and with position and of values. */

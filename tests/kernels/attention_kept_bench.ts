@@ -7,15 +7,15 @@
  * Prints the median ms of 9 runs and GFLOP/s (of the visible pairs). Lines with a star are the tiles
  * that are taken.
  */
-import type { AttentionSpec } from "../../src/kernels/attention.ts";
-import { BLOCK, blockRows, partsOf } from "../../src/kernels/attention_blocks.ts";
-import { attentionSum, SUMS } from "../../src/kernels/attention_sums.ts";
-import { KEPT_BYTES, KEPT_TILE } from "../../src/kernels/attention_tuning.ts";
-import { attentionWeights } from "../../src/kernels/attention_weights.ts";
-import type { Kernel } from "../../src/kernels/kernel.ts";
-import { tileName } from "../../src/kernels/matmul_tiles.ts";
-import { fitsDevice, tallTile, type Tile } from "../../src/kernels/tile_product.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+import type { AttentionSpec } from "../../src/kernels/attention/attention.ts";
+import { BLOCK, blockRows, partsOf } from "../../src/kernels/attention/blocks.ts";
+import { attentionSum, SUMS } from "../../src/kernels/attention/sums.ts";
+import { KEPT_BYTES, KEPT_TILE } from "../../src/kernels/attention/tuning.ts";
+import { attentionWeights } from "../../src/kernels/attention/weights.ts";
+import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
+import { tileName } from "../../src/kernels/product/tiles.ts";
+import { fitsDevice, tallTile, type Tile } from "../../src/kernels/product/tile_loop.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, widths without and with position and of values. */

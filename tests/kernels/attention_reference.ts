@@ -1,5 +1,5 @@
 /** Causal attention, perhaps in a window, and its gradients as plain loops in float64: the truth of the kernel tests. */
-import type { AttentionSpec } from "../../src/kernels/attention.ts";
+import type { AttentionSpec } from "../../src/kernels/attention/attention.ts";
 
 /** Results, row-major and packed; `grads` in the order of the inputs. */
 export interface Reference {
@@ -8,7 +8,7 @@ export interface Reference {
   grads: Float64Array[];
 }
 
-/** Inputs as `src/kernels/attention.ts` takes them, packed. */
+/** Inputs as `src/kernels/attention/attention.ts` takes them, packed. */
 export function referenceAttention(
   { dims, extent: { batch, seqLen }, scale, window = seqLen }: AttentionSpec,
   inputs: readonly ArrayLike<number>[],

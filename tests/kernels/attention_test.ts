@@ -8,17 +8,17 @@ import {
   type AttentionSpec,
   planAttention,
   sumHeads,
-} from "../../src/kernels/attention.ts";
-import type { Tile } from "../../src/kernels/attention_tile_plan.ts";
+} from "../../src/kernels/attention/attention.ts";
+import type { Tile } from "../../src/kernels/attention/plan.ts";
 import {
   type PassName,
   planKept,
   ROWS,
   rowShape,
   TILES,
-} from "../../src/kernels/attention_tuning.ts";
-import type { Layout } from "../../src/kernels/kernel.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+} from "../../src/kernels/attention/tuning.ts";
+import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 import { referenceAttention } from "./attention_reference.ts";
 

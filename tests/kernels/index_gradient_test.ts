@@ -1,8 +1,8 @@
 /** The kernels of the indexer's gradients stay within a device's workgroup memory. */
 import assert from "node:assert/strict";
-import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/index_gradient.ts";
-import { SIGN_WORDS, signRows } from "../../src/kernels/index_signs.ts";
-import type { Kernel } from "../../src/kernels/kernel.ts";
+import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/indexer/gradient.ts";
+import { SIGN_WORDS, signRows } from "../../src/kernels/indexer/signs.ts";
+import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
 import { layout } from "../run_kernel.ts";
 
 /** Bytes of the arrays of arrays of `vec4f` that a kernel has in workgroup memory. */

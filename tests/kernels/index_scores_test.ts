@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { indexScores } from "../../src/kernels/index_scores.ts";
+import { indexScores } from "../../src/kernels/indexer/scores.ts";
 import { Rng } from "../../src/rng.ts";
 import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";

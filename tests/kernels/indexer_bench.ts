@@ -10,23 +10,23 @@
  * A software adapter gets the shape `nano`. Of the whole loss prints the GPU time, masked and
  * gathered, and what its kernels take of it.
  */
-import { attentionTarget } from "../../src/kernels/attention_target.ts";
-import { TARGET_TILES } from "../../src/kernels/attention_target_tiles.ts";
-import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/index_gradient.ts";
-import { indexScores } from "../../src/kernels/index_scores.ts";
-import { SIGN_WORDS, signRows } from "../../src/kernels/index_signs.ts";
-import { indexerKl } from "../../src/kernels/indexer_kl.ts";
-import type { Kernel } from "../../src/kernels/kernel.ts";
-import { tileName } from "../../src/kernels/matmul_tiles.ts";
-import { fitsDevice, type Tile } from "../../src/kernels/tile_product.ts";
-import { indexerLoss } from "../../src/ops/indexer_loss.ts";
+import { attentionTarget } from "../../src/kernels/indexer/teacher.ts";
+import { TARGET_TILES } from "../../src/kernels/indexer/teacher_tiles.ts";
+import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/indexer/gradient.ts";
+import { indexScores } from "../../src/kernels/indexer/scores.ts";
+import { SIGN_WORDS, signRows } from "../../src/kernels/indexer/signs.ts";
+import { indexerKl } from "../../src/kernels/indexer/kl.ts";
+import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
+import { tileName } from "../../src/kernels/product/tiles.ts";
+import { fitsDevice, type Tile } from "../../src/kernels/product/tile_loop.ts";
+import { indexerLoss } from "../../src/ops/indexer/loss.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import type { Storage } from "../../src/ops/op.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
-import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
-import { lower } from "../../src/webgpu/lower.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan.ts";
-import { profilePlan, type ProfileRow } from "../../src/webgpu/profile.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
+import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
+import { lower } from "../../src/graph/lower.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/engine/plan.ts";
+import { profilePlan, type ProfileRow } from "../../src/webgpu/engine/profile.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens; heads, widths without and with position and of values; index heads, their width. */

@@ -6,12 +6,12 @@
  *
  * Prints GFLOP/s (of the median of 9 runs, the second pass included), the number of parts, the time
  * to make the pipeline, and a star at the tile that `matmul` chooses by itself. The rates of the
- * table in `src/kernels/matmul_tiles.ts` come from the 4096x4096x4096 lines.
+ * table in `src/kernels/product/tiles.ts` come from the 4096x4096x4096 lines.
  */
-import { type Form, matmul } from "../../src/kernels/matmul.ts";
-import { fitsDevice, tileThreads } from "../../src/kernels/tile_product.ts";
-import { CANDIDATES, type RatedTile, tileName } from "../../src/kernels/matmul_tiles.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+import { type Form, matmul } from "../../src/kernels/product/matmul.ts";
+import { fitsDevice, tileThreads } from "../../src/kernels/product/tile_loop.ts";
+import { CANDIDATES, type RatedTile, tileName } from "../../src/kernels/product/tiles.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 type Shape = [form: Form, m: number, n: number, k: number];

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
-import type { Layout } from "../../src/kernels/kernel.ts";
-import { type Form, matmul, type MatmulPlan, type MatmulSpec } from "../../src/kernels/matmul.ts";
+import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
+import {
+  type Form,
+  matmul,
+  type MatmulPlan,
+  type MatmulSpec,
+} from "../../src/kernels/product/matmul.ts";
 import {
   CANDIDATES,
   chooseParts,
@@ -8,9 +13,9 @@ import {
   type RatedTile,
   tileName,
   TILES,
-} from "../../src/kernels/matmul_tiles.ts";
+} from "../../src/kernels/product/tiles.ts";
 import type { Capabilities } from "../../src/ops/op.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 const FORMS: Form[] = ["nt", "nn", "tn"];

@@ -1,15 +1,15 @@
 /** Kernels of the training step that are not ops, against plain loops in float64. */
 import assert from "node:assert/strict";
-import { adamw, ADAMW_HYPER } from "../../src/kernels/adamw.ts";
-import { addInto } from "../../src/kernels/add.ts";
-import { fill } from "../../src/kernels/fill.ts";
-import { recordMetrics } from "../../src/kernels/record_metrics.ts";
-import { rmsNorm } from "../../src/kernels/rms_norm.ts";
+import { adamw, ADAMW_HYPER } from "../../src/kernels/step/adamw.ts";
+import { addInto } from "../../src/kernels/token/add.ts";
+import { fill } from "../../src/kernels/token/fill.ts";
+import { recordMetrics } from "../../src/kernels/step/record_metrics.ts";
+import { rmsNorm } from "../../src/kernels/token/rms_norm.ts";
 import {
   normOfPartials,
   sumOfSquares,
   sumOfSquaresBlocks,
-} from "../../src/kernels/sum_of_squares.ts";
+} from "../../src/kernels/step/sum_of_squares.ts";
 import { assertClose, randomNormal, testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 

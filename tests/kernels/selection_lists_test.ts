@@ -1,6 +1,6 @@
 /** Starts of lists, against a loop. */
 import assert from "node:assert/strict";
-import { scanStarts } from "../../src/kernels/selection_lists.ts";
+import { scanStarts } from "../../src/kernels/select/lists.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 import { testGpu } from "../check_op.ts";
 

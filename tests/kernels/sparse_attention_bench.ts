@@ -17,10 +17,10 @@ import {
   type AttentionPlan,
   type AttentionSpec,
   planAttention,
-} from "../../src/kernels/attention.ts";
-import type { GatherShape } from "../../src/kernels/attention_gather.ts";
-import { gathersByDefault, type PassName } from "../../src/kernels/attention_tuning.ts";
-import type { Kernel } from "../../src/kernels/kernel.ts";
+} from "../../src/kernels/attention/attention.ts";
+import type { GatherShape } from "../../src/kernels/attention/lists.ts";
+import { gathersByDefault, type PassName } from "../../src/kernels/attention/tuning.ts";
+import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
 import {
   countQueries,
   listQueries,
@@ -28,13 +28,13 @@ import {
   scanStarts,
   selectionBlocks,
   startsCols,
-} from "../../src/kernels/selection_lists.ts";
+} from "../../src/kernels/select/lists.ts";
 import {
   canListByRows,
   countQueriesByRows,
   listQueriesByRows,
-} from "../../src/kernels/selection_lists_by_rows.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+} from "../../src/kernels/select/lists_by_rows.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, selected keys, widths without and with position and of values. */

@@ -8,9 +8,9 @@
  * The numbers are batch, rows, firstRow, heads, dim, k. Prints the median of 9 runs in ms, GFLOP/s of
  * the scores and GB/s of the top-k, and the time to make each pipeline.
  */
-import { indexScores } from "../../src/kernels/index_scores.ts";
-import { topK } from "../../src/kernels/top_k.ts";
-import { Gpu } from "../../src/webgpu/device.ts";
+import { indexScores } from "../../src/kernels/indexer/scores.ts";
+import { topK } from "../../src/kernels/select/top_k.ts";
+import { Gpu } from "../../src/webgpu/device/device.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 type Shape = [batch: number, rows: number, firstRow: number, heads: number, dim: number, k: number];

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { Layout } from "../../src/kernels/kernel.ts";
-import { topK } from "../../src/kernels/top_k.ts";
+import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
+import { topK } from "../../src/kernels/select/top_k.ts";
 import { Rng } from "../../src/rng.ts";
 import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";

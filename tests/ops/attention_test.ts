@@ -1,11 +1,11 @@
 /** Attention of all kinds against its twin, in every way a gradient may have to be written. */
 import assert from "node:assert/strict";
-import { attention, type AttentionDims, attentionOp } from "../../src/ops/attention.ts";
+import { attention, type AttentionDims, attentionOp } from "../../src/ops/attention/attention.ts";
 import {
   mlaAttention,
   type MlaAttentionDims,
   mlaAttentionOp,
-} from "../../src/ops/mla_attention.ts";
+} from "../../src/ops/attention/mla_attention.ts";
 import { matrixType } from "../../src/ops/op.ts";
 import { type CheckInput, checkOp, type CheckOptions } from "../check_op.ts";
 

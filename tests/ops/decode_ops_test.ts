@@ -1,13 +1,13 @@
 /** The ops of decoding against their twins, in both families of kernels. */
 import assert from "node:assert/strict";
-import { absorbedAttention } from "../../src/ops/absorbed_attention.ts";
-import { absorbQueries } from "../../src/ops/absorb_queries.ts";
-import { cacheAppend } from "../../src/ops/cache_append.ts";
-import { cacheTopk } from "../../src/ops/cache_topk.ts";
-import { expandLatents } from "../../src/ops/expand_latents.ts";
-import { linear } from "../../src/ops/linear.ts";
+import { absorbedAttention } from "../../src/ops/decode/absorbed_attention.ts";
+import { absorbQueries } from "../../src/ops/decode/absorb_queries.ts";
+import { cacheAppend } from "../../src/ops/decode/cache_append.ts";
+import { cacheTopk } from "../../src/ops/decode/cache_topk.ts";
+import { expandLatents } from "../../src/ops/decode/expand_latents.ts";
+import { linear } from "../../src/ops/token/linear.ts";
 import type { Tensor } from "../../src/ops/op.ts";
-import { ropeAt } from "../../src/ops/rope_at.ts";
+import { ropeAt } from "../../src/ops/decode/rope_at.ts";
 import { type CheckInput, checkOp, randomNormal } from "../check_op.ts";
 import { type RunInput, runOp, runTwin } from "../run_op.ts";
 

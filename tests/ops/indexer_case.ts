@@ -1,5 +1,5 @@
 /** Random inputs of ops on an indexer and its teacher. */
-import type { IndexerDims } from "../../src/ops/indexer_teacher.ts";
+import type { IndexerDims } from "../../src/ops/indexer/teacher.ts";
 import { type CheckInput, randomNormal } from "../check_op.ts";
 
 /** Batch and tokens, then the attention's heads and widths, then the indexer's. */

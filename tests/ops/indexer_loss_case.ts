@@ -1,5 +1,5 @@
 /** Checks of the indexer's loss that its tests have in common. */
-import { indexerLoss, type IndexerLossAttributes } from "../../src/ops/indexer_loss.ts";
+import { indexerLoss, type IndexerLossAttributes } from "../../src/ops/indexer/loss.ts";
 import type { Tensor } from "../../src/ops/op.ts";
 import { checkOp, type CheckOptions } from "../check_op.ts";
 import { indexerInputs, indicesOf, maskOf, randomSelection } from "./indexer_case.ts";

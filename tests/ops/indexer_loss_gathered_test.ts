@@ -1,15 +1,15 @@
 /** The indexer's loss along lists: against its twin, against the masked form, and bit by bit. */
 import assert from "node:assert/strict";
-import { gatherGradientK } from "../../src/kernels/index_gather_gradient.ts";
-import { SEGMENTS, startsCols } from "../../src/kernels/selection_lists.ts";
-import { indexerLossOp } from "../../src/ops/indexer_loss.ts";
+import { gatherGradientK } from "../../src/kernels/indexer/lists/gradient.ts";
+import { SEGMENTS, startsCols } from "../../src/kernels/select/lists.ts";
+import { indexerLossOp } from "../../src/ops/indexer/loss.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import type { Capabilities, Tensor } from "../../src/ops/op.ts";
-import { indexTopk } from "../../src/ops/select_index.ts";
-import { selectionMask } from "../../src/ops/selection_mask.ts";
-import { sparseMlaAttention } from "../../src/ops/sparse_mla_attention.ts";
-import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
-import { lower } from "../../src/webgpu/lower.ts";
+import { indexTopk } from "../../src/ops/select/index.ts";
+import { selectionMask } from "../../src/ops/select/mask.ts";
+import { sparseMlaAttention } from "../../src/ops/attention/sparse_mla_attention.ts";
+import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
+import { lower } from "../../src/graph/lower.ts";
 import { assertClose, testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 import { runOp } from "../run_op.ts";

@@ -1,7 +1,7 @@
 /** The indexer's loss against its twin: both supports, both directions, both families of kernels. */
 import assert from "node:assert/strict";
-import { attentionTarget } from "../../src/kernels/attention_target.ts";
-import { indexerLossOp } from "../../src/ops/indexer_loss.ts";
+import { attentionTarget } from "../../src/kernels/indexer/teacher.ts";
+import { indexerLossOp } from "../../src/ops/indexer/loss.ts";
 import { matrixType, type TfMatrix } from "../../src/ops/op.ts";
 import { TfjsBackend, type TfjsTensor } from "../../src/tfjs/backend.ts";
 import { testGpu } from "../check_op.ts";

@@ -1,6 +1,6 @@
 /** Measurements of an indexer against their twin, metric by metric. */
 import assert from "node:assert/strict";
-import { columns } from "../../src/ops/columns.ts";
+import { columns } from "../../src/ops/token/columns.ts";
 import {
   distanceBins,
   firstMeasured,
@@ -9,7 +9,7 @@ import {
   type IndexerMetricsAttributes,
   indexerMetricsOp,
   maskOverlap,
-} from "../../src/ops/indexer_metrics.ts";
+} from "../../src/ops/indexer/metrics.ts";
 import { matrixType } from "../../src/ops/op.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
 import { checkOp, type CheckOptions } from "../check_op.ts";

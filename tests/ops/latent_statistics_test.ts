@@ -1,7 +1,7 @@
 /** Sums and products over tokens against their twin. */
 import assert from "node:assert/strict";
-import { columns } from "../../src/ops/columns.ts";
-import { latentStatistics, latentStatisticsOp } from "../../src/ops/latent_statistics.ts";
+import { columns } from "../../src/ops/token/columns.ts";
+import { latentStatistics, latentStatisticsOp } from "../../src/ops/attention/latent_statistics.ts";
 import { matrixType } from "../../src/ops/op.ts";
 import { checkOp } from "../check_op.ts";
 

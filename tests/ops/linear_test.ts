@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import type { Matrix, Tensor } from "../../src/ops/op.ts";
-import { linear } from "../../src/ops/linear.ts";
-import { Graph } from "../../src/webgpu/graph.ts";
-import { lower } from "../../src/webgpu/lower.ts";
+import { linear } from "../../src/ops/token/linear.ts";
+import { Graph } from "../../src/graph/graph.ts";
+import { lower } from "../../src/graph/lower.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
 import { checkOp, testGpu } from "../check_op.ts";
 

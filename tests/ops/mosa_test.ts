@@ -1,18 +1,18 @@
 /** Mixture of sparse attention: against its twin, its selection, and what is causal in it. */
 import assert from "node:assert/strict";
-import { resolveConfig } from "../../src/config.ts";
-import { mosaSelection } from "../../src/kernels/mosa_selection.ts";
+import { resolveConfig } from "../../src/config/config.ts";
+import { mosaSelection } from "../../src/kernels/mosa/selection.ts";
 import { groupedQueryAttention } from "../../src/model/attention.ts";
 import { denseView } from "../../src/model/stage_view.ts";
 import { mixtureOfSparseAttention } from "../../src/model/mosa.ts";
-import { attention } from "../../src/ops/attention.ts";
+import { attention } from "../../src/ops/attention/attention.ts";
 import {
   mosaAttention,
   type MosaAttentionDims,
   mosaAttentionOp,
-} from "../../src/ops/mosa_attention.ts";
+} from "../../src/ops/attention/mosa_attention.ts";
 import { matrixType, type Tensor } from "../../src/ops/op.ts";
-import { rope } from "../../src/ops/rope.ts";
+import { rope } from "../../src/ops/token/rope.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
 import {
   assertClose,

@@ -1,9 +1,9 @@
 /** Rotary embedding: against its twin, where it stands, and its angles at far positions. */
 import assert from "node:assert/strict";
-import { ropeInPlace } from "../../src/kernels/rope.ts";
-import { gelu } from "../../src/ops/gelu.ts";
-import { columns } from "../../src/ops/columns.ts";
-import { rope, type RopeLayout } from "../../src/ops/rope.ts";
+import { ropeInPlace } from "../../src/kernels/token/rope.ts";
+import { gelu } from "../../src/ops/token/gelu.ts";
+import { columns } from "../../src/ops/token/columns.ts";
+import { rope, type RopeLayout } from "../../src/ops/token/rope.ts";
 import { checkOp, testGpu } from "../check_op.ts";
 import { layout as at, runKernels } from "../run_kernel.ts";
 

@@ -1,10 +1,10 @@
 /** Ops that work row by row or element by element, against their twins. */
-import { add } from "../../src/ops/add.ts";
-import { columns } from "../../src/ops/columns.ts";
-import { gelu } from "../../src/ops/gelu.ts";
-import { layerNorm } from "../../src/ops/layer_norm.ts";
-import { rmsNorm } from "../../src/ops/rms_norm.ts";
-import { swiglu } from "../../src/ops/swiglu.ts";
+import { add } from "../../src/ops/token/add.ts";
+import { columns } from "../../src/ops/token/columns.ts";
+import { gelu } from "../../src/ops/token/gelu.ts";
+import { layerNorm } from "../../src/ops/token/layer_norm.ts";
+import { rmsNorm } from "../../src/ops/token/rms_norm.ts";
+import { swiglu } from "../../src/ops/token/swiglu.ts";
 import { checkOp } from "../check_op.ts";
 
 /** Odd and even sizes, narrow and wide, with and without whole vec4s. */

@@ -1,13 +1,13 @@
 /** Selections: kernels, in both families and in one or many chunks, against twins, exactly. */
 import assert from "node:assert/strict";
-import { oracleTopk } from "../../src/ops/select_oracle.ts";
-import { mlaAttention } from "../../src/ops/mla_attention.ts";
+import { oracleTopk } from "../../src/ops/select/oracle.ts";
+import { mlaAttention } from "../../src/ops/attention/mla_attention.ts";
 import type { Capabilities, Tensor } from "../../src/ops/op.ts";
-import { indexTopk, type IndexTopkAttributes } from "../../src/ops/select_index.ts";
-import { positionTopk, type PositionTopkAttributes } from "../../src/ops/select_positions.ts";
-import { selectionMask } from "../../src/ops/selection_mask.ts";
-import type { SelectionContext } from "../../src/ops/selectors/selector.ts";
-import { selectors } from "../../src/ops/selectors/selectors.ts";
+import { indexTopk, type IndexTopkAttributes } from "../../src/ops/select/index.ts";
+import { positionTopk, type PositionTopkAttributes } from "../../src/ops/select/positions.ts";
+import { selectionMask } from "../../src/ops/select/mask.ts";
+import type { SelectionContext } from "../../src/ops/select/selectors/selector.ts";
+import { selectors } from "../../src/ops/select/selectors/selectors.ts";
 import { Rng } from "../../src/rng.ts";
 import { type RunInput, runOp, runTwin } from "../run_op.ts";
 

@@ -1,17 +1,17 @@
 /** Attention to selected keys, masked and gathered, against its twin and against dense attention. */
 import assert from "node:assert/strict";
-import { mlaAttention, type MlaAttentionDims } from "../../src/ops/mla_attention.ts";
+import { mlaAttention, type MlaAttentionDims } from "../../src/ops/attention/mla_attention.ts";
 import { type Capabilities, matrixType, type Storage, type Tensor } from "../../src/ops/op.ts";
 import {
   sparseMlaAttention,
   type SparseMlaAttentionDims,
   sparseMlaAttentionOp,
-} from "../../src/ops/sparse_mla_attention.ts";
-import { Graph, type GraphTensor } from "../../src/webgpu/graph.ts";
-import { lower } from "../../src/webgpu/lower.ts";
+} from "../../src/ops/attention/sparse_mla_attention.ts";
+import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
+import { lower } from "../../src/graph/lower.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan.ts";
-import { ReadBack } from "../../src/webgpu/read_back.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/engine/plan.ts";
+import { ReadBack } from "../../src/webgpu/device/read_back.ts";
 import { type CheckInput, checkOp, type CheckOptions, randomNormal, testGpu } from "../check_op.ts";
 
 /** The keys of the query at t, given some that were drawn at random. */

@@ -1,6 +1,6 @@
 /** Embedding and cross-entropy against their twins. */
-import { crossEntropy } from "../../src/ops/cross_entropy.ts";
-import { embedding } from "../../src/ops/embedding.ts";
+import { crossEntropy } from "../../src/ops/token/cross_entropy.ts";
+import { embedding } from "../../src/ops/token/embedding.ts";
 import { checkOp, randomNormal } from "../check_op.ts";
 
 function randomIds(count: number, limit: number): number[] {

@@ -1,0 +1,71 @@
+/**
+ * `deno task eval <run or Hugging Face folder> [key=value …] [--json]`
+ *
+ * @module
+ */
+import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "./command.ts";
+import { type ConfigKey, parseOverrides } from "../config/config.ts";
+import { stageAt } from "../config/stages.ts";
+import { evaluateModel } from "../eval/evaluate_model.ts";
+import { loadModel, type SavedModel } from "../runs/load_model.ts";
+import { reportTables } from "../eval/report_tables.ts";
+
+const HELP = `usage: deno task eval <folder> [key=value ...] [--json]
+
+  deno task eval runs/quickstart_001
+  deno task eval runs/quickstart_001 seqLen=512 evalBatches=16    longer than it was trained
+  deno task eval runs/quickstart_001 indexTopk=16 --json          other k than it was trained
+  deno task eval models/deepseek data='texts/*.txt'
+
+The folder is a run (its latest checkpoint counts), a checkpoint of one, or a model in Hugging
+Face's layout: config.json, model.safetensors, tokenizer.json; that needs data=. Of a text, the
+last tenth is used. Prints validation loss, also by position; of generated tasks the share of
+right answers, also by distance; of models with an indexer its measurements and the loss under
+other selectors. --json prints one object.
+
+keys: device, data, evalBatches, batchSize, seqLen, indexTopk, seed`;
+
+/** What may be changed: none of it touches the weights. */
+const changeable: readonly ConfigKey[] = [
+  "device",
+  "data",
+  "evalBatches",
+  "batchSize",
+  "seqLen",
+  "indexTopk",
+  "seed",
+];
+
+async function main(args: string[]): Promise<number> {
+  const { flags, pairs, words } = splitArguments(args, ["--json"]);
+  if (flags.has("--help")) {
+    console.log(HELP);
+    return exitCodes.done;
+  }
+  requireKeys("eval", pairs, changeable);
+  const wanted = { verb: "evaluate", what: "one run or model folder", help: HELP };
+  const model = await loadModel(oneWord(words, wanted), parseOverrides(pairs));
+  const report = await evaluateModel(model, { note: (line) => console.error(line) });
+  if (flags.has("--json")) {
+    console.log(JSON.stringify(report));
+  } else {
+    console.log(describeModel(model));
+    console.log(report.device);
+    const { batchSize, seqLen } = model.config;
+    console.log(`${report.data}: ${report.batches} batches of ${batchSize} x ${seqLen} tokens\n`);
+    console.log(reportTables(report));
+  }
+  return exitCodes.done;
+}
+
+function describeModel(model: SavedModel): string {
+  const { folder, step, config } = model;
+  const stage = stageAt(config.stages, step ?? 0);
+  const attention = stage.attention === "sparse"
+    ? `sparse attention to ${Math.min(stage.indexTopk, config.seqLen)} latents`
+    : `dense attention`;
+  const since = step === null ? "" : `, step ${step} (stage ${stage.name})`;
+  return `${folder}${since}: ${config.attention}, ${attention}`;
+}
+
+if (import.meta.main) await runCommand(main);

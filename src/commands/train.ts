@@ -1,0 +1,122 @@
+/**
+ * `deno task train [experiment] [key=value …]`
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { exitCodes, runCommand, splitArguments } from "./command.ts";
+import { describeFields, parseOverrides, type RunConfig } from "../config/config.ts";
+import { describeCosts } from "../costs/description.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { experimentNames, loadExperiment, resolveDelta } from "../config/experiment.ts";
+import { openDevice } from "../open_device.ts";
+import { writeReportAfterTraining } from "../report/run/run_report.ts";
+import { stageSpans } from "../config/stages.ts";
+import { type Checkpoint, latestCheckpoint, loadCheckpoint } from "../runs/checkpoint.ts";
+import { requireMetrics } from "../runs/log_mark.ts";
+import { Progress } from "../train/progress.ts";
+import { resumeConfig, unsavedConfig } from "../train/resume.ts";
+import { openRunData, startRun } from "../train/run.ts";
+import { requireNew, RUNS } from "../runs/run_folder.ts";
+
+/** The experiment that runs where none is named. */
+const QUICK_START = "quickstart";
+
+async function help(): Promise<string> {
+  const own = Object.entries((await loadExperiment(QUICK_START)).config);
+  return `usage: deno task train [experiment] [key=value ...]
+
+  deno task train                                   the quick start
+  deno task train preset=tiny data='texts/*.txt' steps=2000 lr=1e-3
+  deno task train resume=runs/quickstart_001        go on where it last saved
+
+The run folder is printed last. Ctrl-C saves and stops. Experiments: ${
+    experimentNames().join(", ")
+  }. Without one it is ${QUICK_START}, which sets ${
+    own.map(([key, value]) => `${key}=${value}`).join(" ")
+  }, unless typed.
+
+${describeFields()}`;
+}
+
+async function main(args: string[]): Promise<number> {
+  const { flags, pairs, words } = splitArguments(args, []);
+  if (flags.has("--help")) {
+    console.log(await help());
+    return exitCodes.done;
+  }
+  if (words.length > 1) {
+    throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
+  }
+  const { config: asked, checkpoint, experiment } = await resolveRun(words[0], pairs);
+  const { config, dataset } = await openRunData(asked, checkpoint?.tokenizer);
+  const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
+  const note = (line: string) => progress.note(line);
+  using device = await openDevice(config.device, { note });
+  const { gpu } = device;
+  introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
+
+  let interrupted = false;
+  const interrupt = () => {
+    if (interrupted) Deno.exit(exitCodes.interrupted);
+    interrupted = true;
+    progress.note("interrupted: saving, again to stop at once");
+  };
+  Deno.addSignalListener("SIGINT", interrupt);
+  try {
+    const { path, status, step, error } = await startRun({
+      ...{ config, dataset, device, progress, checkpoint, experiment, argv: args },
+      shouldStop: () => interrupted,
+    });
+    progress.done();
+    if (status === "interrupted") {
+      progress.note(`stopped after step ${step}; go on with resume=${path}`);
+    }
+    progress.note(await writeReportAfterTraining(path));
+    if (error) console.error(`error: ${error}`);
+    console.log(path);
+    return exitCodes[status];
+  } finally {
+    progress.done();
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+}
+
+async function resolveRun(name: string | undefined, pairs: readonly string[]): Promise<{
+  config: RunConfig;
+  checkpoint: Checkpoint | null;
+  experiment: string;
+}> {
+  const { resume } = parseOverrides(pairs);
+  if (resume) {
+    if (name) throw new UserError(`Cannot start experiment "${name}" with resume=: leave one out`);
+    const unsaved = await unsavedConfig(resume);
+    const checkpoint = unsaved ? null : await loadCheckpoint(await latestCheckpoint(resume));
+    const config = resumeConfig(unsaved ?? checkpoint!.config, pairs);
+    if (checkpoint) requireMetrics(resume, checkpoint.logs);
+    return { config: { ...config, resume }, checkpoint, experiment: "" };
+  }
+  const experiment = name ?? QUICK_START;
+  const base = (await loadExperiment(experiment)).config;
+  const config = resolveDelta(base, pairs);
+  if (config.name) requireNew(join(RUNS, config.name));
+  return { config, checkpoint: null, experiment };
+}
+
+function introduce(
+  config: RunConfig,
+  dataset: Dataset,
+  device: string,
+  note: (line: string) => void,
+): void {
+  note(device);
+  note(describeCosts(config));
+  const entropy = dataset.unigramEntropy;
+  note(
+    `data        ${dataset.name}, ${dataset.vocabSize} tokens` +
+      (entropy === null ? "" : `, unigram entropy ${entropy.toFixed(3)} nats`),
+  );
+}
+
+if (import.meta.main) await runCommand(main);

@@ -1,0 +1,179 @@
+/**
+ * Typed keys of a configuration: their defaults, meanings, reading and checking.
+ *
+ * @module
+ */
+import { UserError } from "../errors.ts";
+import { suggest } from "../text/suggest.ts";
+
+/** Headings of the help text, in its order. */
+export const groups = [
+  "run",
+  "data",
+  "training",
+  "log",
+  "model",
+  "indexer",
+  "task",
+  "stage",
+] as const;
+
+/** One key of the configuration. */
+export interface Field<T> {
+  /** The value if nothing else sets one. */
+  readonly default: T;
+  /** One line, for the help text. */
+  readonly describe: string;
+  /** Heading in the help text. */
+  readonly group: typeof groups[number];
+  /** What is parsed; `numbers` is a list with commas. */
+  readonly kind: "integer" | "number" | "text" | "boolean" | "numbers";
+  /** Whether `none` is a value (null in the object). */
+  readonly nullable: boolean;
+  /** The only texts allowed. */
+  readonly values?: readonly string[];
+  /** Least number allowed. */
+  readonly min?: number;
+  /** Largest number allowed. */
+  readonly max?: number;
+  /** Says where the value comes from if neither typed nor given by experiment or preset. */
+  readonly derived?: string;
+}
+
+/** A heading of the help text. */
+export type Group = Field<unknown>["group"];
+/** Limits of a value, and where it comes from if nobody sets it. */
+export type Rest = { min?: number; max?: number; derived?: string };
+
+/** A whole number, from 1 up unless said otherwise. */
+export function integer(
+  group: Group,
+  fallback: number,
+  describe: string,
+  rest: Rest = {},
+): Field<number> {
+  const field = { group, default: fallback, describe, nullable: false, min: 1, max: 2 ** 31 - 1 };
+  return { ...field, kind: "integer", ...rest };
+}
+
+/** A number, from 0 up unless said otherwise. */
+export function number(
+  group: Group,
+  fallback: number,
+  describe: string,
+  rest: Rest = {},
+): Field<number> {
+  return { group, default: fallback, describe, nullable: false, min: 0, ...rest, kind: "number" };
+}
+
+/** Any text. */
+export function text(group: Group, fallback: string, describe: string): Field<string> {
+  return { group, default: fallback, describe, nullable: false, kind: "text" };
+}
+
+/** True or false. */
+export function flag(
+  group: Group,
+  fallback: boolean,
+  describe: string,
+  rest: Rest = {},
+): Field<boolean> {
+  return { group, default: fallback, describe, nullable: false, ...rest, kind: "boolean" };
+}
+
+/** Several numbers with commas between. */
+export function numbers(group: Group, describe: string, rest: Rest): Field<readonly number[]> {
+  return { group, default: [], describe, nullable: false, min: 0, ...rest, kind: "numbers" };
+}
+
+/** One of a few texts. */
+export function choice<const V extends readonly string[]>(
+  group: Group,
+  values: V,
+  fallback: V[number],
+  describe: string,
+  rest: Rest = {},
+): Field<V[number]> {
+  return { group, default: fallback, describe, nullable: false, kind: "text", values, ...rest };
+}
+
+/** The same, or `none`. */
+export function orNone<T>(field: Field<T>, fallback: T | null): Field<T | null> {
+  return { ...field, default: fallback, nullable: true };
+}
+
+/**
+ * Reads what was typed for a key.
+ *
+ * @throws {UserError} naming key, value and what was expected
+ */
+export function parseValue(key: string, field: Field<unknown>, typed: string): unknown {
+  if (field.nullable && (typed === "none" || typed === "null")) return null;
+  if (field.kind === "text") return checkValue(key, field, typed);
+  if (field.kind === "boolean") {
+    return checkValue(key, field, typed === "true" ? true : typed === "false" ? false : typed);
+  }
+  if (field.kind === "numbers") return checkValue(key, field, typed.split(",").map(readNumber));
+  return checkValue(key, field, readNumber(typed));
+}
+
+/** The number, or the text itself where it is none. */
+function readNumber(typed: string): unknown {
+  const isNumber = /^[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed);
+  return isNumber ? Number(typed.replaceAll("_", "")) : typed;
+}
+
+/**
+ * Checks one value against its field and returns it.
+ *
+ * @throws {UserError} naming key, value and what was expected
+ */
+export function checkValue(key: string, field: Field<unknown>, value: unknown): unknown {
+  if (value === null && field.nullable) return value;
+  const { kind, min = -Infinity, max = Infinity, values } = field;
+  const isIn = (v: unknown) =>
+    typeof v === "number" && Number.isFinite(v) && v >= min && v <= max &&
+    (kind !== "integer" || Number.isSafeInteger(v));
+  const ok = kind === "text"
+    ? typeof value === "string"
+    : kind === "boolean"
+    ? typeof value === "boolean"
+    : kind === "numbers"
+    ? Array.isArray(value) && value.every(isIn)
+    : isIn(value);
+  if (ok && (!values || values.includes(String(value)))) return value;
+  const near = ok && values ? suggest(String(value), values) : null;
+  throw new UserError(
+    `Cannot set ${key}=${Array.isArray(value) ? value : show(value)}: ` +
+      `expected ${expectation(field)}${near ? ` (did you mean ${near}?)` : ""}`,
+  );
+}
+
+function expectation(field: Field<unknown>): string {
+  const none = field.nullable ? ", or none" : "";
+  if (field.values) return field.values.join(" | ");
+  if (field.kind === "boolean") return "true or false";
+  if (field.kind === "text") return `a text${none}`;
+  const { min, max } = field;
+  const least = min === Number.MIN_VALUE ? " above 0" : min === undefined ? "" : ` from ${min}`;
+  const most = max === undefined || max === 2 ** 31 - 1 ? "" : ` to ${max}`;
+  const word = { integer: "a whole number", number: "a number", numbers: "numbers" }[field.kind];
+  return `${word}${least || most ? `${least}${most}` : ""}${none}`;
+}
+
+/** A value as people type it. */
+export function show(value: unknown): string {
+  if (typeof value === "number" && value > 0 && value < 1e-3) return value.toExponential();
+  return String(value ?? "none");
+}
+
+/** Defaults of a table of fields. */
+export type ValuesOf<T> = {
+  -readonly [K in keyof T]: T[K] extends Field<infer V> ? V : never;
+};
+
+/** The lines of the help text for one field. */
+export function describeField(key: string, field: Field<unknown>): string {
+  const values = field.values ? `${field.values.join(" | ")}: ` : "";
+  return `  ${key.padEnd(18)} ${values}${field.describe} [${field.derived ?? show(field.default)}]`;
+}

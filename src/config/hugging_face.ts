@@ -1,0 +1,262 @@
+/**
+ * Translates between {@linkcode RunConfig} and the `config.json` of Hugging Face transformers.
+ *
+ * @module
+ */
+import type { ConfigInput, RunConfig } from "./config.ts";
+import { UserError } from "../errors.ts";
+import { type Stage, usesIndexer } from "./stages.ts";
+
+/** Model keys whose Hugging Face name is the same word in snake_case. */
+const sameWords = [
+  "vocabSize",
+  "hiddenSize",
+  "intermediateSize",
+  "numHiddenLayers",
+  "numAttentionHeads",
+  "numKeyValueHeads",
+  "rmsNormEps",
+  "tieWordEmbeddings",
+  "initializerRange",
+] as const;
+const mlaWords = ["qLoraRank", "kvLoraRank", "qkNopeHeadDim", "qkRopeHeadDim", "vHeadDim"] as const;
+const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
+const ownIndexerWords = [
+  "indexInput",
+  "indexActivation",
+  "indexKeyNorm",
+  "indexRope",
+  "selector",
+  "blockSize",
+  "blockPool",
+  "sinks",
+  "indexShare",
+] as const;
+/** How an indexer was taught: it computes the same without them. */
+const teachingWords = [
+  "indexShareLoss",
+  "indexerDetach",
+  "klHeads",
+  "klDirection",
+  "klTarget",
+] as const;
+
+/** What a `config.json` of model type `latentk` says of its attention. */
+function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
+  const widths = attention === "mla" ? [...mlaWords, "latentRope"] as const : ["headDim"] as const;
+  return [
+    "attention",
+    "window",
+    ...widths,
+    ...(attention === "mosa" ? ["indexTopk"] as const : []),
+  ];
+}
+
+/**
+ * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
+ * for mha and gqa, `DeepseekV32ForCausalLM` for mla with an indexer, `DeepseekV3ForCausalLM` for
+ * mla without. A model that no class of transformers computes gets the model type `latentk`, so
+ * that loading it there fails: mosa, a window, other rotations of mla, an indexer that layers share
+ * or with other conventions than DeepSeek-V3.2's.
+ *
+ * @param stage whose attention the model has; default: the last. `index_topk` is its selection
+ * where attention is sparse, else no less than `seqLen`, so that every query takes all keys
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { toHuggingFace } from "./hugging_face.ts";
+ *
+ * const json = toHuggingFace(resolveConfig({ attention: "gqa" }));
+ * assert.deepEqual(json.architectures, ["LlamaForCausalLM"]);
+ * const config = resolveConfig({ seqLen: 128, indexTopk: 32 });
+ * const indexTopk = config.stages.map((stage) => toHuggingFace(config, stage).index_topk);
+ * assert.deepEqual(indexTopk, [128, 128, 32]);
+ * ```
+ */
+export function toHuggingFace(
+  config: RunConfig,
+  stage: Pick<Stage, "attention" | "indexTopk"> = config.stages[config.stages.length - 1],
+): Record<string, unknown> {
+  const type = modelType(config, stage);
+  const hasIndexer = usesIndexer(config);
+  const common = {
+    ...(architectures[type] ? { architectures: [architectures[type]] } : {}),
+    model_type: type,
+    ...snake(config, sameWords),
+    hidden_act: "silu",
+    max_position_embeddings: config.seqLen,
+    rope_parameters: { rope_type: "default", rope_theta: config.ropeTheta },
+    rope_interleave: config.ropeInterleave,
+    attention_bias: false,
+    attention_dropout: 0,
+    mlp_bias: false,
+    bos_token_id: null,
+    eos_token_id: null,
+    pad_token_id: null,
+    use_cache: true,
+    dtype: "float32",
+  };
+  if (type === "llama") return { ...common, head_dim: config.headDim };
+  const index_topk = stage.attention === "sparse"
+    ? stage.indexTopk
+    : Math.max(config.indexTopk, config.seqLen);
+  const indexer = hasIndexer ? { ...snake(config, indexerWords), index_topk } : {};
+  if (type === "latentk") {
+    return {
+      ...common,
+      ...snake(config, ownWords(config.attention)),
+      ...indexer,
+      ...(hasIndexer ? snake(config, [...ownIndexerWords, ...teachingWords]) : {}),
+    };
+  }
+  return {
+    ...common,
+    ...snake(config, mlaWords),
+    qk_head_dim: config.qkNopeHeadDim + config.qkRopeHeadDim,
+    head_dim: config.qkRopeHeadDim,
+    first_k_dense_replace: config.numHiddenLayers,
+    mlp_layer_types: Array(config.numHiddenLayers).fill("dense"),
+    ...indexer,
+  };
+}
+
+const architectures: Record<string, string | undefined> = {
+  llama: "LlamaForCausalLM",
+  deepseek_v3: "DeepseekV3ForCausalLM",
+  deepseek_v32: "DeepseekV32ForCausalLM",
+};
+
+/** The class of transformers that computes a model, or `latentk`. */
+function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
+  if (config.window !== null && stage.attention === "dense") return "latentk";
+  if (config.attention !== "mla") {
+    return config.attention === "mosa" || config.ropeInterleave ? "latentk" : "llama";
+  }
+  if (config.latentRope !== "decoupled") return "latentk";
+  if (!usesIndexer(config)) return "deepseek_v3";
+  const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
+    config.indexInput === "qLatent" && config.indexActivation === "relu" &&
+    config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
+    config.indexShare === 1 &&
+    (stage.attention === "dense" || config.selector === "learned");
+  return isV32 ? "deepseek_v32" : "latentk";
+}
+
+/**
+ * The model keys of a `config.json` of transformers.
+ *
+ * @throws {UserError} naming the field, where it is missing or asks for something that this model
+ * does not compute (experts, scaled rotary frequencies, biases, another activation)
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "./config.ts";
+ * import { fromHuggingFace, toHuggingFace } from "./hugging_face.ts";
+ *
+ * const config = resolveConfig({ preset: "small" });
+ * assert.equal(fromHuggingFace(toHuggingFace(config)).kvLoraRank, config.kvLoraRank);
+ * ```
+ */
+export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
+  const type = json.model_type;
+  const isMla = type === "deepseek_v32" || type === "deepseek_v3";
+  if (!isMla && type !== "llama" && type !== "latentk") {
+    throw new UserError(
+      `Cannot read model_type=${JSON.stringify(type)}: known are deepseek_v32, deepseek_v3, llama`,
+    );
+  }
+  refuseOtherMaths(json, isMla);
+  const optional = { numKeyValueHeads: json.num_attention_heads, tieWordEmbeddings: false };
+  const config: Record<string, unknown> = {
+    ...camel({ ...snakeKeys(optional), ...json }, sameWords),
+    ropeTheta: ropeTheta(json),
+    ropeInterleave: type === "llama" ? false : json.rope_interleave ?? true,
+  };
+  // Whether there are weights of an indexer follows from the stages.
+  if (type === "deepseek_v3" || type === "latentk" && json.index_input === undefined) {
+    config.recipe = "dense";
+  }
+  if (type === "latentk") {
+    const taught = teachingWords.filter((key) => snakeCase(key) in json);
+    const indexer = json.index_input === undefined
+      ? []
+      : [...indexerWords, ...ownIndexerWords, ...taught];
+    Object.assign(config, camel(json, [...ownWords(json.attention), ...indexer]));
+  } else if (isMla) {
+    refuseExperts(json);
+    Object.assign(config, { attention: "mla" }, camel({ q_lora_rank: null, ...json }, mlaWords));
+    if (type === "deepseek_v32") Object.assign(config, camel(json, indexerWords));
+  } else {
+    const heads = Number(json.num_attention_heads);
+    config.attention = config.numKeyValueHeads === heads ? "mha" : "gqa";
+    config.headDim = json.head_dim ?? Number(json.hidden_size) / heads;
+  }
+  return config as ConfigInput;
+}
+
+function refuseOtherMaths(json: Record<string, unknown>, isMla: boolean): void {
+  if (json.rope_scaling) refuse("rope_scaling", json, "null");
+  const rope = json.rope_parameters as Record<string, unknown> | undefined;
+  if (rope && (rope.rope_type ?? "default") !== "default") {
+    refuse("rope_parameters", json, 'rope_type "default"');
+  }
+  if (Number(rope?.partial_rotary_factor ?? json.partial_rotary_factor ?? 1) !== 1) {
+    refuse(rope?.partial_rotary_factor ? "rope_parameters" : "partial_rotary_factor", json, "1");
+  }
+  for (const key of ["attention_bias", "mlp_bias", "attention_dropout", "quantization_config"]) {
+    if (json[key]) refuse(key, json, key === "attention_dropout" ? "0" : "false");
+  }
+  if ((json.hidden_act ?? "silu") !== "silu") refuse("hidden_act", json, '"silu"');
+  if (
+    isMla && (json.num_key_value_heads ?? json.num_attention_heads) !== json.num_attention_heads
+  ) {
+    refuse("num_key_value_heads", json, "num_attention_heads");
+  }
+}
+
+function refuseExperts(json: Record<string, unknown>): void {
+  const kinds = json.mlp_layer_types;
+  const layers = Number(json.num_hidden_layers);
+  if (Array.isArray(kinds)) {
+    const isDense = kinds.length >= layers && kinds.slice(0, layers).every((k) => k === "dense");
+    if (!isDense) refuse("mlp_layer_types", json, "dense layers");
+  } else if (!(Number(json.first_k_dense_replace) >= layers)) {
+    refuse("first_k_dense_replace", json, `${layers} (all layers dense)`);
+  }
+}
+
+function refuse(key: string, json: Record<string, unknown>, expected: string): never {
+  throw new UserError(
+    `Cannot use ${key}=${JSON.stringify(json[key])}: this model computes ${expected} only`,
+  );
+}
+
+function ropeTheta(json: Record<string, unknown>): unknown {
+  const rope = json.rope_parameters as Record<string, unknown> | undefined;
+  return rope?.rope_theta ?? json.rope_theta ?? 10_000;
+}
+
+function snakeCase(key: string): string {
+  return key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function snakeKeys(values: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(values).map(([key, v]) => [snakeCase(key), v]));
+}
+
+function snake(config: RunConfig, keys: readonly (keyof RunConfig)[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => [snakeCase(key), config[key]]));
+}
+
+function camel(json: Record<string, unknown>, keys: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => {
+    const value = json[snakeCase(key)];
+    if (value === undefined) {
+      throw new UserError(`Cannot read the model's config.json: ${snakeCase(key)} is missing`);
+    }
+    return [key, value];
+  }));
+}

@@ -1,0 +1,102 @@
+/**
+ * Named sizes. The dims of `tiny`, `small`, `base` and `long` are those that the PyTorch baseline
+ * was timed with, so that speeds can be compared.
+ *
+ * @module
+ */
+import type { ConfigInput, RunConfig } from "./run_fields.ts";
+
+/** The keys that each preset sets; `nano` is the defaults. */
+export const presets: Readonly<Record<RunConfig["preset"], Readonly<ConfigInput>>> = {
+  nano: {},
+  /** 0.95 M parameters, 4 096 tokens a step, bytes. */
+  tiny: {
+    tokenizer: "byte",
+    vocabSize: 256,
+    batchSize: 16,
+    seqLen: 256,
+    hiddenSize: 128,
+    intermediateSize: 384,
+    numHiddenLayers: 4,
+    numAttentionHeads: 4,
+    qLoraRank: 96,
+    kvLoraRank: 64,
+    qkRopeHeadDim: 16,
+    qkNopeHeadDim: 32,
+    vHeadDim: 32,
+    indexNHeads: 4,
+    indexHeadDim: 32,
+    indexTopk: 64,
+    steps: 2000,
+    lr: 2e-3,
+  },
+  /** 13 M parameters, 8 192 tokens a step. */
+  small: {
+    tokenizer: "bpe",
+    vocabSize: 4096,
+    batchSize: 8,
+    seqLen: 1024,
+    hiddenSize: 384,
+    intermediateSize: 1024,
+    numHiddenLayers: 6,
+    numAttentionHeads: 6,
+    qLoraRank: 192,
+    kvLoraRank: 128,
+    qkRopeHeadDim: 32,
+    qkNopeHeadDim: 64,
+    vHeadDim: 64,
+    indexNHeads: 8,
+    indexHeadDim: 64,
+    indexTopk: 256,
+    steps: 5000,
+    lr: 1e-3,
+    evalEvery: 250,
+    saveEvery: 500,
+  },
+  /** 93 M parameters, 8 192 tokens a step. */
+  base: {
+    tokenizer: "bpe",
+    vocabSize: 8192,
+    batchSize: 4,
+    seqLen: 2048,
+    hiddenSize: 768,
+    intermediateSize: 2048,
+    numHiddenLayers: 12,
+    numAttentionHeads: 12,
+    qLoraRank: 384,
+    kvLoraRank: 256,
+    qkRopeHeadDim: 32,
+    qkNopeHeadDim: 64,
+    vHeadDim: 64,
+    indexNHeads: 16,
+    indexHeadDim: 64,
+    indexTopk: 512,
+    steps: 10_000,
+    lr: 6e-4,
+    evalEvery: 500,
+    saveEvery: 1000,
+  },
+  /** 29 M parameters, one sequence of 8 192 tokens a step. */
+  long: {
+    tokenizer: "bpe",
+    vocabSize: 4096,
+    batchSize: 1,
+    seqLen: 8192,
+    hiddenSize: 512,
+    intermediateSize: 1408,
+    numHiddenLayers: 8,
+    numAttentionHeads: 8,
+    qLoraRank: 256,
+    kvLoraRank: 192,
+    qkRopeHeadDim: 32,
+    qkNopeHeadDim: 64,
+    vHeadDim: 64,
+    indexNHeads: 8,
+    indexHeadDim: 64,
+    indexTopk: 512,
+    steps: 5000,
+    lr: 6e-4,
+    evalEvery: 250,
+    saveEvery: 500,
+  },
+};

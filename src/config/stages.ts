@@ -1,0 +1,231 @@
+/**
+ * Stages: a run is a list of them, as data. The published recipe of DeepSeek Sparse Attention
+ * (DeepSeek-V3.2 report, §2.1) is `dense → warmup → sparse`: a dense model, then an indexer that
+ * learns dense attention's choices while all else is frozen, then both with top-k attention.
+ *
+ * @module
+ */
+import type { RunConfig } from "./run_fields.ts";
+import { UserError } from "../errors.ts";
+import { checkValue, choice, type Field, integer, number, orNone, text } from "./fields.ts";
+import type { ValuesOf } from "./fields.ts";
+import { suggest } from "../text/suggest.ts";
+
+/** The keys of a stage, written `warmup.steps=200`. */
+export const stageFields = {
+  steps: integer("stage", 1, "updates of the weights", { derived: "a part of steps" }),
+  attention: choice("stage", ["dense", "sparse"], "dense", "attention in the forward pass"),
+  trains: choice("stage", ["backbone", "indexer", "both"], "backbone", "what is updated"),
+  kl: choice(
+    "stage",
+    ["none", "dense", "selected"],
+    "none",
+    "keys that the indexer's loss is over: all, or those selected",
+  ),
+  from: orNone(text("stage", "", "stage at whose end it starts; none: the one before"), null),
+  optimizer: choice("stage", ["keep", "reset"], "reset", "AdamW's moments at the stage's start"),
+  lr: number("stage", 0, "learning rate of the backbone", { derived: "of the recipe" }),
+  indexerLr: number("stage", 0, "learning rate of the indexer", { derived: "indexerLr" }),
+  schedule: choice("stage", ["constant", "cosine", "wsd"], "constant", "of both learning rates"),
+  warmupSteps: integer("stage", 0, "steps of linear warm-up", { min: 0 }),
+  decaySteps: integer("stage", 0, "last steps, over which wsd decays", { min: 0 }),
+  minLr: number("stage", 1, "last learning rate as a fraction", { max: 1 }),
+  indexTopk: integer("stage", 1, "latents that a query attends to", { derived: "indexTopk" }),
+};
+
+/** A stage with all its keys. */
+export type Stage = { name: string } & ValuesOf<typeof stageFields>;
+
+/** A stage as an experiment or the command line gives it: the rest follows from its name. */
+export type StageInput = { name: string } & Partial<Stage>;
+
+/**
+ * Named lists of stages; `dsa_twin` also goes on densely, on the tokens of the sparse stage, which
+ * comes last: its model is the run's.
+ */
+export const recipes = {
+  dense: [{ name: "dense" }],
+  dsa: [{ name: "dense" }, { name: "warmup" }, { name: "sparse" }],
+  dsa_twin: [
+    { name: "dense" },
+    { name: "warmup" },
+    { name: "twin" },
+    { name: "sparse", from: "warmup" },
+  ],
+  sparse: [{ name: "sparse" }],
+} as const satisfies Record<string, readonly StageInput[]>;
+
+/** Values of a stage that follow from its name and the run's own keys. */
+function template(name: string, config: RunConfig): Partial<Stage> {
+  const { steps, lr, minLr, indexerLr, indexTopk, schedule, warmupSteps, decaySteps } = config;
+  const peak = { lr, minLr, schedule, warmupSteps, decaySteps, indexerLr, indexTopk };
+  // What comes after the dense stage goes on at the learning rate that it ended with.
+  const low = { ...peak, lr: schedule === "constant" ? lr : lr * minLr, minLr: 1 };
+  const continued = { ...low, schedule: "constant", warmupSteps: 0, decaySteps: 0 } as const;
+  switch (name) {
+    case "warmup":
+      return {
+        ...continued,
+        steps: Math.max(1, Math.round(steps / 5)),
+        trains: "indexer",
+        kl: "dense",
+        schedule: "cosine",
+        minLr: 0.1,
+      };
+    case "sparse":
+      return {
+        ...(config.recipe === "sparse" ? peak : continued),
+        steps: config.recipe === "sparse" ? steps : Math.max(1, Math.round(steps / 5)),
+        attention: "sparse",
+        trains: "both",
+        kl: "selected",
+        optimizer: "keep",
+      };
+    case "twin":
+      return {
+        ...continued,
+        steps: Math.max(1, Math.round(steps / 5)),
+        from: "dense",
+        optimizer: "keep",
+      };
+    default:
+      return { ...peak, steps };
+  }
+}
+
+/** What is given of how a stage is trained: its twin is trained in the same way. */
+function trainingOf(stage: string, given: readonly StageInput[]): Partial<Stage> {
+  const keys = ["steps", "lr", "minLr", "schedule", "warmupSteps", "decaySteps"];
+  const entries = given.filter(({ name }) => name === stage).flatMap(Object.entries);
+  return Object.fromEntries(entries.filter(([key]) => keys.includes(key)));
+}
+
+/**
+ * The complete stages of a run.
+ *
+ * @param given stages of an experiment or a saved run; null takes those of `config.recipe`
+ * @param typed single keys, which win
+ * @throws {UserError} naming the key of the first value that cannot be
+ */
+export function resolveStages(
+  config: RunConfig,
+  given: readonly StageInput[] | null,
+  typed: readonly StageInput[],
+): Stage[] {
+  const inputs: readonly StageInput[] = given ?? recipes[config.recipe];
+  const names = inputs.map(({ name }) => name);
+  for (const { name, ...keys } of typed) {
+    if (names.includes(name)) continue;
+    const near = suggest(name, names);
+    throw new UserError(
+      `Cannot set ${name}.${Object.keys(keys)[0]}: there is no stage "${name}"` +
+        (near ? `, did you mean ${near}?` : `; this run has ${names.join(", ")}`),
+    );
+  }
+  const defaults = Object.fromEntries(
+    Object.entries(stageFields).map(([key, field]) => [key, field.default]),
+  );
+  const stages = inputs.map((input) => {
+    const own = typed.filter(({ name }) => name === input.name);
+    const rival = input.name === "twin" ? trainingOf("sparse", [...inputs, ...typed]) : {};
+    const values = [defaults, template(input.name, config), rival, input, ...own];
+    const stage = Object.assign({}, ...values) as Stage;
+    for (const [key, value] of Object.entries(stage)) {
+      if (key !== "name") checkValue(`${stage.name}.${key}`, stageField(stage.name, key), value);
+    }
+    return stage;
+  });
+  stages.forEach((stage, i) => checkStage(stage, names.slice(0, i), config));
+  return stages;
+}
+
+/** The field of `name.key`. */
+export function stageField(name: string, key: string): Field<unknown> {
+  if (Object.hasOwn(stageFields, key)) return stageFields[key as keyof typeof stageFields];
+  const near = suggest(key, Object.keys(stageFields));
+  throw new UserError(
+    `Cannot set ${name}.${key}: ` +
+      (near
+        ? `did you mean ${name}.${near}?`
+        : `a stage has ${Object.keys(stageFields).join(", ")}`),
+  );
+}
+
+function checkStage(stage: Stage, before: readonly string[], config: RunConfig): void {
+  const { name, attention, trains, kl, from, steps, warmupSteps } = stage;
+  const fail = (key: keyof Stage, reason: string): never => {
+    throw new UserError(`Cannot set ${name}.${key}=${stage[key]}: ${reason}`);
+  };
+  if (before.includes(name)) fail("name", "two stages have this name; rename one");
+  if (from !== null && !before.includes(from)) {
+    fail(
+      "from",
+      before.length ? `earlier stages are ${before.join(", ")}` : "it is the first stage",
+    );
+  }
+  if (warmupSteps > steps) fail("warmupSteps", `more than ${name}.steps=${steps}; lower it`);
+  if (stage.schedule === "wsd" && warmupSteps + stage.decaySteps > steps) {
+    fail("decaySteps", `with ${name}.warmupSteps=${warmupSteps} more than ${name}.steps=${steps}`);
+  }
+  if (isIndexed(stage) && config.attention !== "mla") {
+    fail(attention === "sparse" ? "attention" : "kl", `only attention=mla has an indexer`);
+  }
+  if (trains !== "backbone" && kl === "none") {
+    fail("trains", `the indexer learns from ${name}.kl only; set it to dense or selected`);
+  }
+  if (kl === "selected" && attention === "dense") {
+    fail("kl", `nothing is selected with ${name}.attention=dense; use dense`);
+  }
+}
+
+/** Whether a stage needs the indexer's weights. */
+export function isIndexed({ attention, kl }: Pick<Stage, "attention" | "kl">): boolean {
+  return attention === "sparse" || kl !== "none";
+}
+
+/** Whether any stage needs the indexer's weights. */
+export function usesIndexer(config: Pick<RunConfig, "stages">): boolean {
+  return config.stages.some(isIndexed);
+}
+
+/** Where a stage lies in the run. */
+export interface StageSpan {
+  /** The stage. */
+  readonly stage: Stage;
+  /** Its place in the list, from 0. */
+  readonly index: number;
+  /** Steps of the run before its first. */
+  readonly start: number;
+  /** Steps of the run after its last. */
+  readonly end: number;
+  /** The stage at whose end it starts; null for the first. */
+  readonly before: StageSpan | null;
+  /**
+   * Index of the training batch of its first step: as many as the backbone has been trained on.
+   * Whatever lies between, the same update of the backbone sees the same tokens: after warm-ups of
+   * any length, which read ahead, and in a twin.
+   */
+  readonly firstBatch: number;
+}
+
+/** All stages with their places. */
+export function stageSpans(stages: readonly Stage[]): StageSpan[] {
+  const spans: StageSpan[] = [];
+  let start = 0;
+  stages.forEach((stage, index) => {
+    const end = start + stage.steps;
+    const named = spans.find((span) => span.stage.name === stage.from);
+    const before = named ?? spans[index - 1] ?? null;
+    const updates = before?.stage.trains === "indexer" ? 0 : before?.stage.steps ?? 0;
+    const firstBatch = (before?.firstBatch ?? 0) + updates;
+    spans.push({ stage, index, start, end, before, firstBatch });
+    start = end;
+  });
+  return spans;
+}
+
+/** The stage in which step `step` of a run is the last one done; its last stage for later steps. */
+export function stageAt(stages: readonly Stage[], step: number): Stage {
+  const span = stageSpans(stages).find(({ end }) => step <= end);
+  return span?.stage ?? stages[stages.length - 1];
+}

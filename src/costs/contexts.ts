@@ -1,0 +1,77 @@
+/**
+ * How many keys a token looks at, and what one of them costs: the parts of `costs.ts`.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config/config.ts";
+import type { Stage } from "../config/stages.ts";
+
+/** What the costs depend on of a {@linkcode Stage}. */
+export type StageCosts = Pick<Stage, "attention" | "trains" | "kl" | "indexTopk">;
+
+/** The stage that a run's costs are of: its last sparse one, or its last. */
+export function mainStage({ stages }: Pick<RunConfig, "stages">): Stage {
+  return stages.findLast(({ attention }) => attention === "sparse") ?? stages[stages.length - 1];
+}
+
+/** Whether attention goes to keys that were chosen by their index scores. */
+export function selectsByIndex({ selector }: RunConfig, { attention }: StageCosts): boolean {
+  return attention === "sparse" && (selector === "learned" || selector === "block");
+}
+
+/** Keys that a query attends to at most. */
+export function keysAtMost(config: RunConfig, stage: StageCosts): number {
+  if (config.attention === "mosa") return config.indexTopk;
+  return stage.attention === "sparse" ? stage.indexTopk : config.window ?? Infinity;
+}
+
+/** Mean of min(position, k) over the positions 1 … S. */
+function meanContext(seqLen: number, k: number): number {
+  return k < seqLen ? k - k * (k - 1) / (2 * seqLen) : (seqLen + 1) / 2;
+}
+
+/** Pairs of core attention, a token and head. */
+export function coreContext(config: RunConfig, stage: StageCosts): number {
+  const k = keysAtMost(config, stage);
+  if (config.attention !== "mosa") return meanContext(config.seqLen, k);
+  const picks = Math.min(k, config.seqLen);
+  return picks * (picks + 1) / (2 * config.seqLen);
+}
+
+/** Keys of the indexer's loss, a token. */
+export function lossContext({ seqLen }: RunConfig, { kl, indexTopk }: StageCosts): number {
+  return meanContext(seqLen, kl === "selected" ? indexTopk : Infinity);
+}
+
+/** Keys that the indexer scores, a token. */
+export function scoredContext(config: RunConfig, stage: StageCosts): number {
+  if (selectsByIndex(config, stage)) return meanContext(config.seqLen, Infinity);
+  return lossContext(config, stage);
+}
+
+/** Layers with an indexer of their own. */
+export function indexerLayers({ numHiddenLayers, indexShare }: RunConfig): number {
+  return Math.ceil(numHiddenLayers / indexShare);
+}
+
+/** Layers whose attention teaches an indexer. */
+export function teacherLayers(config: RunConfig): number {
+  return config.indexShareLoss === "served" ? config.numHiddenLayers : indexerLayers(config);
+}
+
+/** Whether the indexer's loss needs attention to all keys: for its keys, or for their target. */
+export function hasDenseTarget({ klTarget }: RunConfig, { kl }: StageCosts): boolean {
+  return kl === "dense" || kl === "selected" && klTarget === "renormalized";
+}
+
+/** Multiply-adds of one index score. */
+export function indexWidth({ indexNHeads, indexHeadDim }: RunConfig): number {
+  return indexNHeads * (indexHeadDim + 1);
+}
+
+/** Widths of a query or key head, and of a value head. */
+export function headWidths(config: RunConfig): { qk: number; v: number } {
+  return config.attention === "mla"
+    ? { qk: config.qkNopeHeadDim + config.qkRopeHeadDim, v: config.vHeadDim }
+    : { qk: config.headDim, v: config.headDim };
+}

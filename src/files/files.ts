@@ -1,0 +1,52 @@
+/**
+ * Files that a folder may have or lack.
+ *
+ * @module
+ */
+import { basename } from "node:path";
+import { UserError } from "../errors.ts";
+
+/** Whether there is a file or folder. */
+export function isThere(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The text of a file, or null where there is none. */
+export function readText(path: string): string | null {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    const isMissing = error instanceof Deno.errors.NotFound ||
+      error instanceof Deno.errors.NotADirectory;
+    if (isMissing) return null;
+    const isDenied = error instanceof Deno.errors.PermissionDenied;
+    throw new UserError(
+      `Cannot read ${path}: ${isDenied ? "it may not be read" : "it is no readable file"}`,
+    );
+  }
+}
+
+/**
+ * The object in a JSON file, or null where there is no file.
+ *
+ * @throws {UserError} naming the file, if it holds anything else
+ */
+export function readJson(path: string): Record<string, unknown> | null {
+  const text = readText(path);
+  if (text === null) return null;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // Told below.
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
+  }
+  throw new UserError(`Cannot read ${path}: ${basename(path)} is damaged, it holds no JSON object`);
+}

@@ -1,0 +1,89 @@
+/**
+ * Records what a plan dispatches, and the memory that it needs in between.
+ *
+ * @module
+ */
+import { addInto } from "../kernels/token/add.ts";
+import { fill } from "../kernels/token/fill.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
+import { matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
+import type { Capabilities, Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
+
+/** One kernel on its operands. */
+export interface Dispatch {
+  readonly kernel: Kernel;
+  readonly operands: readonly Matrix[];
+}
+
+/** The recorder of the forward pass, the backward pass and what follows them. */
+export class PlanRecorder implements Recorder {
+  readonly dispatches: Dispatch[] = [];
+  readonly temporaries = new Set<Storage>();
+  readonly kept = new Set<Storage>();
+  /** Label of the node being recorded, for the storages it makes. */
+  scope = "";
+  readonly #derived = new Map<Storage, Map<string, Matrix[]>>();
+
+  constructor(readonly capabilities: Capabilities) {}
+
+  dispatch(kernel: Kernel, ...operands: Matrix[]): void {
+    if (operands.length !== kernel.access.length) {
+      throw new TypeError(`${kernel.label} takes ${kernel.access.length} operands`);
+    }
+    this.dispatches.push({ kernel, operands });
+  }
+
+  temporary(rows: number, cols: number, dtype: Dtype = "f32"): Matrix {
+    const storage = { label: `${this.scope} ${rows}x${cols}`, size: rows * cols };
+    this.temporaries.add(storage);
+    return matrixAt(storage, 0, { rows, cols, dtype });
+  }
+
+  byRows(matrices: readonly Matrix[], body: (...parts: Matrix[]) => void): void {
+    for (const [start, rows] of rowParts(matrices, this.capabilities.maxBindingBytes)) {
+      body(...matrices.map((m) => rowsOf(m, start, rows)));
+    }
+  }
+
+  derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[] {
+    const key = keyOf(source, what);
+    let known = this.#derived.get(source.storage);
+    if (!known) this.#derived.set(source.storage, known = new Map());
+    let made = known.get(key);
+    if (!made) known.set(key, made = make());
+    return made;
+  }
+
+  known(source: Matrix, what: string): Matrix[] | null {
+    return this.#derived.get(source.storage)?.get(keyOf(source, what)) ?? null;
+  }
+
+  zero(m: Matrix): void {
+    this.byRows([m], (part) => this.dispatch(fill({ x: part, value: 0 }), part));
+  }
+
+  /** `into = a + b`, or a copy of `a` where `b` is null. `into` may be `b`. */
+  combine(into: Matrix, a: Matrix, b: Matrix | null): void {
+    if (b === null) {
+      this.byRows(
+        [a, into],
+        (a, into) => this.dispatch(addInto({ a, into, add: "none" }), a, into),
+      );
+    } else if (b === into) {
+      this.byRows(
+        [a, into],
+        (a, into) => this.dispatch(addInto({ a, into, add: "inPlace" }), a, into),
+      );
+    } else {
+      this.byRows(
+        [a, into, b],
+        (a, into, b) => this.dispatch(addInto({ a, into, add: b }), a, into, b),
+      );
+    }
+  }
+}
+
+/** Tells what is derived of the matrices in a storage apart. */
+function keyOf({ base, offset, rows, cols, stride }: Matrix, what: string): string {
+  return [what, base, offset, rows, cols, stride].join(" ");
+}

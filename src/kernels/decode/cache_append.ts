@@ -1,0 +1,24 @@
+/**
+ * Caches of earlier tokens: a row for each position.
+ *
+ * @module
+ */
+import { spread } from "../wgsl/elementwise.ts";
+import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+
+/** Puts the one row of x at a position of y. Buffers: x, position (i32), y. */
+export function cacheAppend({ x, position, y }: Record<"x" | "position" | "y", Layout>): Kernel {
+  const over = spread(1, x.cols);
+  return makeKernel({
+    name: "cache_append",
+    shape: `1x${x.cols}`,
+    buffers: { x: "read", position: "read i32", y: "read_write" },
+    uniforms: { ...over.uniforms, ...layoutUniforms({ x, position, y }) },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    body: `${over.prelude}
+  ${at("y", "u32(position[u.position_offset])", "col")} = ${at("x", "row", "col")};`,
+    bytes: 2 * bytesOf(x),
+  });
+}

@@ -1,0 +1,80 @@
+/**
+ * Scores of the lightning indexer for one query over the cached keys.
+ *
+ * @module
+ */
+import {
+  bytesOf,
+  Float,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
+
+/** What {@linkcode cacheScores} computes. */
+export interface CacheScoresSpec {
+  /** [1, heads · dim]. */
+  readonly q: Layout;
+  /** [capacity, dim]. */
+  readonly k: Layout;
+  /** [1, heads]: signed weights of the heads. */
+  readonly w: Layout;
+  /** i32 [1, 1]: position t of the query. */
+  readonly position: Layout;
+  /** [1, capacity]. */
+  readonly scores: Layout;
+  readonly heads: number;
+  /** Of the products of queries and keys. */
+  readonly activation: "relu" | "none";
+  /** Factor of the scores. */
+  readonly scale: number;
+}
+
+const WORKGROUP = 64;
+
+/**
+ * scores[s] = scale · Σ_j w[j] · act(q_j · k[s]) of the keys s ≤ t; others are not written.
+ * Buffers: q, k, w, position, scores.
+ */
+export function cacheScores(spec: CacheScoresSpec): Kernel {
+  const { q, k, w, position, scores, heads, activation, scale } = spec;
+  const width = widthOf(q, k);
+  const type = unitType(width);
+  return makeKernel({
+    name: `cache_scores_${activation}`,
+    shape: `${k.rows}x${heads}x${k.cols}`,
+    buffers: {
+      q: `read ${type}`,
+      k: `read ${type}`,
+      w: "read",
+      position: "read i32",
+      scores: "read_write",
+    },
+    uniforms: {
+      heads,
+      dim: k.cols / width,
+      scale: new Float(scale),
+      ...layoutUniforms({ q: inUnits(q, width), k: inUnits(k, width), w, position, scores }),
+    },
+    workgroup: WORKGROUP,
+    grid: foldGrid(Math.ceil(k.rows / WORKGROUP)),
+    body: `
+  let s = (wid.x + wid.y * groups.x) * ${WORKGROUP}u + lane;
+  if (s > u32(position[u.position_offset])) { return; }
+  var score = 0.0;
+  for (var head = 0u; head < u.heads; head++) {
+    var sum = ${type}(0.0);
+    for (var i = 0u; i < u.dim; i++) {
+      sum += ${at("q", "0u", "head * u.dim + i")} * ${at("k", "s", "i")};
+    }
+    let product = ${sumOfUnit(width, "sum")};
+    score += ${at("w", "0u", "head")} * ${activation === "relu" ? "max(product, 0.0)" : "product"};
+  }
+  ${at("scores", "0u", "s")} = score * u.scale;`,
+    flops: 2 * k.rows * heads * (k.cols + 1),
+    bytes: bytesOf(q, k, w, scores),
+  });
+}

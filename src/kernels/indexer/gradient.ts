@@ -1,0 +1,159 @@
+/**
+ * Gradients of the lightning indexer from the gradient of its scores, for a chunk of queries. Sums
+ * have a fixed order: one pass goes over the keys of each query, the other over the queries of each
+ * key.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../ops/op.ts";
+import { type HeadDims, isAligned, loader, storer } from "../attention/heads.ts";
+import { visiblePairs } from "./teacher.ts";
+import { gradientRows } from "./gradient_rows.ts";
+import { gradientProducts, productTile } from "./gradient_products.ts";
+import {
+  type BufferSpec,
+  bytesOf,
+  Float,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+  startsAtVec4,
+} from "../wgsl/kernel.ts";
+import { balancedOrder } from "../wgsl/workgroup_order.ts";
+
+/** What both passes read. R is the number of queries of a sequence. */
+export interface IndexGradientSpec {
+  /** [batch · R, heads · dim]: the queries of rows `firstRow …` of a sequence. */
+  readonly q: Layout;
+  /** [batch · keys, dim]: the keys of the sequence from its start. */
+  readonly k: Layout;
+  /** [batch · R, heads]. */
+  readonly w: Layout;
+  /** [batch · R, keys]: the gradient of the scores. What lies above the diagonal is not read. */
+  readonly gradScores: Layout;
+  /** The signs of the products, where {@linkcode readsSigns} asks for them; see `index_signs.ts`. */
+  readonly signs?: Layout;
+  /** Position of the first query in its sequence. */
+  readonly firstRow: number;
+  readonly heads: number;
+  readonly dim: number;
+  readonly activation: "relu" | "none";
+  readonly scale: number;
+  /** Sequences side by side, default 1. */
+  readonly batch?: number;
+  readonly capabilities: Capabilities;
+}
+
+/** Whether the kernels read the signs of the products. Those that don't compute the products again. */
+export function readsSigns(
+  spec: Pick<IndexGradientSpec, "activation" | "dim" | "capabilities">,
+): boolean {
+  return spec.activation === "relu" && productTile(spec) !== null;
+}
+
+/** What a family of kernels adds to a pass. */
+export interface GradientCode {
+  readonly declarations: string;
+  readonly body: string;
+  readonly workgroup: number;
+  /** Queries or keys of one workgroup. */
+  readonly tileRows: number;
+  /** Floating-point operations for a visible pair of a head. */
+  readonly flopsPerPair: number;
+}
+
+/**
+ * Gradients of the queries and of the head weights, for the rows of the chunk:
+ * gradQ[t, j] = scale · Σ_s G[t, s] w[t, j] act′(a) k[s] and gradW[t, j] = scale · Σ_s G[t, s] act(a),
+ * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW
+ * [batch · R, heads].
+ * Bindings: q, k, w, gradScores, the signs if they are read, gradQ, gradW.
+ */
+export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: Layout): Kernel {
+  return passKernel("q", spec, { grad_q: gradQ, grad_w: gradW }, false);
+}
+
+/**
+ * Gradients of the keys, head by head, for `sumHeads`:
+ * gradK[s, j] = scale · Σ_t G[t, s] w[t, j] act′(a) q[t, j] over the queries t of the chunk. gradK
+ * [batch · keys, heads · dim]; `accumulate` adds to what is there.
+ * Bindings: q, k, w, gradScores, the signs if they are read, gradK.
+ */
+export function indexGradientK(
+  spec: IndexGradientSpec,
+  gradK: Layout,
+  accumulate: boolean,
+): Kernel {
+  return passKernel("k", spec, { grad_k: gradK }, accumulate);
+}
+
+function passKernel(
+  pass: "q" | "k",
+  spec: IndexGradientSpec,
+  written: Record<string, Layout>,
+  accumulate: boolean,
+): Kernel {
+  const { q, k, w, gradScores, signs, firstRow, heads, dim, batch = 1 } = spec;
+  if (readsSigns(spec) !== (signs !== undefined)) {
+    throw new RangeError(`Cannot take the gradient of ReLU ${signs ? "with" : "without"} signs`);
+  }
+  const dims: HeadDims = { heads, kvHeads: 1, nope: dim, rope: 0, value: dim, packed: false };
+  const wide = { q, k, [`grad_${pass}`]: written[`grad_${pass}`] };
+  const aligned = isAligned(dims, Object.values(wide));
+  const tile = productTile(spec);
+  const code = tile ? gradientProducts(pass, spec, tile) : gradientRows(pass, spec);
+  // Products read the gradient of the scores in fours, too.
+  const fours = tile && startsAtVec4(gradScores);
+  const own = (name: string, access: "read" | "read_write"): BufferSpec => {
+    if (name === "signs") return `${access} u32`;
+    const isWide = name === "grad_scores" ? fours : aligned && name in wide;
+    return isWide ? `${access} vec4f` : access;
+  };
+  const given = { q, k, w, grad_scores: gradScores, ...signs ? { signs } : {} };
+  const layouts = { ...given, ...written };
+  const [queries, keys] = [q.rows / batch, k.rows / batch];
+  const tiles = Math.ceil((pass === "q" ? queries : keys) / code.tileRows);
+  return makeKernel({
+    name: `index_gradient_${pass}`,
+    shape: `${gradScores.rows}x${gradScores.cols}x${heads}x${dim}`,
+    buffers: Object.fromEntries(
+      Object.keys(layouts).map((
+        name,
+      ) => [name, own(name, name in written ? "read_write" : "read")]),
+    ),
+    uniforms: {
+      queries,
+      keys,
+      first_row: firstRow,
+      heads,
+      units: batch * heads,
+      tiles,
+      scale: new Float(spec.scale),
+      ...layoutUniforms(layouts),
+    },
+    workgroup: code.workgroup,
+    grid: foldGrid(tiles * batch * heads),
+    declarations: [
+      loader("q", dims, aligned),
+      loader("k", dims, aligned),
+      storer(`grad_${pass}`, dims, aligned, new Set(accumulate ? [`grad_${pass}`] : [])),
+      code.declarations,
+    ].join("\n"),
+    // Tiles with the most visible pairs come first.
+    body: `
+let index = wid.x + wid.y * groups.x;
+if (index >= u.tiles * u.units) { return; }
+${balancedOrder("u.tiles * u.units")}
+let tile = ${pass === "q" ? "u.tiles - 1u - order / u.units" : "order / u.units"};
+let head = order % u.heads;
+let sequence = order % u.units / u.heads;
+// First rows of the sequence.
+let q_row = sequence * u.queries;
+let k_row = sequence * u.keys;
+${code.body}`,
+    flops: batch * visiblePairs(firstRow, queries) * heads * code.flopsPerPair,
+    bytes: bytesOf(...Object.values(layouts)),
+  });
+}

@@ -1,0 +1,177 @@
+/**
+ * Gradients of the lightning indexer along lists, from the compact gradient of its scores. The
+ * products of queries and keys are recomputed. One pass goes over the keys of each query, for some
+ * of its heads at a time; the other over the queries of each key, with all their heads. Slots have
+ * sums of their own, which are added up in the end, in a fixed order.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../../ops/op.ts";
+import { isAligned, loader, storer } from "../../attention/heads.ts";
+import {
+  type GatherTeam,
+  gatherTeam,
+  indexDims,
+  listedPairs,
+  mergingTeam,
+  partialSums,
+  placeInTeam,
+  withShortLoops,
+} from "./team.ts";
+import { sumsOfKey, sumsOfQuery } from "./sums.ts";
+import {
+  type BufferSpec,
+  bytesOf,
+  Float,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../../wgsl/kernel.ts";
+
+/** Most heads of a query that an invocation has at a time, and most `vec4`s of them. */
+const HEADS = { most: 4, vec4s: 8 };
+
+/** Most keys that it has at a time, for each of these heads. */
+const KEYS = 2;
+
+/** What both passes read. */
+export interface GatherGradientSpec {
+  /** [rows, heads · dim]. */
+  readonly q: Layout;
+  /** [rows, dim]. */
+  readonly k: Layout;
+  /** [rows, heads]. */
+  readonly w: Layout;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  readonly heads: number;
+  readonly dim: number;
+  readonly activation: "relu" | "none";
+  readonly scale: number;
+  readonly capabilities: Capabilities;
+}
+
+/** Code of a pass; `row` and `batch_row` are in scope. */
+interface GatherCode {
+  readonly team: GatherTeam;
+  readonly declarations: readonly string[];
+  readonly body: readonly string[];
+}
+
+/**
+ * Gradients of the queries and of the head weights, as of `indexGradientQ` with the keys s of the
+ * list of t alone. indices i32 [rows, topk]; gradScores [rows, width]: that of the i-th key of the
+ * list, read up to t and `width`; it is 0 where the list is over before. gradQ [rows, heads · dim],
+ * gradW [rows, heads]. Bindings: q, k, w, indices, gradScores, gradQ, gradW.
+ */
+export function gatherGradientQ(
+  spec: GatherGradientSpec,
+  { indices, gradScores }: { indices: Layout; gradScores: Layout },
+  gradQ: Layout,
+  gradW: Layout,
+): Kernel {
+  const { dim, heads, capabilities } = spec;
+  const columns = Math.ceil(dim / 4);
+  const { lanes } = gatherTeam("q", columns, KEYS, capabilities);
+  const side =
+    [HEADS.most, 2].find((n) => n <= heads && n * Math.ceil(columns / lanes) <= HEADS.vec4s) ?? 1;
+  const sums = (each: number) => each * side;
+  const team = mergingTeam("q", { columns, most: KEYS, sums }, capabilities);
+  const lists = { indices, grad_scores: gradScores };
+  const units = Math.ceil(heads / side);
+  const width = gradScores.cols;
+  return passKernel("q", spec, { lists, written: { grad_q: gradQ, grad_w: gradW }, units, width }, {
+    team,
+    declarations: [
+      ...partialSums(sums(team.each), team),
+      ...team.slots > 1 ? [`var<workgroup> weights: array<f32, ${team.slots}>;`] : [],
+    ],
+    body: sumsOfQuery(spec, team, side),
+  });
+}
+
+/**
+ * Gradient of the keys, as of `indexGradientK`, with the queries t alone in whose lists s is, and
+ * summed over the heads. starts and queries are those of `listQueries`; listed [rows, width] has
+ * the gradient of the scores in their order. gradK [rows, dim].
+ * Bindings: q, k, w, starts, queries, listed, gradK.
+ */
+export function gatherGradientK(
+  spec: GatherGradientSpec,
+  { starts, queries, listed }: { starts: Layout; queries: Layout; listed: Layout },
+  gradK: Layout,
+): Kernel {
+  const { dim, heads, seqLen, capabilities } = spec;
+  const columns = Math.ceil(dim / 4);
+  const common = { columns, most: heads, sums: (each: number) => each };
+  const whole = mergingTeam("k", common, capabilities);
+  const team = capabilities.software
+    ? withShortLoops(whole, seqLen, 1 + Math.ceil(heads / whole.each))
+    : whole;
+  const lists = { starts, queries, listed };
+  const rest = { written: { grad_k: gradK }, units: 1, width: listed.cols };
+  return passKernel("k", spec, { lists, ...rest }, {
+    team,
+    declarations: partialSums(team.each, team),
+    body: sumsOfKey(spec, team),
+  });
+}
+
+function passKernel(
+  pass: "q" | "k",
+  spec: GatherGradientSpec,
+  { lists, written, units, width }: {
+    lists: Record<string, Layout>;
+    written: Record<string, Layout>;
+    /** Workgroups of a row. */
+    units: number;
+    /** Most keys of a query. */
+    width: number;
+  },
+  { team, declarations, body }: GatherCode,
+): Kernel {
+  const { q, k, w, seqLen, heads, dim } = spec;
+  const dims = indexDims(heads, dim);
+  const gradient = `grad_${pass}`;
+  const wide: Record<string, Layout> = { q, k, [gradient]: written[gradient] };
+  const aligned = isAligned(dims, Object.values(wide));
+  const integers: Record<string, string> = { indices: "i32", queries: "i32", starts: "u32" };
+  const layouts = { q, k, w, ...lists, ...written };
+  const buffer = (name: string): BufferSpec => {
+    const type = name in wide ? aligned ? "vec4f" : "f32" : integers[name] ?? "f32";
+    return `${name in written ? "read_write" : "read"} ${type}` as BufferSpec;
+  };
+  const columns = Math.ceil(dim / 4);
+  return makeKernel({
+    name: `index_gather_grad_${pass}`,
+    shape: `${q.rows}x${width}x${heads}x${dim}`,
+    buffers: Object.fromEntries(Object.keys(layouts).map((name) => [name, buffer(name)])),
+    uniforms: {
+      rows: q.rows,
+      width,
+      seq_len: seqLen,
+      scale: new Float(spec.scale),
+      ...layoutUniforms(layouts),
+    },
+    workgroup: team.lanes * team.slots,
+    grid: foldGrid(q.rows * units),
+    declarations: [
+      loader("q", dims, aligned),
+      loader("k", dims, aligned),
+      storer(gradient, dims, aligned, new Set()),
+      `var<workgroup> merged: array<vec4f, ${team.slots * columns}>;`,
+      ...declarations,
+    ].join("\n"),
+    body: `
+let index = wid.x + wid.y * groups.x;
+if (index >= u.rows * ${units}u) { return; }
+let row = index / ${units}u;
+let batch_row = row - row % u.seq_len;
+${placeInTeam(team).join("\n")}
+${body.join("\n")}`,
+    flops: listedPairs(q.rows, seqLen, width) * heads * 4 * dim,
+    bytes: bytesOf(...Object.values(layouts)),
+  });
+}

@@ -1,0 +1,72 @@
+/**
+ * What the kernels of index scores have in common.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../ops/op.ts";
+import { bytesOf, Float, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
+
+/** What `indexScores` computes. */
+export interface IndexScoresSpec {
+  /** [R, heads · dim]: the queries of positions `firstRow …` of a sequence. */
+  readonly q: Layout;
+  /** [keys, dim]: the keys of that sequence from its start. */
+  readonly k: Layout;
+  /** [R, heads]: signed weights of the heads. */
+  readonly w: Layout;
+  /** [R, keys]: the result. */
+  readonly scores: Layout;
+  /** On GPUs, if given: where the signs of the products go; see `index_signs.ts`. */
+  readonly signs?: Layout;
+  /** Position of the first query in its sequence. */
+  readonly firstRow: number;
+  /** Heads of the indexer. */
+  readonly heads: number;
+  /** Width of a head. */
+  readonly dim: number;
+  /** Of the products of queries and keys. */
+  readonly activation: "relu" | "none";
+  /** Factor of the scores. */
+  readonly scale: number;
+  /**
+   * Sequences side by side, default 1: q, w and scores then have batch · R rows, k batch · keys.
+   */
+  readonly batch?: number;
+  /** Decides which family of kernels to use. */
+  readonly capabilities: Capabilities;
+}
+
+/** Name, uniforms and costs: the same in all families. */
+export function scoresBase(
+  spec: IndexScoresSpec,
+): Omit<KernelSpec, "workgroup" | "grid" | "body" | "buffers"> {
+  const { q, k, w, scores, signs, firstRow, heads, dim, activation, scale, batch = 1 } = spec;
+  return {
+    name: `index_scores_${activation}`,
+    shape: `${scores.rows}x${scores.cols}x${heads}x${dim}`,
+    uniforms: {
+      rows: scores.rows / batch,
+      cols: scores.cols,
+      first_row: firstRow,
+      heads,
+      dim,
+      scale: new Float(scale),
+      // WGSL has no infinite constants.
+      hidden: new Float(-Infinity),
+      ...layoutUniforms({ q, k, w, scores, ...signs ? { signs } : {} }),
+    },
+    flops: 2 * visiblePairs(scores, firstRow, batch) * heads * (dim + 1),
+    bytes: bytesOf(q, k, w, scores, ...signs ? [signs] : []),
+  };
+}
+
+/** Pairs of a query and a key that it sees. */
+function visiblePairs(scores: Layout, firstRow: number, batch: number): number {
+  const rows = scores.rows / batch;
+  return batch * rows * (firstRow + (rows + 1) / 2);
+}
+
+/** WGSL of the activation of `x`. */
+export function activate({ activation }: IndexScoresSpec, x: string): string {
+  return activation === "relu" ? `max(${x}, 0.0)` : x;
+}

@@ -1,0 +1,173 @@
+/**
+ * The teacher of the indexer: attention averaged over the heads, for a chunk of queries.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../ops/op.ts";
+import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
+import { targetRows } from "./teacher_rows.ts";
+import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
+import {
+  type BufferSpec,
+  bytesOf,
+  Float,
+  foldGrid,
+  isVec4,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+  range,
+} from "../wgsl/kernel.ts";
+import { subgroupLanes } from "../product/subgroup.ts";
+import { fitsDevice, type Tile } from "../product/tile_loop.ts";
+import { at } from "../wgsl/layout_units.ts";
+
+/** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
+export interface AttentionTargetSpec {
+  /** [batch · R, heads · (qkNopeHeadDim + qkRopeHeadDim)]: the queries from `firstRow` on. */
+  readonly q: Layout;
+  /** [batch · keys, heads · (qkNopeHeadDim + vHeadDim)]: the sequence from its start. */
+  readonly kv: Layout;
+  /** [batch · keys, qkRopeHeadDim]. */
+  readonly kPe: Layout;
+  /** [batch · R, heads]: natural logarithm of each row's sum of exponentials, from the forward pass. */
+  readonly lse: Layout;
+  /** i32 [batch · R, words]: bit s % 32 of word s / 32 is set where key s counts. Default: all count. */
+  readonly mask?: Layout;
+  /** [batch · R, keys]: the result. */
+  readonly target: Layout;
+  /** Position of the first query in its sequence. */
+  readonly firstRow: number;
+  readonly heads: number;
+  readonly qkNopeHeadDim: number;
+  readonly qkRopeHeadDim: number;
+  readonly vHeadDim: number;
+  readonly scale: number;
+  /** Sequences side by side, default 1. */
+  readonly batch?: number;
+  readonly capabilities: Capabilities;
+  /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for, or rows. */
+  readonly tile?: Tile;
+}
+
+/**
+ * What a family of kernels adds: code that gives every pair of a tile to
+ * `store(query, key, sum over heads, q_row)`, or, from tiles, four neighbouring keys, the first a
+ * multiple of 4, to `store_four`. In scope: `first_query` and `first_key` of the tile,
+ * counted in the sequence's chunk; `q_row` and `k_row`, the sequence's first rows; `visible`,
+ * whether any pair of the tile is.
+ */
+export interface TargetCode {
+  readonly declarations: string;
+  readonly body: string;
+  readonly workgroup: number;
+  readonly tileRows: number;
+  readonly tileCols: number;
+}
+
+/**
+ * target[t, s] = (1 / heads) · Σ_h exp(scale · (q_h[t] · k_h[s]) − lse_h[t]) where key s is visible
+ * (s ≤ t, and its bit is set), else 0. Rows sum to 1 where `lse` is that of the same keys.
+ * Bindings: q, kv, kPe, lse, mask if there is one, target.
+ */
+export function attentionTarget(spec: AttentionTargetSpec): Kernel {
+  const { q, kv, kPe, lse, mask, target, firstRow, heads, scale, batch = 1, capabilities } = spec;
+  const dims: HeadDims = {
+    heads,
+    kvHeads: heads,
+    nope: spec.qkNopeHeadDim,
+    rope: spec.qkRopeHeadDim,
+    value: spec.vHeadDim,
+    packed: true,
+  };
+  const aligned = isAligned(dims, [q, kv, kPe]);
+  const matrix: BufferSpec = aligned ? "read vec4f" : "read";
+  const tile = capabilities.software
+    ? undefined
+    : spec.tile ?? TARGET_TILES.find((t) => fitsDevice(t, capabilities));
+  const inFours = tile !== undefined && isVec4(target);
+  const code = tile
+    ? targetTiles(dims, tile, aligned)
+    : targetRows(dims, capabilities.software ? subgroupLanes(capabilities.subgroups) : null);
+  const queries = target.rows / batch;
+  const across = Math.ceil(target.cols / code.tileCols);
+  const down = Math.ceil(queries / code.tileRows);
+  const masked: Record<string, Layout> = mask ? { mask } : {};
+  return makeKernel({
+    name: "attention_target",
+    shape: `${target.rows}x${target.cols}x${heads}`,
+    buffers: {
+      q: matrix,
+      kv: matrix,
+      k_pe: matrix,
+      lse: "read",
+      ...(mask ? { mask: "read i32" as const } : {}),
+      teacher: inFours ? "read_write vec4f" : "read_write",
+    },
+    uniforms: {
+      queries,
+      keys: target.cols,
+      first_row: firstRow,
+      heads,
+      across,
+      down,
+      tiles: across * down * batch,
+      scale_log2: new Float(scale * Math.LOG2E),
+      per_head: new Float(1 / heads),
+      ...layoutUniforms({ q, kv, k_pe: kPe, lse, ...masked, teacher: target }),
+    },
+    workgroup: code.workgroup,
+    grid: foldGrid(across * down * batch),
+    declarations: `${loader("q", dims, aligned)}
+${loader("k", dims, aligned)}
+${inFours ? storeFour(mask) : storeOne(mask)}
+${code.declarations}`,
+    body: `
+let tile = wid.x + wid.y * groups.x;
+if (tile >= u.tiles) { return; }
+let first_key = tile % u.across * ${code.tileCols}u;
+let first_query = tile / u.across % u.down * ${code.tileRows}u;
+let sequence = tile / u.across / u.down;
+let q_row = sequence * u.queries;
+let k_row = sequence * u.keys;
+let visible = first_key < u.first_row + first_query + ${code.tileRows}u;
+${code.body}`,
+    flops: batch * visiblePairs(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
+    bytes: bytesOf(q, kv, kPe, lse, target),
+  });
+}
+
+/** The bit of `key` and those after it. */
+const MASK_BITS = `(u32(${at("mask", "row", "key / 32u")}) >> (key % 32u))`;
+
+/** `store` and `store_four` for any layout of the result. */
+function storeOne(mask?: Layout): string {
+  const bit = mask ? ` && (${MASK_BITS} & 1u) == 1u` : "";
+  return `fn store(query: u32, key: u32, sum: f32, q_row: u32) {
+  if (query >= u.queries || key >= u.keys) { return; }
+  let row = q_row + query;
+  let visible = key <= u.first_row + query${bit};
+  ${at("teacher", "row", "key")} = select(0.0, sum * u.per_head, visible);
+}
+fn store_four(query: u32, key: u32, sums: vec4f, q_row: u32) {
+${range(4).map((e) => `  store(query, key + ${e}u, sums[${e}], q_row);`).join("\n")}
+}`;
+}
+
+/** `store_four` for rows of whole `vec4`s. */
+function storeFour(mask?: Layout): string {
+  const bits = mask ? ` & ((vec4u(${MASK_BITS}) & vec4u(1u, 2u, 4u, 8u)) != vec4u())` : "";
+  return `fn store_four(query: u32, key: u32, sums: vec4f, q_row: u32) {
+  if (query >= u.queries || key >= u.keys) { return; }
+  let row = q_row + query;
+  let visible = (vec4u(key) + vec4u(0u, 1u, 2u, 3u) <= vec4u(u.first_row + query))${bits};
+  teacher[(u.teacher_offset + row * u.teacher_stride + key) / 4u] =
+    select(vec4f(), sums * u.per_head, visible);
+}`;
+}
+
+/** Pairs of a query of rows `firstRow … firstRow + rows` and a key that it may see. */
+export function visiblePairs(firstRow: number, rows: number): number {
+  return rows * firstRow + rows * (rows + 1) / 2;
+}

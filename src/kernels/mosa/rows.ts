@@ -1,0 +1,162 @@
+/**
+ * MoSA between tokens and picks: every head's picked rows gathered into a matrix of their own,
+ * what was computed from them put back, and the gradient of the router.
+ *
+ * A token is picked at most once by a head, so that putting back is reading: no two picks meet.
+ *
+ * @module
+ */
+import { spread } from "../wgsl/elementwise.ts";
+import {
+  bytesOf,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+import { sigmoidFunction } from "../token/swiglu.ts";
+import { allInUnits, at, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+
+/** Rows per sequence: of matrices with a row for each token, and with one for each pick. */
+export interface MosaExtent {
+  readonly seqLen: number;
+  readonly picks: number;
+}
+
+/** Units in which heads of `cols / heads` columns can be read whole. */
+function headUnits(heads: number, ...matrices: readonly Layout[]): Width {
+  return matrices[0].cols / heads % 4 === 0 ? widthOf(...matrices) : 1;
+}
+
+/**
+ * Columns of head h of out[b · picks + j] = those of x[b · seqLen + indices[b · picks + j, h]],
+ * times sigmoid(router) there if `router` is given. x [batch · seqLen, heads · width],
+ * out [batch · picks, heads · width]. Buffers: x, indices, router if given, out.
+ */
+export function mosaGather(
+  { x, indices, router, out }: { x: Layout; indices: Layout; router: Layout | null; out: Layout },
+  { seqLen, picks }: MosaExtent,
+): Kernel {
+  const heads = indices.cols;
+  const width = headUnits(heads, x, out);
+  const type = unitType(width);
+  const over = spread(out.rows, out.cols / width);
+  const factor: Record<string, Layout> = router ? { router } : {};
+  return makeKernel({
+    name: router ? "mosa_gather_weighted" : "mosa_gather",
+    shape: `${out.rows}x${out.cols}`,
+    buffers: {
+      x: `read ${type}`,
+      indices: "read i32",
+      ...router ? { router: "read" } : {},
+      out: `read_write ${type}`,
+    },
+    uniforms: {
+      ...over.uniforms,
+      seq_len: seqLen,
+      picks,
+      ...layoutUniforms({ ...allInUnits({ x, out }, width), indices, ...factor }),
+    },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    declarations: sigmoidFunction(1),
+    body: `${over.prelude}
+  let head = col / ${out.cols / heads / width}u;
+  let token = row / u.picks * u.seq_len + u32(${at("indices", "row", "head")});
+  let factor = ${router ? `sigmoid(${at("router", "token", "head")})` : "1.0"};
+  ${at("out", "row", "col")} = factor * ${at("x", "token", "col")};`,
+    bytes: 2 * bytesOf(out) + bytesOf(indices),
+  });
+}
+
+/**
+ * The reverse of {@linkcode mosaGather}: columns of head h of out[b · seqLen + t] = those of
+ * x[b · picks + slots[b · seqLen + t, h]], times sigmoid(router) if `router` is given; 0 where
+ * the slot is -1. Buffers: x, slots, router if given, then those of the sink `out`.
+ */
+export function mosaScatter(
+  { x, slots, router, out }: { x: Layout; slots: Layout; router: Layout | null; out: Sink },
+  { seqLen, picks }: MosaExtent,
+): Kernel {
+  const heads = slots.cols;
+  const { rows, cols } = out.into;
+  const width = headUnits(heads, x, ...sinkLayouts(out));
+  const type = unitType(width);
+  const over = spread(rows, cols / width);
+  const sink = sinkParts("out", out, width);
+  const factor: Record<string, Layout> = router ? { router } : {};
+  return makeKernel({
+    name: router ? "mosa_scatter_weighted" : "mosa_scatter",
+    shape: `${rows}x${cols}`,
+    buffers: {
+      x: `read ${type}`,
+      slots: "read i32",
+      ...router ? { router: "read" } : {},
+      ...sink.buffers,
+    },
+    uniforms: {
+      ...over.uniforms,
+      seq_len: seqLen,
+      picks,
+      ...layoutUniforms({ ...allInUnits({ x }, width), slots, ...factor }),
+      ...sink.uniforms,
+    },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    declarations: sigmoidFunction(1),
+    body: `${over.prelude}
+  let head = col / ${cols / heads / width}u;
+  let slot = ${at("slots", "row", "head")};
+  var value = ${type}(0.0);
+  if (slot >= 0i) {
+    let pick = row / u.seq_len * u.picks + u32(slot);
+    value = ${router ? `sigmoid(${at("router", "row", "head")}) * ` : ""}${at("x", "pick", "col")};
+  }
+  ${sink.store("row", "col", "value")}`,
+    bytes: bytesOf(x, slots) + sinkBytes(out),
+  });
+}
+
+/**
+ * Gradient of the router's logits. As o = sigmoid(z) · a, with a the attention among the picks,
+ * dz = sigmoid(z) (1 - sigmoid(z)) a·do = sigmoid(-z) o·do, which is 0 for a token that was not
+ * picked. o and gradO [rows, heads · width]. Buffers: o, gradO, router, then those of the sink.
+ */
+export function mosaRouterGradient(
+  { o, gradO, router, out }: { o: Layout; gradO: Layout; router: Layout; out: Sink },
+): Kernel {
+  const { rows, cols: heads } = router;
+  const width = headUnits(heads, o, gradO);
+  const type = unitType(width);
+  const sink = sinkParts("out", out, 1);
+  return makeKernel({
+    name: "mosa_router_gradient",
+    shape: `${rows}x${heads}`,
+    buffers: { o: `read ${type}`, grad_o: `read ${type}`, router: "read", ...sink.buffers },
+    uniforms: {
+      count: rows * heads,
+      heads,
+      ...layoutUniforms({ ...allInUnits({ o, grad_o: gradO }, width), router }),
+      ...sink.uniforms,
+    },
+    workgroup: 64,
+    grid: foldGrid(Math.ceil(rows * heads / 64)),
+    declarations: sigmoidFunction(1),
+    body: `
+let i = (wid.x + wid.y * groups.x) * 64u + lane;
+if (i >= u.count) { return; }
+let row = i / u.heads;
+let head = i % u.heads;
+var sum = ${type}(0.0);
+for (var c = 0u; c < ${o.cols / heads / width}u; c++) {
+  let col = head * ${o.cols / heads / width}u + c;
+  sum += ${at("o", "row", "col")} * ${at("grad_o", "row", "col")};
+}
+let value = sigmoid(-${at("router", "row", "head")}) * ${sumOfUnit(width, "sum")};
+${sink.store("row", "head", "value")}`,
+    flops: 2 * rows * o.cols,
+    bytes: bytesOf(o, gradO, router) + sinkBytes(out),
+  });
+}

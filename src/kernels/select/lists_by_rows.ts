@@ -1,0 +1,111 @@
+/**
+ * The lists of `selection_lists.ts` made by walking along the rows of the indices: far less work
+ * than walking down the columns of the mask, but for few invocations, which suits software adapters.
+ *
+ * @module
+ */
+import {
+  type BufferSpec,
+  bytesOf,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { SEGMENTS } from "./lists.ts";
+
+/** Indices that are visited in one round of a loop. */
+const UNROLLED = 8;
+
+/** llvmpipe ends an invocation's loops, all together, after 65 535 rounds, without an error. */
+export const MOST_ROUNDS = 60_000;
+
+/** Whether lists can be made by rows. */
+export function canListByRows(seqLen: number, topk: number): boolean {
+  const rounds = Math.ceil(seqLen / SEGMENTS) * (Math.ceil(topk / UNROLLED) + 1);
+  return seqLen + rounds <= MOST_ROUNDS;
+}
+
+/** {@linkcode countQueries} from the lists of keys. Bindings: `indices`, `starts`. */
+export function countQueriesByRows(indices: Layout, starts: Layout, seqLen: number): Kernel {
+  return overRows("count_queries_by_rows", indices, { starts }, seqLen, {
+    buffers: { starts: "read_write u32" },
+    before: (at) => `starts[starts_at + ${at}] = 0u;`,
+    found: (at) => `starts[starts_at + ${at}] += 1u;`,
+  });
+}
+
+/**
+ * {@linkcode listQueries} from the lists of keys. `next` is scratch memory,
+ * `[batch, startsCols]`. Bindings: `indices`, `starts`, `next`, `queries`.
+ */
+export function listQueriesByRows(
+  indices: Layout,
+  starts: Layout,
+  next: Layout,
+  queries: Layout,
+  seqLen: number,
+): Kernel {
+  return overRows("list_queries_by_rows", indices, { starts, next, queries }, seqLen, {
+    buffers: { starts: "read u32", next: "read_write u32", queries: "read_write i32" },
+    before: (at) => `next[next_at + ${at}] = starts[starts_at + ${at}];`,
+    found: (at) => `
+let place = next[next_at + ${at}];
+queries[u.queries_offset + row * u.queries_stride + place] = i32(t);
+next[next_at + ${at}] = place + 1u;`,
+  });
+}
+
+/**
+ * Walks along the rows of `indices`: an invocation has a segment of the queries of a sequence, and
+ * a counter of its own for every key. `before` is for a counter, `found` for a selected key's.
+ */
+function overRows(
+  name: string,
+  indices: Layout,
+  layouts: Record<string, Layout> & { starts: Layout },
+  seqLen: number,
+  { buffers, before, found }: {
+    buffers: Record<string, BufferSpec>;
+    before: (at: string) => string;
+    found: (at: string) => string;
+  },
+): Kernel {
+  const batch = indices.rows / seqLen;
+  const places = Object.keys(layouts).filter((name) => name !== "queries");
+  const step = (n: number) =>
+    `if (i + ${n}u < u.topk) {
+  let key = indices[list + i + ${n}u];
+  if (key >= 0) { ${found(`u32(key) * ${SEGMENTS}u + lane`)} }
+}`;
+  return makeKernel({
+    name,
+    shape: `${indices.rows}x${indices.cols}`,
+    buffers: { indices: "read i32", ...buffers },
+    uniforms: {
+      batch,
+      topk: indices.cols,
+      seq_len: seqLen,
+      ...layoutUniforms({ indices, ...layouts }),
+    },
+    workgroup: SEGMENTS,
+    grid: foldGrid(batch),
+    body: `
+let sequence = wid.x + wid.y * groups.x;
+if (sequence >= u.batch) { return; }
+let row = sequence * u.seq_len;
+${places.map((n) => `let ${n}_at = u.${n}_offset + sequence * u.${n}_stride;`).join("\n")}
+for (var key = 0u; key < u.seq_len; key++) { ${before(`key * ${SEGMENTS}u + lane`)} }
+let own = (u.seq_len + ${SEGMENTS - 1}u) / ${SEGMENTS}u;
+for (var t = lane * own; t < min((lane + 1u) * own, u.seq_len); t++) {
+  let list = u.indices_offset + (row + t) * u.indices_stride;
+  for (var i = 0u; i < u.topk; i += ${UNROLLED}u) {
+${Array.from({ length: UNROLLED }, (_, n) => step(n)).join("\n")}
+    if (indices[list + i] < 0) { break; }
+  }
+}`,
+    flops: 0,
+    bytes: bytesOf(indices, ...Object.values(layouts)),
+  });
+}

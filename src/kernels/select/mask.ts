@@ -1,0 +1,62 @@
+/**
+ * Selections as bits.
+ *
+ * @module
+ */
+import {
+  bytesOf,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+
+/** What {@linkcode selectionMask} translates. */
+export interface SelectionMaskSpec {
+  /** i32 [rows, k]: ascending, then -1. */
+  readonly indices: Layout;
+  /** i32 [rows, words]: the result. */
+  readonly mask: Layout;
+}
+
+/**
+ * Sets bit s % 32 of mask[t, s / 32] where s is one of indices[t], and clears the others. One
+ * invocation per word, which finds its first index by bisection: as unsigned numbers the -1 at the
+ * end are the largest. Buffers: indices, mask.
+ */
+export function selectionMask({ indices, mask }: SelectionMaskSpec): Kernel {
+  return makeKernel({
+    name: "selection_mask",
+    shape: `${indices.rows}x${indices.cols} to ${mask.cols}`,
+    buffers: { indices: "read u32", mask: "read_write u32" },
+    uniforms: {
+      rows: mask.rows,
+      words: mask.cols,
+      k: indices.cols,
+      ...layoutUniforms({ indices, mask }),
+    },
+    workgroup: 64,
+    grid: foldGrid(Math.ceil(mask.rows * mask.cols / 64)),
+    body: `
+let index = (wid.x + wid.y * groups.x) * 64u + lane;
+let row = index / u.words;
+let word = index % u.words;
+if (row >= u.rows) { return; }
+var low = 0u;
+var high = u.k;
+while (low < high) {
+let middle = (low + high) / 2u;
+if (${at("indices", "row", "middle")} < word * 32u) { low = middle + 1u; } else { high = middle; }
+}
+var bits = 0u;
+for (var i = low; i < u.k; i++) {
+let s = ${at("indices", "row", "i")};
+if (s / 32u != word) { break; }
+bits |= 1u << (s % 32u);
+}
+${at("mask", "row", "word")} = bits;`,
+    bytes: bytesOf(indices, mask),
+  });
+}

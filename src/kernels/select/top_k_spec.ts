@@ -1,0 +1,68 @@
+/**
+ * What the kernels that select the largest scores have in common.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../ops/op.ts";
+import { bytesOf, isVec4, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+
+/** What `topK` selects from. */
+export interface TopKSpec {
+  /** [batch · R, keys]; row t of a sequence has the scores of keys 0 … t. The rest is not read. */
+  readonly scores: Layout;
+  /** i32 [batch · R, k]: the result. */
+  readonly indices: Layout;
+  /** Position of the first row in its sequence. */
+  readonly firstRow: number;
+  /** Sequences side by side, default 1. */
+  readonly batch?: number;
+  /** i32 [R, 1]: positions of the rows, which then need not be neighbours. */
+  readonly positions?: Layout;
+  /**
+   * Keys to make the code for, default and at least the columns of `scores`: chunks of one sequence
+   * share a pipeline if they name the same number.
+   */
+  readonly capacity?: number;
+  /** Decides which family of kernels to use. */
+  readonly capabilities: Capabilities;
+}
+
+/** Name, buffers, uniforms and costs: the same in all families. */
+export function topKBase(
+  spec: TopKSpec,
+): Omit<KernelSpec, "workgroup" | "grid" | "body"> {
+  const { scores, indices, firstRow, batch = 1, positions } = spec;
+  const rows = scores.rows / batch;
+  return {
+    name: "top_k",
+    shape: `${indices.cols} of ${scores.rows}x${scores.cols}`,
+    buffers: {
+      scores: isVec4(scores) ? "read vec4f" : "read",
+      ...(positions ? { positions: "read i32" as const } : {}),
+      indices: "read_write i32",
+    },
+    uniforms: {
+      rows: scores.rows,
+      sequence_rows: rows,
+      first_row: firstRow,
+      k: indices.cols,
+      ...layoutUniforms({ scores, indices, ...(positions ? { positions } : {}) }),
+    },
+    bytes: 4 * scores.rows * (firstRow + (rows + 1) / 2) + bytesOf(indices),
+  };
+}
+
+/** WGSL of the number of keys that `row` sees. */
+export function visibleKeys({ positions }: TopKSpec): string {
+  return positions
+    ? `u32(${at("positions", "row", "0u")}) + 1u`
+    : "u.first_row + row % u.sequence_rows + 1u";
+}
+
+/** WGSL of the scores of four keys from `key` on of the row `row`. */
+export function fourScores({ scores }: TopKSpec, row: string, key: string): string {
+  const index = `u.scores_offset + ${row} * u.scores_stride + ${key}`;
+  if (isVec4(scores)) return `scores[(${index}) / 4u]`;
+  return `vec4f(${[0, 1, 2, 3].map((e) => `scores[${index} + ${e}u]`).join(", ")})`;
+}

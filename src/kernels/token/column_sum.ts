@@ -1,0 +1,84 @@
+/**
+ * Sums over the rows of a matrix, in a fixed order: gradients of weights and biases that all rows
+ * share.
+ *
+ * @module
+ */
+import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+import { allInUnits, at, unitType, widthOf } from "../wgsl/layout_units.ts";
+
+/** What {@linkcode columnSum} sums. */
+export interface ColumnSumArgs {
+  /** Name of the kernel. */
+  name: string;
+  /** Matrices [rows, cols], in binding order. */
+  matrices: Record<string, Layout>;
+  /** Matrices [rows, few] read as scalars, bound after `matrices`. */
+  scalars?: Record<string, Layout>;
+  /** WGSL of one term: a unit made of those at `row` and `col` (see `at` in units.ts). */
+  term: string;
+  /** [blocks, cols]: row b receives the sum over the b-th of equal runs of rows. */
+  out: Sink;
+  software: boolean;
+}
+
+/** Good number of partial sums for a column sum over `rows` rows. */
+export function columnBlocks(rows: number, software: boolean): number {
+  return Math.max(1, Math.min(Math.ceil(rows / 128), software ? 8 : 128));
+}
+
+/**
+ * out[b, c] = Σ of `term` over the rows r of block b. With few rows one block is the whole sum;
+ * else sum the blocks in a second call: {@linkcode sumOfBlocks}.
+ */
+export function columnSum(args: ColumnSumArgs): Kernel {
+  const { matrices, scalars = {}, out, software } = args;
+  const first = Object.values(matrices)[0];
+  const width = widthOf(...Object.values(matrices), ...sinkLayouts(out));
+  const type = unitType(width);
+  const units = first.cols / width;
+  const blocks = out.into.rows;
+  const [across, deep] = software ? [32, 1] : [16, 16];
+  const sink = sinkParts("out", out, width);
+  const others = Array.from(
+    { length: deep - 1 },
+    (_, i) => ` + parts[lid.x + ${(i + 1) * across}u]`,
+  );
+  const store = sink.store("wid.y", "col", deep === 1 ? "sum" : `(parts[lid.x]${others.join("")})`);
+  return makeKernel({
+    name: args.name,
+    shape: `${first.rows}x${first.cols}`,
+    buffers: {
+      ...Object.fromEntries(Object.keys(matrices).map((name) => [name, `read ${type}` as const])),
+      ...Object.fromEntries(Object.keys(scalars).map((name) => [name, "read" as const])),
+      ...sink.buffers,
+    },
+    uniforms: {
+      rows: first.rows,
+      cols: units,
+      block: Math.ceil(first.rows / blocks),
+      ...layoutUniforms({ ...allInUnits(matrices, width), ...scalars }),
+      ...sink.uniforms,
+    },
+    workgroup: [across, deep],
+    grid: [Math.ceil(units / across), blocks, 1],
+    declarations: deep === 1 ? "" : `var<workgroup> parts: array<${type}, ${across * deep}>;`,
+    body: `
+  let col = wid.x * ${across}u + lid.x;
+  let begin = wid.y * u.block;
+  let end = select(begin, min(begin + u.block, u.rows), col < u.cols);
+  var sum = ${type}(0.0);
+  for (var row = begin + lid.y; row < end; row += ${deep}u) { sum += ${args.term}; }
+  ${deep === 1 ? "" : "parts[lane] = sum;\n  workgroupBarrier();"}
+  if (lid.y == 0u && col < u.cols) { ${store} }`,
+    flops: 2 * first.rows * first.cols,
+    bytes: bytesOf(...Object.values(matrices), ...Object.values(scalars)) + sinkBytes(out),
+  });
+}
+
+/** out[0, c] = Σ_b blocks[b, c]: the second stage of a column sum. */
+export function sumOfBlocks(blocks: Layout, out: Sink, software: boolean): Kernel {
+  const term = at("x", "row", "col");
+  return columnSum({ name: "sum_of_blocks", matrices: { x: blocks }, term, out, software });
+}

@@ -1,0 +1,178 @@
+/**
+ * Rows of a table by number, and the gradient of the table.
+ *
+ * @module
+ */
+import {
+  bytesOf,
+  foldGrid,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { spread } from "../wgsl/elementwise.ts";
+import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+import { allInUnits, at, inUnits, unitType, widthOf } from "../wgsl/layout_units.ts";
+
+/**
+ * y[n] = table[ids[n] − firstRow] for the rows n whose id the table part holds; others are left
+ * alone. ids [rows, 1] i32, table [part of vocabulary, cols], y [rows, cols]. Buffers: ids, table,
+ * y.
+ */
+export function embedding(
+  { ids, table, y, firstRow }: { ids: Layout; table: Layout; y: Layout; firstRow: number },
+): Kernel {
+  const width = widthOf(table, y);
+  const type = unitType(width);
+  const over = spread(y.rows, y.cols / width);
+  return makeKernel({
+    name: "embedding",
+    shape: `${table.rows}x${table.cols} ${y.rows}`,
+    buffers: { ids: "read i32", table: `read ${type}`, y: `read_write ${type}` },
+    uniforms: {
+      ...over.uniforms,
+      ...layoutUniforms({ ...allInUnits({ table, y }, width), ids }),
+      first_row: firstRow,
+      table_rows: table.rows,
+    },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    body: `${over.prelude}
+  let id = u32(${at("ids", "row", "0u")}) - u.first_row;
+  if (id < u.table_rows) { ${at("y", "row", "col")} = ${at("table", "id", "col")}; }`,
+    bytes: bytesOf(ids, y, y),
+  });
+}
+
+/** Tokens looked at together: 256 words of 32 bits for each row of the table. */
+const TILE = 8192;
+/** Largest number of table rows that a workgroup serves. */
+const BLOCK = 8;
+/** Runs of tokens in a tile, 1024 each, that are summed side by side. */
+const RUNS = 8;
+
+/** Adds dy of the tokens in `bits`. */
+const ONE_BY_ONE = `while (bits != 0u) {
+              sum += ${at("dy", "(token + firstTrailingBit(bits))", "col")};
+              bits &= bits - 1u;
+            }`;
+
+/** The same with four loads under way at a time. */
+const FOUR_AT_ONCE = `while (bits != 0u) {
+              let n0 = token + firstTrailingBit(bits);
+              bits &= bits - 1u;
+              let more1 = bits != 0u;
+              let n1 = select(n0, token + firstTrailingBit(bits), more1);
+              bits &= bits - 1u;
+              let more2 = bits != 0u;
+              let n2 = select(n0, token + firstTrailingBit(bits), more2);
+              bits &= bits - 1u;
+              let more3 = bits != 0u;
+              let n3 = select(n0, token + firstTrailingBit(bits), more3);
+              bits &= bits - 1u;
+              let d0 = ${at("dy", "n0", "col")};
+              let d1 = ${at("dy", "n1", "col")};
+              let d2 = ${at("dy", "n2", "col")};
+              let d3 = ${at("dy", "n3", "col")};
+              sum += d0;
+              if (more1) { sum += d1; }
+              if (more2) { sum += d2; }
+              if (more3) { sum += d3; }
+            }`;
+
+/**
+ * dTable[v] = Σ dy[n] over the tokens n with ids[n] = firstRow + v; zero where there is none.
+ *
+ * No sorting and no float atomics: a workgroup owns up to 8 rows of the table, marks the tokens
+ * that hit them in bit masks, and walks the masks in ascending order with 8 runs of tokens side by
+ * side. Sums have a fixed order. Buffers: ids, dy, and those of the sink `dTable`.
+ */
+export function embeddingGradient(
+  { ids, dy, dTable, firstRow, software }: {
+    ids: Layout;
+    dy: Layout;
+    dTable: Sink;
+    firstRow: number;
+    software: boolean;
+  },
+): Kernel {
+  const table = dTable.into;
+  const width = widthOf(dy, ...sinkLayouts(dTable));
+  const type = unitType(width);
+  const block = software ? BLOCK : Math.max(1, Math.min(BLOCK, Math.ceil(table.rows / 1024)));
+  // Barriers are dear without a GPU: there one run of invocations does all.
+  const deep = software ? 1 : RUNS;
+  const workgroup = 32 * deep;
+  const out = sinkParts("out", dTable, width);
+  const parts = Array.from({ length: deep }, (_, i) => `parts[lid.x + ${32 * i}u]`);
+  const more = sinkParts("out", { into: table, add: "inPlace" }, width);
+  return makeKernel({
+    name: "embedding_gradient",
+    shape: `${table.rows}x${table.cols} ${dy.rows}`,
+    buffers: { ids: "read i32", dy: `read ${type}`, ...out.buffers },
+    uniforms: {
+      tokens: dy.rows,
+      rows: table.rows,
+      cols: table.cols / width,
+      first_row: firstRow,
+      block,
+      ...layoutUniforms({ ids, dy: inUnits(dy, width) }),
+      ...out.uniforms,
+    },
+    workgroup: [32, deep],
+    grid: foldGrid(Math.ceil(table.rows / block)),
+    declarations: `
+var<workgroup> masks: array<atomic<u32>, ${BLOCK * TILE / 32}>;
+// Bit w of word j: whether word 32 j + w of the row's mask is not zero.
+var<workgroup> marked: array<atomic<u32>, ${BLOCK * RUNS}>;
+${deep === 1 ? "" : `var<workgroup> parts: array<${type}, ${workgroup}>;`}`,
+    body: `
+  let v0 = (wid.x + wid.y * groups.x) * u.block;
+  let v1 = min(v0 + u.block, u.rows);
+  for (var first = 0u; first < u.tokens; first += ${TILE}u) {
+    for (var i = lane; i < u.block * ${
+      TILE / 32
+    }u; i += ${workgroup}u) { atomicStore(&masks[i], 0u); }
+    for (var i = lane; i < ${BLOCK * RUNS}u; i += ${workgroup}u) { atomicStore(&marked[i], 0u); }
+    workgroupBarrier();
+    let count = min(u.tokens - first, ${TILE}u);
+    for (var i = lane; i < count; i += ${workgroup}u) {
+      let k = u32(${at("ids", "(first + i)", "0u")}) - u.first_row - v0;
+      if (k < u.block) {
+        atomicOr(&masks[k * 256u + (i >> 5u)], 1u << (i & 31u));
+        atomicOr(&marked[k * 8u + (i >> 10u)], 1u << ((i >> 5u) & 31u));
+      }
+    }
+    workgroupBarrier();
+    for (var v = v0; v < v1; v++) {
+      for (var c = 0u; c < u.cols; c += 32u) {
+        let col = c + lid.x;
+        let k = v - v0;
+        var sum = ${type}(0.0);
+        for (var run = lid.y; run < ${RUNS}u; run += ${deep}u) {
+          var words = select(0u, atomicLoad(&marked[k * ${RUNS}u + run]), col < u.cols);
+          while (words != 0u) {
+            let word = run * 32u + firstTrailingBit(words);
+            words &= words - 1u;
+            let token = first + word * 32u;
+            var bits = atomicLoad(&masks[k * ${TILE / 32}u + word]);
+            ${software ? ONE_BY_ONE : FOUR_AT_ONCE}
+          }
+        }
+        ${deep === 1 ? "" : "parts[lane] = sum;\n        workgroupBarrier();"}
+        if (lid.y == 0u && col < u.cols) {
+          let total = ${deep === 1 ? "sum" : parts.join(" + ")};
+          if (first == 0u) { ${out.store("v", "col", "total")} } else { ${
+      more.store("v", "col", "total")
+    } }
+        }
+        ${deep === 1 ? "" : "workgroupBarrier();"}
+      }
+    }
+    ${deep === 1 ? "workgroupBarrier();" : ""}
+  }`,
+    flops: dy.rows * dy.cols,
+    bytes: bytesOf(dy) + sinkBytes(dTable),
+  });
+}

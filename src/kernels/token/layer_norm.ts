@@ -1,0 +1,181 @@
+/**
+ * LayerNorm: y = (x − mean(x)) / sqrt(var(x) + eps) · w + b.
+ *
+ * @module
+ */
+import { columnSum } from "./column_sum.ts";
+import {
+  bytesOf,
+  Float,
+  type Kernel,
+  type Layout,
+  layoutUniforms,
+  makeKernel,
+} from "../wgsl/kernel.ts";
+import { plus, type RowGroups, rowGroups } from "../wgsl/rows.ts";
+import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+import { allInUnits, at, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+
+/** WGSL that declares `mean` and `r` of the row; two passes, as a one-pass variance cancels. */
+function moments(rows: RowGroups, width: Width): string {
+  const type = unitType(width);
+  return `
+  var sum = ${type}(0.0);
+  for (var col = sub; col < n; col += ${rows.lanes}u) { sum += ${at("x", "row", "col")}; }
+  let mean = total(lane, ${sumOfUnit(width, "sum")}) / u.elements;
+  var squares = ${type}(0.0);
+  for (var col = sub; col < n; col += ${rows.lanes}u) {
+    let v = ${at("x", "row", "col")} - mean;
+    squares += v * v;
+  }
+  let r = inverseSqrt(total(lane, ${sumOfUnit(width, "squares")}) / u.elements + u.eps);`;
+}
+
+/** Shapes: x, y [rows, cols]; w, b [1, cols], b may be null. Buffers: x, w, (b,) y. */
+export function layerNorm(args: {
+  x: Layout;
+  w: Layout;
+  b: Layout | null;
+  y: Layout;
+  eps: number;
+  software: boolean;
+}): Kernel {
+  const { x, w, b, y, eps, software } = args;
+  const matrices: Record<string, Layout> = b ? { x, w, b, y } : { x, w, y };
+  const width = widthOf(...Object.values(matrices));
+  const type = unitType(width);
+  const rows = rowGroups(x.rows, x.cols / width, software);
+  return makeKernel({
+    name: "layer_norm",
+    shape: `${x.rows}x${x.cols}`,
+    buffers: {
+      x: `read ${type}`,
+      w: `read ${type}`,
+      ...(b ? { b: `read ${type}` as const } : {}),
+      y: `read_write ${type}`,
+    },
+    uniforms: {
+      rows: x.rows,
+      cols: x.cols / width,
+      ...layoutUniforms(allInUnits(matrices, width)),
+      elements: new Float(x.cols),
+      eps: new Float(eps),
+    },
+    workgroup: rows.workgroup,
+    grid: rows.grid,
+    declarations: rows.reduce("total", "f32", plus),
+    body: `${rows.prelude}${moments(rows, width)}
+  for (var col = sub; col < n; col += ${rows.lanes}u) {
+    let normal = (${at("x", "row", "col")} - mean) * r;
+    ${at("y", "row", "col")} = normal * ${at("w", "0u", "col")}${
+      b ? ` + ${at("b", "0u", "col")}` : ""
+    };
+  }`,
+    flops: 7 * x.rows * x.cols,
+    bytes: bytesOf(...Object.values(matrices)),
+  });
+}
+
+/**
+ * With g = dy ∘ w, n = (x − mean) r: dx = r (g − mean(g) − n mean(g ∘ n)). Also writes mean and r
+ * into `stats` [rows, 2]. Buffers: x, w, dy, stats, and those of the sink `dx`.
+ */
+export function layerNormGradient(args: {
+  x: Layout;
+  w: Layout;
+  dy: Layout;
+  stats: Layout;
+  dx: Sink;
+  eps: number;
+  software: boolean;
+}): Kernel {
+  const { x, w, dy, stats } = args;
+  const width = widthOf(x, w, dy, ...sinkLayouts(args.dx));
+  const type = unitType(width);
+  const rows = rowGroups(x.rows, x.cols / width, args.software);
+  const dx = sinkParts("dx", args.dx, width);
+  return makeKernel({
+    name: "layer_norm_gradient",
+    shape: `${x.rows}x${x.cols}`,
+    buffers: {
+      x: `read ${type}`,
+      w: `read ${type}`,
+      dy: `read ${type}`,
+      stats: "read_write",
+      ...dx.buffers,
+    },
+    uniforms: {
+      rows: x.rows,
+      cols: x.cols / width,
+      ...layoutUniforms({ ...allInUnits({ x, w, dy }, width), stats }),
+      ...dx.uniforms,
+      elements: new Float(x.cols),
+      eps: new Float(args.eps),
+    },
+    workgroup: rows.workgroup,
+    grid: rows.grid,
+    declarations: rows.reduce("total", "f32", plus) + "\n" +
+      rows.reduce("totals", "vec2f", plus),
+    body: `${rows.prelude}${moments(rows, width)}
+  if (live && sub == 0u) {
+    ${at("stats", "row", "0u")} = mean;
+    ${at("stats", "row", "1u")} = r;
+  }
+  var slopes = ${type}(0.0);
+  var products = ${type}(0.0);
+  for (var col = sub; col < n; col += ${rows.lanes}u) {
+    let g = ${at("dy", "row", "col")} * ${at("w", "0u", "col")};
+    slopes += g;
+    products += g * (${at("x", "row", "col")} - mean) * r;
+  }
+  let means = totals(lane, vec2f(${sumOfUnit(width, "slopes")}, ${
+      sumOfUnit(width, "products")
+    })) / u.elements;
+  for (var col = sub; col < n; col += ${rows.lanes}u) {
+    let g = ${at("dy", "row", "col")} * ${at("w", "0u", "col")};
+    let normal = (${at("x", "row", "col")} - mean) * r;
+    ${dx.store("row", "col", "(r * (g - means.x - normal * means.y))")}
+  }`,
+    flops: 16 * x.rows * x.cols,
+    bytes: bytesOf(x, w, dy, stats) + sinkBytes(args.dx),
+  });
+}
+
+/**
+ * Partial sums of dw = Σ_rows dy ∘ (x − mean) r, one per block of rows. Buffers: x, dy, stats, and
+ * those of the sink `dw` [blocks, cols].
+ */
+export function layerNormWeightGradient(
+  { x, dy, stats, dw, software }: {
+    x: Layout;
+    dy: Layout;
+    stats: Layout;
+    dw: Sink;
+    software: boolean;
+  },
+): Kernel {
+  const normal = `(${at("x", "row", "col")} - ${at("stats", "row", "0u")}) * ${
+    at("stats", "row", "1u")
+  }`;
+  return columnSum({
+    name: "layer_norm_weight_gradient",
+    matrices: { x, dy },
+    scalars: { stats },
+    term: `${normal} * ${at("dy", "row", "col")}`,
+    out: dw,
+    software,
+  });
+}
+
+/** Partial sums of db = Σ_rows dy. Buffers: dy, and those of the sink `db` [blocks, cols]. */
+export function layerNormBiasGradient(
+  { dy, db, software }: { dy: Layout; db: Sink; software: boolean },
+): Kernel {
+  return columnSum({
+    name: "layer_norm_bias_gradient",
+    matrices: { dy },
+    term: at("dy", "row", "col"),
+    out: db,
+    software,
+  });
+}

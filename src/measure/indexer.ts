@@ -1,0 +1,74 @@
+/**
+ * Measurements of the indexer, and the swap test.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config/config.ts";
+import type { Batch } from "../data/dataset.ts";
+import type { Engine, Metrics } from "../engine.ts";
+import { type StageView, viewOf } from "../model/stage_view.ts";
+import { languageModel } from "../model/transformer.ts";
+import { INDEXER_METRICS } from "../ops/indexer/metrics.ts";
+import type { SelectorName } from "../ops/select/selectors/selectors.ts";
+import type { Stage } from "../config/stages.ts";
+
+/** Selectors that the swap test compares, beside the model's own. */
+export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "random", "recency"];
+
+/**
+ * Compares selection and indexer with dense attention on a batch. Per layer
+ * `index/3/captured_mass` and the others of `INDEXER_METRICS`, `index/3/distance/0` … (shares of the
+ * selected keys by distance, in powers of two), `index/3/neighbour_overlap`; and the means over
+ * layers, `index/captured_mass` ….
+ *
+ * What is said of a selection (`captured_mass`, `score_recall`, `set_overlap`, `sink_share`,
+ * `local_share`, distances, neighbours) is said of the one that sparse attention uses, whatever the
+ * selector; in a stage of dense attention, of the top k that the indexer would choose. What is said
+ * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
+ * `score_std`) is the indexer's, even where a rule selects.
+ */
+export async function measureIndexer(
+  engine: Engine,
+  { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
+): Promise<Metrics> {
+  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true };
+  const loss = languageModel(config, { stage: view });
+  const row = await engine.evaluate(batch, { name: `measure ${stage.name}`, loss });
+  const values: Metrics = {};
+  const sums: Metrics = {};
+  for (const [name, value] of Object.entries(row)) {
+    const [, layer, rest] = name.match(/^index\/(\d+)\/(.+)$/) ?? [];
+    if (layer === undefined) continue;
+    const metric = INDEXER_METRICS[Number(rest)] ?? rest;
+    const key = metric === "kl" ? "dense_kl" : metric;
+    values[`index/${layer}/${key}`] = value;
+    if (!key.startsWith("distance/")) (sums[key] ??= 0), sums[key] += value;
+  }
+  const layers = config.numHiddenLayers;
+  for (const [key, sum] of Object.entries(sums)) {
+    values[`index/${key}`] = sum / (key === "neighbour_overlap" ? Math.max(layers - 1, 1) : layers);
+  }
+  return values;
+}
+
+/**
+ * The same weights under other selectors, those of {@linkcode SWAPPED} and the model's own: mean
+ * loss in nats on the batches, as `swap/dense`, `swap/learned` ….
+ */
+export async function swapTest(
+  engine: Engine,
+  { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
+): Promise<Metrics> {
+  const values: Metrics = {};
+  for (const selector of new Set([...SWAPPED, config.selector])) {
+    const view: StageView = { ...viewOf(stage, config), selector, kl: "none", measures: false };
+    const variant = { name: `swap ${selector}`, loss: languageModel(config, { stage: view }) };
+    let nats = 0, scored = 0;
+    for (const batch of batches) {
+      nats += (await engine.evaluate(batch, variant)).loss * batch.count;
+      scored += batch.count;
+    }
+    values[`swap/${selector}`] = nats / scored;
+  }
+  return values;
+}

@@ -1,0 +1,100 @@
+/**
+ * What the passes of attention read of a selection of keys, recorded.
+ *
+ * @module
+ */
+import type { AttentionSpec, Extent, SelectionForm } from "../../kernels/attention/attention.ts";
+import { gathersByDefault, type PassName } from "../../kernels/attention/tuning.ts";
+import {
+  countQueries,
+  listQueries,
+  maskWords,
+  scanStarts,
+  selectionBlocks,
+  startsCols,
+} from "../../kernels/select/lists.ts";
+import {
+  canListByRows,
+  countQueriesByRows,
+  listQueriesByRows,
+} from "../../kernels/select/lists_by_rows.ts";
+import type { Matrix, Recorder } from "../op.ts";
+
+/** A selection of keys as the ops get it. */
+export interface SelectedKeys {
+  readonly indices: Matrix;
+  readonly mask: Matrix;
+}
+
+/** How a selection is read: as asked for, or by default as is fastest. */
+export function formOf(
+  form: SelectionForm | "auto" | undefined,
+  seqLen: number,
+  topk: number,
+): SelectionForm {
+  if (form !== undefined && form !== "auto") return form;
+  return gathersByDefault(seqLen, topk) ? "gathered" : "masked";
+}
+
+/** The row-wise matrices that a pass reads of a selection, or makes its own from. */
+export function chosenMatrices(
+  pass: PassName,
+  { selection }: AttentionSpec,
+  selected: SelectedKeys | undefined,
+): Matrix[] {
+  if (!selection || !selected) return [];
+  const { mask, indices } = selected;
+  if (selection.form === "masked") return [mask];
+  return pass === "gradKv" ? [mask, indices] : [indices];
+}
+
+/** Records the kernels that make what a pass reads of {@linkcode chosenMatrices}, and returns it. */
+export function recordSelection(
+  r: Recorder,
+  pass: PassName,
+  { selection, extent }: AttentionSpec,
+  chosen: readonly Matrix[],
+): Matrix[] {
+  if (!selection) return [];
+  if (selection.form === "masked") return [chosen[0], ...recordBlocks(r, extent, chosen[0])];
+  if (pass !== "gradKv") return [...chosen];
+  const [mask, indices] = chosen;
+  return recordLists(r, extent, { mask, indices });
+}
+
+/** Records which blocks of a mask have a bit set; see `selectionBlocks`. */
+function recordBlocks(r: Recorder, { batch, seqLen }: Extent, mask: Matrix): Matrix[] {
+  return r.derived(mask, "blocks", () => {
+    const words = maskWords(seqLen);
+    const blocks = r.temporary(batch * words, words, "i32");
+    r.dispatch(selectionBlocks(mask, blocks, seqLen), mask, blocks);
+    return [blocks];
+  });
+}
+
+/**
+ * Records the kernels that list the queries of each key, and returns `starts` and `queries`; see
+ * `listQueries`. All who read the same selection share them.
+ */
+export function recordLists(
+  r: Recorder,
+  { batch, seqLen }: Extent,
+  { mask, indices }: SelectedKeys,
+): Matrix[] {
+  return r.derived(mask, "lists", () => {
+    const starts = r.temporary(batch, startsCols(seqLen), "i32");
+    const queries = r.temporary(batch * seqLen, Math.min(indices.cols, seqLen), "i32");
+    if (r.capabilities.software && canListByRows(seqLen, indices.cols)) {
+      const next = r.temporary(batch, startsCols(seqLen), "i32");
+      const list = listQueriesByRows(indices, starts, next, queries, seqLen);
+      r.dispatch(countQueriesByRows(indices, starts, seqLen), indices, starts);
+      r.dispatch(scanStarts(starts), starts);
+      r.dispatch(list, indices, starts, next, queries);
+    } else {
+      r.dispatch(countQueries(mask, starts, seqLen), mask, starts);
+      r.dispatch(scanStarts(starts), starts);
+      r.dispatch(listQueries(mask, starts, queries, seqLen), mask, starts, queries);
+    }
+    return [starts, queries];
+  });
+}

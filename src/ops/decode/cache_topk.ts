@@ -1,0 +1,93 @@
+import { cacheScores } from "../../kernels/decode/cache_scores.ts";
+import { topK } from "../../kernels/select/top_k.ts";
+import { isPosition } from "./cache_append.ts";
+import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
+import { requireSizes } from "../select/chunks.ts";
+
+/** Attributes of {@linkcode cacheTopk}. */
+export interface CacheTopkAttributes {
+  /** Keys to select if that many are cached. */
+  topk: number;
+  /** Heads of the indexer. */
+  heads: number;
+  /** Of the products of queries and keys. */
+  activation: "relu" | "none";
+  /** Factor of the scores, usually (heads · width)^-0.5. */
+  scale: number;
+}
+
+/** Cached keys with the largest index scores; see {@linkcode cacheTopk}. */
+export const cacheTopkOp: Op<CacheTopkAttributes> = {
+  name: "cacheTopk",
+  stopsGradient: true,
+  types(inputs, { topk, heads }) {
+    const [qI, kI, w, position] = inputs;
+    requireShapes(
+      inputs.length === 4 && qI.rows === 1 && w.rows === 1 && w.cols === heads &&
+        qI.cols === heads * kI.cols && isPosition(position),
+      "cacheTopk",
+      inputs,
+      `qI [1, ${heads} * width], kI [capacity, width], w [1, ${heads}], i32 position [1, 1]`,
+    );
+    requireSizes("cacheTopk", { batch: 1, seqLen: kI.rows, topk, heads });
+    return [matrixType(1, topk, "i32")];
+  },
+  twin(tf, [qI, kI, w, position], { topk, heads, activation, scale }) {
+    const visible = position.dataSync()[0] + 1;
+    const width = kI.shape[1];
+    const keys = tf.slice(kI, [0, 0], [visible, width]);
+    const products = tf.matMul(tf.reshape(qI, [heads, width]), keys, false, true);
+    const activated = activation === "relu" ? tf.relu(products) : products;
+    const scores = tf.mul(tf.matMul(w, activated), scale);
+    const count = Math.min(topk, visible);
+    const chosen = Array.from(tf.topk(scores, count).indices.dataSync()).sort((a, b) => a - b);
+    const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
+    return [tf.tensor2d(row, [1, topk], "int32")];
+  },
+  forward(r, [qI, kI, w, position], [indices], { heads, activation, scale }) {
+    const scores = r.temporary(1, kI.rows);
+    const parts = { q: qI, k: kI, w, position, scores };
+    r.dispatch(cacheScores({ ...parts, heads, activation, scale }), ...Object.values(parts));
+    const { capabilities } = r;
+    r.dispatch(
+      topK({ scores, positions: position, indices, firstRow: 0, capabilities }),
+      scores,
+      position,
+      indices,
+    );
+  },
+};
+
+/**
+ * `indexTopk` for one query at a position, over cached keys: the `topk` of the positions up to its
+ * own that the lightning indexer scores highest; of equal scores the lower position wins. For
+ * generating; no gradient passes.
+ *
+ * @param qI [1, heads · width], rotated
+ * @param kI [capacity, width], normalised and rotated; rows after `position` are not read
+ * @param w [1, heads], signed
+ * @param position i32 [1, 1], below the capacity
+ * @returns i32 [1, topk]: min(topk, position + 1) positions, ascending, then -1
+ * @throws {RangeError} if shapes and sizes do not fit
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../../tfjs/backend.ts";
+ * import { cacheTopk } from "./cache_topk.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const [one, keys] = [backend.tensor([1], 1, 1), backend.tensor([5, 1, 3, 9], 4, 1)];
+ * const position = backend.tensor([2], 1, 1, "i32");
+ * const sizes = { topk: 2, heads: 1, activation: "relu", scale: 1 } as const;
+ * assert.deepEqual([...backend.read(cacheTopk(one, keys, one, position, sizes))], [0, 2]);
+ * ```
+ */
+export function cacheTopk(
+  qI: Tensor,
+  kI: Tensor,
+  w: Tensor,
+  position: Tensor,
+  attributes: CacheTopkAttributes,
+): Tensor {
+  return qI.backend.apply(cacheTopkOp, [qI, kI, w, position], attributes)[0];
+}

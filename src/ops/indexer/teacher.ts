@@ -1,0 +1,266 @@
+/**
+ * What ops on an indexer and the attention that teaches it have in common.
+ *
+ * @module
+ */
+import type * as tfc from "@tensorflow/tfjs-core";
+import { attentionTarget } from "../../kernels/indexer/teacher.ts";
+import { readsSigns } from "../../kernels/indexer/gradient.ts";
+import { indexScores } from "../../kernels/indexer/scores.ts";
+import { SIGN_WORDS, signRows } from "../../kernels/indexer/signs.ts";
+import { twinHeads } from "../attention/passes.ts";
+import { detachOp } from "../token/detach.ts";
+import {
+  type Matrix,
+  type Recorder,
+  requireShapes,
+  type Tensor,
+  type TensorType,
+  type Tf,
+  type TfMatrix,
+} from "../op.ts";
+import type { QueryChunk } from "../query_chunks.ts";
+
+/** Sizes and factors of an indexer and of the attention that teaches it. */
+export interface IndexerDims {
+  batch: number;
+  seqLen: number;
+  indexHeads: number;
+  indexHeadDim: number;
+  activation: "relu" | "none";
+  /** Factor of the index scores, usually (indexHeads · indexHeadDim)^-0.5. */
+  indexScale: number;
+  /** Heads of the attention. */
+  heads: number;
+  qkNopeHeadDim: number;
+  qkRopeHeadDim: number;
+  vHeadDim: number;
+  /** Factor of the attention's scores, usually (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
+  scale: number;
+}
+
+/** An attention layer as a teacher: the inputs of `mlaAttention`, and an `lse`. */
+export interface Teacher {
+  /** `[N, heads · (qkNopeHeadDim + qkRopeHeadDim)]`. */
+  q: Tensor;
+  /** `[N, heads · (qkNopeHeadDim + vHeadDim)]`. */
+  kv: Tensor;
+  /** `[N, qkRopeHeadDim]`. */
+  kPe: Tensor;
+  /** `[N, heads]`. */
+  lse: Tensor;
+}
+
+/** The inputs that ops on an indexer and its teacher have in common, by name. */
+function named<T>([qI, kI, w, q, kv, kPe, lse, mask]: readonly T[]) {
+  return { qI, kI, w, q, kv, kPe, lse, mask: mask ?? null };
+}
+
+/**
+ * The inputs of head `h` alone, of the indexer and of the attention. `columns` takes `count` columns
+ * of a matrix, from `start` on.
+ */
+export function inputsOfHead<T>(
+  [qI, kI, w, q, kv, kPe, lse, ...selection]: readonly T[],
+  { indexHeadDim, qkNopeHeadDim, qkRopeHeadDim, vHeadDim }: IndexerDims,
+  h: number,
+  columns: (of: T, start: number, count: number) => T,
+): T[] {
+  const head = (of: T, width: number) => columns(of, h * width, width);
+  return [
+    head(qI, indexHeadDim),
+    kI,
+    head(w, 1),
+    head(q, qkNopeHeadDim + qkRopeHeadDim),
+    head(kv, qkNopeHeadDim + vHeadDim),
+    kPe,
+    head(lse, 1),
+    ...selection,
+  ];
+}
+
+/** Checks the inputs of an op on an indexer, its teacher and, perhaps, a mask. */
+export function requireIndexer(op: string, inputs: readonly TensorType[], dims: IndexerDims): void {
+  const { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim } = dims;
+  const counts = { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim };
+  for (const [name, count] of Object.entries(counts)) {
+    if (!Number.isInteger(count) || count < 1) {
+      throw new RangeError(`Cannot apply ${op}: ${name} is ${count}, not a whole number above 0`);
+    }
+  }
+  for (const name of ["indexScale", "scale"] as const) {
+    if (!(dims[name] > 0 && Number.isFinite(dims[name]))) {
+      throw new RangeError(`Cannot apply ${op}: ${name} is ${dims[name]}, not a number above 0`);
+    }
+  }
+  const rope = dims.qkRopeHeadDim;
+  const rows = batch * seqLen;
+  const cols = [
+    indexHeads * indexHeadDim,
+    indexHeadDim,
+    indexHeads,
+    heads * (qkNopeHeadDim + rope),
+    heads * (qkNopeHeadDim + vHeadDim),
+    rope,
+    heads,
+    Math.ceil(seqLen / 32),
+  ];
+  requireShapes(
+    (inputs.length === 7 || inputs.length === 8) &&
+      inputs.every((x, i) =>
+        x.rows === rows && x.cols === cols[i] && x.dtype === (i === 7 ? "i32" : "f32")
+      ),
+    op,
+    inputs,
+    ["qI", "kI", "w", "q", "kv", "kPe", "lse", "i32 mask or none"]
+      .map((name, i) => `${name} ${rows}x${cols[i]}`).join(", "),
+  );
+}
+
+/** Most bytes of the scores of a layer that are kept from its selection to its loss. */
+const KEPT_BYTES = 64 * 2 ** 20;
+
+/** Sizes and factors of index scores. */
+export type ScoreDims = Pick<
+  IndexerDims,
+  "batch" | "seqLen" | "indexHeads" | "indexHeadDim" | "activation" | "indexScale"
+>;
+
+/**
+ * Records the index scores of a chunk into `scores` [rows, keys], and the signs of their products if
+ * there is a matrix for them. Inputs: qI, kI, w, and others.
+ */
+export function recordScores(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  { indexHeads, indexHeadDim, activation, indexScale }: ScoreDims,
+  { firstRow, batch, queriesOf, keysOf }: QueryChunk,
+  scores: Matrix,
+  signs?: Matrix,
+): void {
+  const { qI, kI, w } = named(inputs);
+  const [q, k, weights] = [queriesOf(qI), keysOf(kI), queriesOf(w)];
+  const kernel = indexScores({
+    ...{ q, k, w: weights, scores, signs, firstRow, batch, activation, scale: indexScale },
+    ...{ heads: indexHeads, dim: indexHeadDim, capabilities: r.capabilities },
+  });
+  r.dispatch(kernel, q, k, weights, scores, ...signs ? [signs] : []);
+}
+
+/** Index scores of a chunk. */
+export interface Scores {
+  /** [rows, keys]; not to be written to. */
+  readonly scores: Matrix;
+  /** The signs of the products, if the gradient's kernels read them; see `index_signs.ts`. */
+  readonly signs?: Matrix;
+}
+
+/**
+ * The index scores of a chunk: those that were recorded for others before, or, where the scores of a
+ * layer are too much to keep, new ones in `scratch`, with signs if a `gradient` needs them.
+ */
+export function scoresOf(
+  r: Recorder,
+  inputs: readonly Matrix[],
+  dims: ScoreDims,
+  chunk: QueryChunk,
+  scratch: Matrix,
+  gradient = false,
+): Scores {
+  const { indexHeads, indexHeadDim: dim, activation } = dims;
+  const { batch, rows: queries, keys } = chunk;
+  const hasSigns = readsSigns({ activation, dim, capabilities: r.capabilities });
+  const record = (scores: Matrix, keepsSigns: boolean): Matrix[] => {
+    const rows = batch * signRows(queries, keys, indexHeads);
+    const signs = keepsSigns ? [r.temporary(rows, SIGN_WORDS, "i32")] : [];
+    recordScores(r, inputs, dims, chunk, scores, ...signs);
+    return [scores, ...signs];
+  };
+  const recordKept = () => {
+    const { rows, cols, stride } = scratch;
+    return record({ ...r.temporary(rows, stride), cols }, hasSigns);
+  };
+  const [scores, signs] = 4 * dims.batch * dims.seqLen ** 2 > KEPT_BYTES
+    ? record(scratch, hasSigns && gradient)
+    // An indexer's queries are its alone: who shares them shares keys and weights.
+    : r.derived(chunk.queriesOf(inputs[0]), "index scores", recordKept);
+  return { scores, signs };
+}
+
+/** Sizes and factor of the attention that teaches. */
+export type TeacherDims = Pick<
+  IndexerDims,
+  "heads" | "qkNopeHeadDim" | "qkRopeHeadDim" | "vHeadDim" | "scale"
+>;
+
+/**
+ * Records the teacher of a chunk, not normalised, into `target` [rows, keys], from the matrices q,
+ * kv, kPe and lse.
+ */
+export function recordTarget(
+  r: Recorder,
+  [q, kv, kPe, lse]: readonly Matrix[],
+  dims: TeacherDims,
+  { firstRow, batch, queriesOf, keysOf }: QueryChunk,
+  target: Matrix,
+): void {
+  const given = { q: queriesOf(q), kv: keysOf(kv), kPe: keysOf(kPe), lse: queriesOf(lse) };
+  const { capabilities } = r;
+  const kernel = attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities });
+  r.dispatch(kernel, ...Object.values(given), target);
+}
+
+/**
+ * Index scores, teacher (not normalised) and support as [batch, seqLen, seqLen], for twins. Nothing
+ * flows back through the teacher.
+ */
+export function twinScores(
+  tf: Tf,
+  inputs: readonly TfMatrix[],
+  dims: IndexerDims,
+): { scores: tfc.Tensor; target: tfc.Tensor; support: tfc.Tensor } {
+  const { qI, kI, w, mask, ...teacher } = named(inputs);
+  const { batch, seqLen, heads, qkNopeHeadDim: nope } = dims;
+  const extent = { batch, seqLen };
+  const products = tf.matMul(
+    twinHeads(tf, qI, extent, dims.indexHeads),
+    tf.tile(twinHeads(tf, kI, extent, 1), [1, dims.indexHeads, 1, 1]),
+    false,
+    true,
+  );
+  const act = dims.activation === "relu" ? tf.relu(products) : products;
+  const weights = twinHeads(tf, w, extent, dims.indexHeads);
+  const scores = tf.mul(tf.sum(tf.mul(act, weights), 1), dims.indexScale);
+  const [q, kv, kPe, lse] = [teacher.q, teacher.kv, teacher.kPe, teacher.lse]
+    .map((x) => detachOp.twin(tf, [x], { cols: x.shape[1] })[0]);
+  const own = tf.slice(twinHeads(tf, kv, extent, heads), [0, 0, 0, 0], [-1, -1, -1, nope]);
+  const shared = tf.tile(twinHeads(tf, kPe, extent, 1), [1, heads, 1, 1]);
+  const logits = tf.matMul(
+    twinHeads(tf, q, extent, heads),
+    tf.concat([own, shared], 3),
+    false,
+    true,
+  );
+  const support = twinSupport(tf, mask, dims);
+  const hidden = tf.expandDims(tf.mul(tf.sub(1, support), -1e9), 1);
+  const logs = tf.sub(tf.mul(logits, dims.scale), twinHeads(tf, lse, extent, heads));
+  return { scores, target: tf.mean(tf.exp(tf.add(logs, hidden)), 1), support };
+}
+
+/** 1 where a query may look: at all keys up to itself, or at those of its row of the mask. */
+function twinSupport(
+  tf: Tf,
+  mask: TfMatrix | null,
+  { batch, seqLen }: IndexerDims,
+): tfc.Tensor {
+  const bits = mask?.dataSync();
+  const words = Math.ceil(seqLen / 32);
+  const support = new Float32Array(batch * seqLen * seqLen);
+  for (let row = 0, i = 0; row < batch * seqLen; row++) {
+    for (let s = 0; s < seqLen; s++, i++) {
+      const isSet = !bits || (bits[row * words + (s >> 5)] >> (s & 31) & 1) === 1;
+      support[i] = Number(s <= row % seqLen && isSet);
+    }
+  }
+  return tf.tensor3d(support, [batch, seqLen, seqLen]);
+}

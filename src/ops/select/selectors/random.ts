@@ -1,0 +1,10 @@
+import { positionTopk } from "../positions.ts";
+import type { Selector } from "./selector.ts";
+
+/** Keys at random: the floor for all others. */
+export const random: Selector = {
+  name: "random",
+  select({ batch, seqLen, topk, like, seed }) {
+    return positionTopk(like, { batch, seqLen, topk, kind: "random", seed });
+  },
+};

@@ -1,0 +1,10 @@
+import { positionTopk } from "../positions.ts";
+import type { Selector } from "./selector.ts";
+
+/** The last keys: a sliding window. */
+export const recency: Selector = {
+  name: "recency",
+  select({ batch, seqLen, topk, like }) {
+    return positionTopk(like, { batch, seqLen, topk, kind: "recency" });
+  },
+};

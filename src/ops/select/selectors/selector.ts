@@ -1,0 +1,80 @@
+/**
+ * The selector interface: who chooses the keys of sparse attention.
+ *
+ * @module
+ */
+import type { Pool } from "../../../kernels/select/block_pool.ts";
+import type { Tensor } from "../../op.ts";
+
+/** The indexer's tensors, as `indexTopk` takes them. */
+export interface IndexerTensors {
+  /** [batch · seqLen, heads · width]. */
+  readonly qI: Tensor;
+  /** [batch · seqLen, width]. */
+  readonly kI: Tensor;
+  /** [batch · seqLen, heads]. */
+  readonly w: Tensor;
+  /** Heads of the indexer. */
+  readonly heads: number;
+  /** Of the products of queries and keys. */
+  readonly activation: "relu" | "none";
+  /** Factor of the scores. */
+  readonly scale: number;
+}
+
+/** The attention's tensors, as `oracleTopk` takes them. */
+export interface AttentionTensors {
+  /** As in `mlaAttention`. */
+  readonly q: Tensor;
+  /** As in `mlaAttention`. */
+  readonly kv: Tensor;
+  /** As in `mlaAttention`. */
+  readonly kPe: Tensor;
+  /** [batch · seqLen, heads], of dense attention. */
+  readonly lse: Tensor;
+  /** Heads of the attention. */
+  readonly heads: number;
+  /** Width of a key head, without position. */
+  readonly qkNopeHeadDim: number;
+  /** Width of the rotated key that all heads share. */
+  readonly qkRopeHeadDim: number;
+  /** Width of a value head. */
+  readonly vHeadDim: number;
+  /** Factor of the scores. */
+  readonly scale: number;
+}
+
+/** What a selector may look at. Tensors are made only for those that ask for them. */
+export interface SelectionContext {
+  /** Sequences. */
+  readonly batch: number;
+  /** Positions of a sequence. */
+  readonly seqLen: number;
+  /** Keys per query. */
+  readonly topk: number;
+  /** Any matrix with a row per token. */
+  readonly like: Tensor;
+  /** The indexer's tensors. */
+  indexer(): IndexerTensors;
+  /** The attention's tensors; computes dense attention for its `lse`. */
+  attention(): AttentionTensors;
+  /** Of the random selector; should differ from layer to layer. */
+  readonly seed: number;
+  /** Keys that sink+recency takes from the start. */
+  readonly sinks: number;
+  /** Blocks of the block selector. */
+  readonly block: { readonly size: number; readonly pool: Pool };
+}
+
+/** Chooses the keys of sparse attention. To add one, write its file and list it in `selectors.ts`. */
+export interface Selector {
+  /** What configurations and tables call it. */
+  readonly name: string;
+  /**
+   * The selection.
+   *
+   * @returns i32 [batch · seqLen, topk]: min(topk, t + 1) of the positions 0 … t, ascending, then -1;
+   * null for all of them
+   */
+  select(context: SelectionContext): Tensor | null;
+}

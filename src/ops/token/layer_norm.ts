@@ -1,0 +1,99 @@
+import {
+  layerNorm as kernel,
+  layerNormBiasGradient,
+  layerNormGradient,
+  layerNormWeightGradient,
+} from "../../kernels/token/layer_norm.ts";
+import { sumOverRows } from "./column_sums.ts";
+import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
+import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+
+/** LayerNorm; see {@linkcode layerNorm}. Inputs: x, weight and, if there is one, bias. */
+export const layerNormOp: Op<{ eps: number }> = {
+  name: "layerNorm",
+  types(inputs) {
+    const [x, ...rest] = inputs;
+    requireShapes(
+      (rest.length === 1 || rest.length === 2) &&
+        rest.every((t) => t.rows === 1 && t.cols === x.cols),
+      "layerNorm",
+      inputs,
+      "x [rows, cols], weight [1, cols] and no or one bias [1, cols]",
+    );
+    return [matrixType(x.rows, x.cols)];
+  },
+  twin(tf, [x, w, b], { eps }) {
+    const centred = tf.sub(x, tf.mean(x, 1, true));
+    const variance = tf.mean(tf.square(centred), 1, true);
+    const y = tf.mul(tf.mul(centred, tf.rsqrt(tf.add(variance, eps))), w);
+    return [b ? tf.add(y, b) : y] as [typeof x];
+  },
+  forward(r, [x, w, b], [y], { eps }) {
+    const { software } = r.capabilities;
+    const shared = b ? [w, b] : [w];
+    r.byRows([x, y], (x, y) => {
+      r.dispatch(kernel({ x, w, b: b ?? null, y, eps, software }), x, ...shared, y);
+    });
+  },
+  backward(r, [x, w, b], _outputs, { eps }) {
+    const { software } = r.capabilities;
+    const dy = r.gradient(0);
+    const stats = r.temporary(x.rows, 2);
+    const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
+    byRowsWithSink(r, [x, dy, stats], dx, ([x, dy, stats], dx) => {
+      const sink = kernelSink(dx);
+      r.dispatch(
+        layerNormGradient({ x, w, dy, stats, dx: sink, eps, software }),
+        x,
+        w,
+        dy,
+        stats,
+        ...sinkOperands(dx),
+      );
+    });
+    if (r.wants(1)) {
+      sumOverRows(r, [x, dy, stats], r.sink(1), ([x, dy, stats], dw) => {
+        const sink = kernelSink(dw);
+        r.dispatch(
+          layerNormWeightGradient({ x, dy, stats, dw: sink, software }),
+          x,
+          dy,
+          stats,
+          ...sinkOperands(dw),
+        );
+      });
+    }
+    if (b && r.wants(2)) {
+      sumOverRows(r, [dy], r.sink(2), ([dy], db) => {
+        const sink = kernelSink(db);
+        r.dispatch(layerNormBiasGradient({ dy, db: sink, software }), dy, ...sinkOperands(db));
+      });
+    }
+  },
+};
+
+/**
+ * LayerNorm (Ba et al., 2016, arXiv:1607.06450): (x − mean) / sqrt(var + eps) ∘ weight + bias, mean
+ * and variance (divided by cols) over each row.
+ *
+ * @param x [rows, cols]
+ * @param weight [1, cols]
+ * @param bias [1, cols], or null for none
+ * @returns [rows, cols]
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../../tfjs/backend.ts";
+ * import { layerNorm } from "./layer_norm.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const x = backend.tensor([1, 3], 1, 2);
+ * const weight = backend.tensor([1, 1], 1, 2);
+ * const [a, b] = backend.read(layerNorm(x, weight, null, 1e-5));
+ * assert(Math.abs(a + 1) < 1e-4 && Math.abs(b - 1) < 1e-4);
+ * ```
+ */
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor | null, eps: number): Tensor {
+  const inputs = bias ? [x, weight, bias] : [x, weight];
+  return x.backend.apply(layerNormOp, inputs, { eps })[0];
+}

@@ -1,0 +1,74 @@
+/**
+ * How much information the latents hold.
+ *
+ * @module
+ */
+import type { Block, Figure, Section } from "../page/figure.ts";
+import { type Line, overSteps } from "../page/plots.ts";
+import { lastRow, layersWith, type RunData, seriesOf } from "./run_data.ts";
+
+/** Effective rank, reconstruction error and spectrum by layer; no blocks for a run without. */
+export function latentSection(run: RunData): Section {
+  const { rows, spans, config } = run;
+  const layers = layersWith(rows, "latent", "effective_rank");
+  const lines = (metric: string) =>
+    layers.map((layer): Line => ({
+      ...seriesOf(rows, `latent/${layer}/${metric}`),
+      ...{ name: `layer ${layer}`, marks: true, color: shade(layer, layers) },
+    }));
+  const blocks: Block[] = [
+    ...overSteps({
+      id: "rank",
+      title: "Effective rank of the latents",
+      caption: `Participation ratio of the covariance's eigenvalues: ${config.kvLoraRank} if all ` +
+        "dimensions are used alike, 1 if the latents lie on a line.",
+      half: true,
+    }, { lines: lines("effective_rank"), spans, y: "directions" }),
+    ...overSteps({
+      id: "reconstruction",
+      title: "Reconstruction error",
+      caption: "Share of the variance of a layer's input that no linear map from the latent can " +
+        "restore; 0: nothing is lost.",
+      half: true,
+    }, { lines: lines("reconstruction_error"), spans, y: "share" }),
+    ...spectrum(run, layers),
+  ];
+  return { id: "latents", title: "Information in the latents", blocks };
+}
+
+function spectrum({ rows, config }: RunData, layers: readonly number[]): Figure[] {
+  const row = lastRow(rows, `latent/${layers[0]}/variance/0`);
+  if (!row) return [];
+  const data = layers.map((layer) => {
+    const y: number[] = [];
+    for (let bin = 0; typeof row[`latent/${layer}/variance/${bin}`] === "number"; bin++) {
+      y.push(row[`latent/${layer}/variance/${bin}`]!);
+    }
+    const color = shade(layer, layers);
+    return {
+      ...{ type: "scatter", mode: "lines+markers", name: `layer ${layer}` },
+      x: y.map((_, bin) => `${Math.min(2 ** bin, config.kvLoraRank)}`),
+      y,
+      line: { color, width: 2 },
+      marker: { color, size: 6 },
+    };
+  });
+  return [{
+    kind: "figure",
+    id: "spectrum",
+    title: `Spectrum of the latents, step ${row.step}`,
+    caption: "Share of the variance in the strongest directions; a curve that is near 1 early " +
+      "means that fewer dimensions would do.",
+    data,
+    layout: {
+      hovermode: "x unified",
+      xaxis: { type: "category", title: { text: "strongest directions" } },
+      yaxis: { title: { text: "share of variance" }, range: [0, 1.02] },
+    },
+  }];
+}
+
+/** Early layers light, late ones dark. */
+function shade(layer: number, layers: readonly number[]): string {
+  return `@r${layers.length > 1 ? layers.indexOf(layer) / (layers.length - 1) : 0.5}`;
+}

@@ -1,0 +1,262 @@
+/**
+ * The folder of a run: what it was asked (`config.json`), where it ran (`env.json`), what it
+ * measured (`metrics.jsonl`, `samples.txt`) and how it ended (`summary.json`).
+ *
+ * @module
+ */
+import { join } from "node:path";
+import type { RunConfig } from "../config/config.ts";
+import { UserError } from "../errors.ts";
+import { isThere, readJson } from "../files/files.ts";
+import { cutLogs, type LogMark } from "./log_mark.ts";
+
+/** Where run folders lie, unless said otherwise. */
+export const RUNS = "runs";
+
+/** A line of `metrics.jsonl`: names are paths, such as `train/loss`. */
+export interface MetricsRow {
+  /** Finished steps. */
+  readonly step: number;
+  /** Seconds of training since the run began, pauses not counted. */
+  readonly t: number;
+  /** A value that is not finite is stored as null. */
+  readonly [name: string]: number | null;
+}
+
+/** State of a run. `running` without a process means that it was killed. */
+export type RunStatus = "running" | "done" | "interrupted" | "failed";
+
+/** Content of `summary.json`. */
+export interface Summary {
+  /** How it ended, or that it has not. */
+  readonly status: RunStatus;
+  /** The last step that was logged or finished. */
+  readonly step: number;
+  /** Seconds of training, earlier parts of a resumed run included. */
+  readonly seconds: number;
+  /** Last value of each metric. */
+  readonly final: Record<string, number | null>;
+  /** Best value of each loss (least) and accuracy (largest). */
+  readonly best: Record<string, { value: number; step: number }>;
+  /** Why the run failed. */
+  readonly error?: string;
+}
+
+/**
+ * An open run folder. All writes are synchronous, so that a killed run has lost nothing.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { resolveConfig } from "../config/config.ts";
+ * import { readSummary, RunFolder } from "./run_folder.ts";
+ *
+ * const root = await Deno.makeTempDir();
+ * const run = RunFolder.create(resolveConfig({}), { experiment: "quickstart", root });
+ * run.log(10, { "train/loss": 2.5 });
+ * run.finish("done", { step: 10 });
+ * assert(run.path.endsWith("quickstart_001"));
+ * assert.equal(readSummary(run.path)?.final["train/loss"], 2.5);
+ * ```
+ */
+export class RunFolder {
+  /** E.g. `runs/quickstart_001`. */
+  readonly path: string;
+  /** The resolved configuration, with its name. */
+  readonly config: RunConfig;
+  readonly #final: Record<string, number | null> = {};
+  readonly #best: Record<string, { value: number; step: number }> = {};
+  readonly #started = performance.now();
+  #secondsBefore = 0;
+  #step = 0;
+
+  private constructor(path: string, config: RunConfig) {
+    this.path = path;
+    this.config = config;
+  }
+
+  /**
+   * Makes `<root>/<name>/`. Without a name it is the experiment and the next free number:
+   * `quickstart_001`.
+   *
+   * @throws {UserError} if the folder exists or cannot be made
+   */
+  static create(
+    config: RunConfig,
+    options: { experiment: string; root?: string },
+  ): RunFolder {
+    const { experiment, root = RUNS } = options;
+    makeFolder(root, true);
+    const name = config.name ?? nextName(root, experiment);
+    const path = join(root, name);
+    if (!makeFolder(path)) refuseExisting(path);
+    const run = new RunFolder(path, { ...config, name, resume: null });
+    writeAside(join(path, "config.json"), pretty(run.config));
+    for (const log of ["metrics.jsonl", "samples.txt"]) Deno.writeTextFileSync(join(path, log), "");
+    run.#summarize("running");
+    return run;
+  }
+
+  /**
+   * Opens the folder of a run that goes on from a checkpoint: what was logged after it is cut
+   * off, so that the logs become those of a run that was never stopped.
+   *
+   * @throws {UserError} if what was logged before it is not there
+   */
+  static resume(path: string, options: { config: RunConfig; logs: LogMark }): RunFolder {
+    const { config, logs } = options;
+    cutLogs(path, logs);
+    const run = new RunFolder(path, { ...config, resume: null });
+    for (const row of readMetrics(join(path, "metrics.jsonl"))) {
+      run.#keep(row);
+      run.#secondsBefore = row.t;
+    }
+    writeAside(join(path, "config.json"), pretty(run.config));
+    run.#summarize("running");
+    return run;
+  }
+
+  /**
+   * Writes `env.json`. The environment of a resumed run is added to those of its earlier parts.
+   */
+  writeEnvironment(environment: Record<string, unknown>): void {
+    const path = join(this.path, "env.json");
+    const first = readJson(path) as { resumed?: unknown[] } | null;
+    const all = first && { ...first, resumed: [...first.resumed ?? [], environment] };
+    writeAside(path, pretty(all ?? environment));
+  }
+
+  /** The last step that was logged. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** Appends a row to `metrics.jsonl`. */
+  log(step: number, values: Readonly<Record<string, number>>): void {
+    const row = { step, t: this.#seconds(), ...values };
+    Deno.writeTextFileSync(join(this.path, "metrics.jsonl"), JSON.stringify(row) + "\n", {
+      append: true,
+    });
+    this.#keep(row);
+  }
+
+  /** Appends a text to `samples.txt`. */
+  sample(step: number, text: string): void {
+    Deno.writeTextFileSync(join(this.path, "samples.txt"), `--- step ${step} ---\n${text}\n\n`, {
+      append: true,
+    });
+  }
+
+  /** Writes the final `summary.json`. */
+  finish(
+    status: Exclude<RunStatus, "running">,
+    options: { step: number; error?: string },
+  ): Summary {
+    this.#step = options.step;
+    return this.#summarize(status, options.error);
+  }
+
+  #summarize(status: RunStatus, error?: string): Summary {
+    const summary = {
+      status,
+      step: this.#step,
+      seconds: this.#seconds(),
+      final: this.#final,
+      best: this.#best,
+      ...(error === undefined ? {} : { error }),
+    };
+    writeAside(join(this.path, "summary.json"), pretty(summary));
+    return summary;
+  }
+
+  #seconds(): number {
+    const now = this.#secondsBefore + (performance.now() - this.#started) / 1000;
+    return Math.round(now * 1000) / 1000;
+  }
+
+  #keep(row: MetricsRow): void {
+    this.#step = row.step;
+    for (const [name, value] of Object.entries(row)) {
+      if (name === "step" || name === "t") continue;
+      this.#final[name] = value;
+      const sign = /(loss|bpb|kl)$/.test(name) ? 1 : /(accuracy|mass)$/.test(name) ? -1 : 0;
+      if (sign === 0 || value === null || !Number.isFinite(value)) continue;
+      const best = this.#best[name];
+      if (!best || sign * value < sign * best.value) this.#best[name] = { value, step: row.step };
+    }
+  }
+}
+
+/**
+ * Refuses a folder that a new run would find taken, before anything else is opened.
+ *
+ * @throws {UserError} if it exists
+ */
+export function requireNew(path: string): void {
+  if (isThere(path)) refuseExisting(path);
+}
+
+function refuseExisting(path: string): never {
+  throw new UserError(
+    `Cannot start in ${path}: it exists; go on with resume=${path}, or choose another name`,
+  );
+}
+
+/**
+ * Reads `metrics.jsonl`. A last line without its end, left by a killed run, is passed over.
+ *
+ * @throws {UserError} if another line is damaged
+ */
+export function readMetrics(path: string): MetricsRow[] {
+  const lines = Deno.readTextFileSync(path).split("\n");
+  return lines.slice(0, -1).map((line, i) => {
+    try {
+      return JSON.parse(line);
+    } catch {
+      throw new UserError(`Cannot read ${path}: line ${i + 1} is damaged; remove it`);
+    }
+  });
+}
+
+/** Reads `summary.json`, or returns null where there is none. */
+export function readSummary(run: string): Summary | null {
+  return readJson(join(run, "summary.json")) as unknown as Summary | null;
+}
+
+/** Replaces a file as a whole: whenever the process dies, the old or the new one is there. */
+export function writeAside(path: string, text: string): void {
+  const partial = `${path}.partial`;
+  {
+    using file = Deno.openSync(partial, { write: true, create: true, truncate: true });
+    const bytes = new TextEncoder().encode(text);
+    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+    file.syncSync();
+  }
+  Deno.renameSync(partial, path);
+}
+
+/** JSON as people like to read it, with a line end. */
+export function pretty(value: unknown): string {
+  return JSON.stringify(value, null, 2) + "\n";
+}
+
+function makeFolder(path: string, recursive = false): boolean {
+  try {
+    Deno.mkdirSync(path, { recursive });
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists && !recursive) return false;
+    throw new UserError(
+      `Cannot make the folder ${path}: ${error instanceof Error ? error.message : error}`,
+    );
+  }
+}
+
+function nextName(root: string, experiment: string): string {
+  let last = 0;
+  for (const { name } of Deno.readDirSync(root)) {
+    const number = name.startsWith(`${experiment}_`) ? name.slice(experiment.length + 1) : "";
+    if (/^\d{3,}$/.test(number)) last = Math.max(last, Number(number));
+  }
+  return `${experiment}_${String(last + 1).padStart(3, "0")}`;
+}
