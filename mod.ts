@@ -29,7 +29,13 @@
  *
  * @module
  */
-export { type Plan, type PlannedRun, planRuns, REAL_SIZE, sized } from "./src/ablate/plan.ts";
+export {
+  type AblationPlan,
+  type PlannedRun,
+  planRuns,
+  REAL_SIZE,
+  sized,
+} from "./src/ablate/plan.ts";
 export * from "./src/ablate/results.ts";
 export { type AblationJob, runAblation } from "./src/ablate/runner.ts";
 export { estimate } from "./src/ablate/summary.ts";
@@ -41,6 +47,7 @@ export * from "./src/costs/costs.ts";
 export * from "./src/data/corpus.ts";
 export * from "./src/data/dataset.ts";
 export * from "./src/data/tokenizer.ts";
+export * from "./src/data/tokenizers.ts";
 export * from "./src/engine.ts";
 export * from "./src/errors.ts";
 export {
@@ -59,6 +66,7 @@ export * from "./src/infer/sample.ts";
 export * from "./src/model/attention.ts";
 export * from "./src/model/decode.ts";
 export * from "./src/model/indexer.ts";
+export type * from "./src/model/layer.ts";
 export * from "./src/model/mosa.ts";
 export * from "./src/model/parameters.ts";
 export * from "./src/model/stage_view.ts";
@@ -70,8 +78,10 @@ export { writeRunReport } from "./src/report/run/run_report.ts";
 export { type LayerMaps, type SampleMaps, sampleMaps } from "./src/report/run/sample_maps.ts";
 export * from "./src/rng.ts";
 export * from "./src/files/safetensors.ts";
+export * from "./src/config/stage_fields.ts";
 export * from "./src/config/stages.ts";
 export * from "./src/runs/checkpoint.ts";
+export type { Snapshot } from "./src/runs/checkpoint_files.ts";
 export * from "./src/measure/evaluate.ts";
 export * from "./src/train/job.ts";
 export * from "./src/measure/indexer.ts";
@@ -91,6 +101,7 @@ export type { RecallOptions } from "./src/data/tasks/recall.ts";
 export type { VocabularyOptions } from "./src/data/tasks/task.ts";
 export type { TaskOptions } from "./src/data/tasks/tasks.ts";
 export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/wgsl/kernel.ts";
+export type { Capabilities } from "./src/kernels/wgsl/device.ts";
 export type * from "./src/ops/op.ts";
 export type { Teacher } from "./src/ops/indexer/teacher.ts";
 export type { RopeLayout, RopeSpec, Rotation } from "./src/ops/token/rope.ts";

@@ -3,12 +3,13 @@
  * NaN-filled memory, in every way a gradient may have to be written.
  */
 import assert from "node:assert/strict";
-import type { Capabilities, Dtype, Matrix, Storage, Tensor } from "../src/ops/op.ts";
+import type { Dtype, Matrix, Storage, Tensor } from "../src/ops/op.ts";
+import type { Capabilities } from "../src/kernels/wgsl/device.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
 import { Graph } from "../src/graph/graph.ts";
 import { lower } from "../src/graph/lower.ts";
 import { matrixAt } from "../src/ops/matrix.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/engine/plan.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/plan/plan.ts";
 import { ReadBack } from "../src/webgpu/device/read_back.ts";
 import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";
 import { tensor64, values64 } from "./float64_backend.ts";

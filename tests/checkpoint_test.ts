@@ -13,8 +13,8 @@ import {
   latestCheckpoint,
   loadCheckpoint,
   saveCheckpoint,
-  type Snapshot,
 } from "../src/runs/checkpoint.ts";
+import type { Snapshot } from "../src/runs/checkpoint_files.ts";
 import { readMetrics, RunFolder } from "../src/runs/run_folder.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);

@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { experimentNames } from "../src/config/experiment.ts";
 
 const commands = {
-  "ablate": ["ablate/cli.ts", /run nothing: give one experiment/],
-  "eval": ["eval/cli.ts", /evaluate nothing: give one run or model folder/],
-  "parity": ["eval/parity_cli.ts", /compare nothing: give a folder/],
-  "report": ["report/cli.ts", /report on nothing: give one run or ablation folder/],
-  "sample": ["infer/cli.ts", /sample nothing: give one run or model folder/],
+  "ablate": ["commands/ablate.ts", /run nothing: give one experiment/],
+  "eval": ["commands/eval.ts", /evaluate nothing: give one run or model folder/],
+  "parity": ["commands/parity.ts", /compare nothing: give a folder/],
+  "report": ["commands/report.ts", /report on nothing: give one run or ablation folder/],
+  "sample": ["commands/sample.ts", /sample nothing: give one run or model folder/],
 } as const;
 
 /** Runs a command in a process of its own. */
@@ -37,7 +37,7 @@ for (const [name, [path, missing]] of Object.entries(commands)) {
 
 Deno.test("ablate takes every experiment by its name, also where a key has the same", async () => {
   for (const name of experimentNames()) {
-    const { code, err } = await runIn("ablate/cli.ts", name, "size=enormous");
+    const { code, err } = await runIn("commands/ablate.ts", name, "size=enormous");
     assert.equal(code, 2);
     assert.match(err, /size=enormous: use real/, name);
   }

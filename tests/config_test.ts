@@ -8,7 +8,7 @@ import {
 } from "../src/config/config.ts";
 import { type Field, groups } from "../src/config/fields.ts";
 import { presets } from "../src/config/presets.ts";
-import { stageFields } from "../src/config/stages.ts";
+import { stageFields } from "../src/config/stage_fields.ts";
 import { suggest } from "../src/text/suggest.ts";
 import { userError } from "./user_error.ts";
 

@@ -5,7 +5,7 @@ import type { EngineOptions } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import type { StageView } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
-import type { Stage } from "../src/config/stages.ts";
+import type { Stage } from "../src/config/stage_fields.ts";
 import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { testGpu } from "./check_op.ts";
 

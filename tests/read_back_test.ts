@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { makeKernel } from "../src/kernels/wgsl/kernel.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
-import { createStorageBuffer } from "../src/webgpu/engine/plan.ts";
+import { createStorageBuffer } from "../src/webgpu/plan/plan.ts";
 import { ReadBack } from "../src/webgpu/device/read_back.ts";
 import { testGpu } from "./check_op.ts";
 

@@ -1,10 +1,11 @@
 /** Runs an op's kernels and its twin on the same inputs, for comparisons that have to be exact. */
 import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";
-import type { Capabilities, Dtype, Storage, Tensor } from "../src/ops/op.ts";
+import type { Dtype, Storage, Tensor } from "../src/ops/op.ts";
+import type { Capabilities } from "../src/kernels/wgsl/device.ts";
 import { Graph } from "../src/graph/graph.ts";
 import { lower } from "../src/graph/lower.ts";
 import { matrixAt } from "../src/ops/matrix.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/engine/plan.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/plan/plan.ts";
 import { ReadBack } from "../src/webgpu/device/read_back.ts";
 import { testGpu } from "./check_op.ts";
 import { tensor64 } from "./float64_backend.ts";

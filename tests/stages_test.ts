@@ -1,13 +1,8 @@
 import assert from "node:assert/strict";
 import { type ConfigInput, resolveConfig } from "../src/config/config.ts";
 import { UserError } from "../src/errors.ts";
-import {
-  recipes,
-  stageAt,
-  type StageInput,
-  stageSpans,
-  usesIndexer,
-} from "../src/config/stages.ts";
+import { recipes, stageAt, stageSpans, usesIndexer } from "../src/config/stages.ts";
+import type { StageInput } from "../src/config/stage_fields.ts";
 import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);

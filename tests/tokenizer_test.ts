@@ -4,13 +4,8 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { resolveConfig } from "../src/config/config.ts";
 import { PAIR, trainBpe } from "../src/data/bpe_training.ts";
 import { wordPattern } from "../src/data/byte_level.ts";
-import {
-  createTokenizer,
-  loadTokenizer,
-  type Tokenizer,
-  type TokenizerJson,
-  type TokenizerKind,
-} from "../src/data/tokenizer.ts";
+import { type Tokenizer, type TokenizerJson, type TokenizerKind } from "../src/data/tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "../src/data/tokenizers.ts";
 import { UserError } from "../src/errors.ts";
 import { initialParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";

@@ -7,13 +7,13 @@ import { crossEntropy } from "../src/ops/token/cross_entropy.ts";
 import { embedding } from "../src/ops/token/embedding.ts";
 import { linear } from "../src/ops/token/linear.ts";
 import { matrixAt } from "../src/ops/matrix.ts";
-import type { Capabilities } from "../src/ops/op.ts";
+import type { Capabilities } from "../src/kernels/wgsl/device.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
 import { WebGpuEngine } from "../src/webgpu/engine/engine.ts";
 import { Graph } from "../src/graph/graph.ts";
 import { lower } from "../src/graph/lower.ts";
 import type { Dispatch } from "../src/graph/plan_recorder.ts";
-import { adapterOf, Tuning } from "../src/webgpu/tuning/tuning.ts";
+import { Tuning, tuningKey } from "../src/webgpu/tuning/tuning.ts";
 import { readChoices, tuningPath, writeChoices } from "../src/webgpu/tuning/tuning_cache.ts";
 import { testGpu } from "./check_op.ts";
 
@@ -142,7 +142,7 @@ Deno.test("a file that cannot be read or written does no harm", () =>
       assert.equal(tuning.choices.size, 3);
       return tuning;
     };
-    const adapter = adapterOf(gpu);
+    const adapter = tuningKey(gpu);
     const damaged = ['{"cut', "[1]", "null", JSON.stringify({ [adapter]: [1] })];
     for (const text of [...damaged, JSON.stringify({ [adapter]: { key: 5 } })]) {
       Deno.writeTextFileSync(path, text);
@@ -164,7 +164,7 @@ Deno.test("choices of other adapters and unknown variants are kept, and not take
     const tuning = new Tuning(gpu, { path, budgetMs: Infinity });
     await tuning.tune(dispatches);
     assert.deepEqual(readChoices(path, "another"), new Map([[key, "its tile"]]));
-    const adapter = adapterOf(gpu);
+    const adapter = tuningKey(gpu);
     writeChoices(path, adapter, new Map([[key, "its tile"]]));
     assert.equal(readChoices(path, adapter).size, 3);
     const next = new Tuning(gpu, { path });
@@ -252,7 +252,7 @@ Deno.test("training gives the same bits with any choice of variants", () =>
       const last = untuned.variants.filter(({ names }) => names.length > 1)
         .map(({ key, names }): [string, string] => [key, names.at(-1)!]);
       assert(last.length >= 3);
-      writeChoices(path, adapterOf(await testGpu()), new Map(last));
+      writeChoices(path, tuningKey(await testGpu()), new Map(last));
       const forced = await train(initial, true);
       assert(!forced.codes.isSubsetOf(untuned.codes), "other tiles were not used");
       assert.deepEqual(forced.state, untuned.state);

@@ -11,7 +11,7 @@ import { describeEnvironment } from "../runs/environment.ts";
 import { type MetricsRow, readMetrics, readSummary } from "../runs/run_folder.ts";
 import { readEvaluations } from "./evaluations.ts";
 import { readResults } from "./folder.ts";
-import type { Plan, PlannedRun } from "./plan.ts";
+import type { AblationPlan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { computedCosts, measuredCosts } from "./run_costs.ts";
 import { fitGrid, summarize, valuesOf } from "./summary.ts";
@@ -68,7 +68,8 @@ function described({ variant, axes, seed, delta, name }: PlannedRun) {
 
 /** Everything that follows from the runs. */
 export function resultsOf(
-  { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes, typed }: Plan,
+  { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes, typed }:
+    AblationPlan,
   { runs, ...about }: Pick<AblationResults, "experiment" | "size" | "adapter" | "git" | "runs">,
 ): AblationResults {
   // With other data the metric that matters may be missing: the main one is the first that is there.
@@ -90,7 +91,7 @@ export function resultsOf(
 }
 
 /** The adapter of the results that are there: a command may find nothing to do. */
-export function adapterOf(ablation: string): string {
+export function recordedAdapter(ablation: string): string {
   return readResults(ablation)?.adapter ?? "none";
 }
 

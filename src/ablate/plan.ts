@@ -27,7 +27,7 @@ export interface PlannedRun {
 }
 
 /** An experiment in one of its sizes. */
-export interface Plan {
+export interface AblationPlan {
   /** In that size. */
   readonly experiment: Experiment;
   /** Values of each axis, in the experiment's order. */
@@ -102,7 +102,7 @@ export function sized(experiment: Experiment, size: string): Experiment {
  * ]);
  * ```
  */
-export function planRuns(experiment: Experiment, typed: readonly string[] = []): Plan {
+export function planRuns(experiment: Experiment, typed: readonly string[] = []): AblationPlan {
   const variants = listVariants(experiment);
   const { seeds = [0] } = experiment;
   if (!variants.length || !seeds.length) {
@@ -154,7 +154,7 @@ export function planRuns(experiment: Experiment, typed: readonly string[] = []):
  * assert.deepEqual(replacements(plan), ["data=copy, not recall"]);
  * ```
  */
-export function replacements({ experiment: { config }, typed }: Plan): string[] {
+export function replacements({ experiment: { config }, typed }: AblationPlan): string[] {
   return typed.flatMap((word) => {
     const [key] = word.split("=", 1) as [keyof Delta & string];
     if (!Object.hasOwn(config, key)) return [];

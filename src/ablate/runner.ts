@@ -12,18 +12,18 @@ import { startRun } from "../train/run.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import { AblationProgress } from "./ablation_progress.ts";
 import {
-  adapterOf,
   commitOf,
   DEFAULT_METRICS,
   doneRun,
   type Failure,
+  recordedAdapter,
   resultsOf,
   runPath,
   undoneRun,
 } from "./collect.ts";
 import { evaluateRun, missingEvaluations } from "./evaluations.ts";
 import { requireOwnFolder } from "./folder.ts";
-import type { Plan, PlannedRun } from "./plan.ts";
+import type { AblationPlan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { RunData } from "./run_data.ts";
 import { configOf, requireSame, stateOf } from "./run_state.ts";
@@ -37,7 +37,7 @@ export interface AblationJob {
   /** `real` or a size that the experiment names. */
   readonly size: string;
   /** Its runs in that size. */
-  readonly plan: Plan;
+  readonly plan: AblationPlan;
   /** Its folder. */
   readonly folder: string;
   /** The words of the command. */
@@ -88,7 +88,7 @@ class Runner implements Disposable {
     this.#job = job;
     this.#runs = job.plan.runs;
     this.#trunks = assignTrunks(job.plan.runs);
-    this.#adapter = adapterOf(job.folder);
+    this.#adapter = recordedAdapter(job.folder);
     this.#git = commitOf();
   }
 

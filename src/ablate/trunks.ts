@@ -6,7 +6,8 @@
  */
 import { createHash } from "node:crypto";
 import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/config.ts";
-import { isIndexed, type Stage, stageSpans } from "../config/stages.ts";
+import { isIndexed, stageSpans } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import type { PlannedRun } from "./plan.ts";
 import { isForLogs } from "./run_state.ts";
 

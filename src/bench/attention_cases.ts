@@ -14,8 +14,8 @@ import { BLOCK, blockRows } from "../kernels/attention/blocks.ts";
 import { attentionSum, SUMS } from "../kernels/attention/sums.ts";
 import { KEPT_TILE, planKept } from "../kernels/attention/tuning.ts";
 import { attentionWeights } from "../kernels/attention/weights.ts";
-import type { Capabilities } from "../ops/op.ts";
-import { type Case, random, single, type Sizes } from "./kernel_case.ts";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
+import { type Case, randomValues, single, type Sizes } from "./kernel_case.ts";
 import { layout } from "./run_kernels.ts";
 
 /** The forward pass, and the backward pass as it runs on this device. */
@@ -35,11 +35,13 @@ export function attentionCases(
   const saved = { gradO: grad_o, lse: perHead, delta: perHead };
   const plan = (pass: "forward" | "gradQ" | "gradKv") => planAttention(pass, spec, capabilities);
   // About what random scores have, so that no weight is infinite.
-  const lse = () => random(perHead).map((_, i) => Math.log(1 + Math.floor(i / heads) % seqLen));
-  const read = () => [...inputs.map(random), random(grad_o), lse(), random(perHead)];
+  const lse = () =>
+    randomValues(perHead).map((_, i) => Math.log(1 + Math.floor(i / heads) % seqLen));
+  const read =
+    () => [...inputs.map(randomValues), randomValues(grad_o), lse(), randomValues(perHead)];
   const forward = () => {
     const kernel = attentionForward(spec, plan("forward"), inputs, grad_o, perHead);
-    return single(kernel, [...inputs.map(random), random(grad_o), lse()]);
+    return single(kernel, [...inputs.map(randomValues), randomValues(grad_o), lse()]);
   };
   const parts = planKept(spec, capabilities);
   if (!parts) {
@@ -47,11 +49,11 @@ export function attentionCases(
       forward,
       () => {
         const kernel = attentionGradQ(spec, plan("gradQ"), inputs, saved, q);
-        return single(kernel, [...read(), random(q)]);
+        return single(kernel, [...read(), randomValues(q)]);
       },
       () => {
         const kernel = attentionGradKv(spec, plan("gradKv"), inputs, saved, [kv, shares]);
-        return single(kernel, [...read(), random(kv), random(shares)]);
+        return single(kernel, [...read(), randomValues(kv), randomValues(shares)]);
       },
     ];
   }
@@ -66,14 +68,14 @@ export function attentionCases(
     const operands = { weights: kept, ...matrices[name], accumulate: new Set<string>() };
     const { read, written } = operands;
     const all = [kept, ...Object.values(read), ...Object.values(written)];
-    return single(attentionSum(SUMS[name], spec, units, operands), all.map(random));
+    return single(attentionSum(SUMS[name], spec, units, operands), all.map(randomValues));
   });
   return [
     forward,
     () => {
       const operands = { inputs, ...saved, weights: kept, gradients: kept };
       const kernel = attentionWeights(spec, KEPT_TILE, units, operands);
-      return single(kernel, [...read(), random(kept), random(kept)]);
+      return single(kernel, [...read(), randomValues(kept), randomValues(kept)]);
     },
     ...sums,
   ];

@@ -14,13 +14,13 @@ import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Device } from "../open_device.ts";
 import { Rng } from "../rng.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import {
   adapterOf,
   type BenchOptions,
   type BenchResult,
   isSoftware,
-  summarize,
+  summarizeTimes,
   warmUp,
 } from "./result.ts";
 import { benchConfig, spanNamed } from "./step.ts";
@@ -41,7 +41,7 @@ export async function* decodeSuite(
     const lengths = contextsOf(config, contexts);
     for (const stage of stagesOf(config, stages)) {
       const result = (name: string, samples: readonly number[]) => {
-        const times = summarize(samples);
+        const times = summarizeTimes(samples);
         return {
           suite: "decode",
           name: [preset, stage.name, name, ...overrides].join(" "),

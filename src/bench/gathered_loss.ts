@@ -10,9 +10,9 @@ import {
   scanStarts,
   startsCols,
 } from "../kernels/select/lists.ts";
-import { selectionMask } from "../kernels/select/mask.ts";
-import type { Capabilities } from "../ops/op.ts";
-import { type Case, random, type Sizes } from "./kernel_case.ts";
+import { selectionMaskKernel } from "../kernels/select/mask.ts";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
+import { type Case, randomValues, type Sizes } from "./kernel_case.ts";
 import { type Call, layout } from "./run_kernels.ts";
 
 /**
@@ -43,7 +43,7 @@ export function gatheredLossCase(
   const lists = { indices, gradScores: target, starts, queries, listed: scores };
   const kl = { ...m, mask: null, firstRow: 0, batch, direction: "forward", gradient: 1 } as const;
   const calls: [Kernel, ...(keyof typeof m)[]][] = [
-    [selectionMask(m), "indices", "mask"],
+    [selectionMaskKernel(m), "indices", "mask"],
     [gatherScores({ ...index, indices, scores }), "qI", "kI", "w", "indices", "scores"],
     [
       gatherTarget({ ...teacher, ...widths, seqLen, capabilities }),
@@ -79,8 +79,8 @@ export function gatheredLossCase(
       name === "indices"
         ? keys
         : name === "lse"
-        ? random(matrix).fill(Math.log(topk))
-        : random(matrix)
+        ? randomValues(matrix).fill(Math.log(topk))
+        : randomValues(matrix)
     ),
   };
 }

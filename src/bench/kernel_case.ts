@@ -42,7 +42,7 @@ export function single(kernel: Kernel, arrays: readonly Data[]): Case {
 }
 
 /** Numbers from -0.5 to 0.5, repeated after a million. */
-export function random({ rows, cols }: Layout): Float32Array<ArrayBuffer> {
+export function randomValues({ rows, cols }: Layout): Float32Array<ArrayBuffer> {
   const out = new Float32Array(rows * cols);
   const drawn = Math.min(out.length, 2 ** 20);
   for (let i = 0; i < drawn; i++) out[i] = Math.random() - 0.5;

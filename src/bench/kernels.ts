@@ -5,19 +5,19 @@
  * @module
  */
 import { UserError } from "../errors.ts";
-import { adamw } from "../kernels/step/adamw.ts";
-import { crossEntropy } from "../kernels/token/cross_entropy.ts";
+import { adamwKernel } from "../kernels/step/adamw.ts";
+import { crossEntropyKernel } from "../kernels/token/cross_entropy.ts";
 import { indexScores } from "../kernels/indexer/scores.ts";
 import { indexerKl } from "../kernels/indexer/kl.ts";
 import { type Form, matmul } from "../kernels/product/matmul.ts";
-import { rmsNorm } from "../kernels/token/rms_norm.ts";
+import { rmsNormKernel } from "../kernels/token/rms_norm.ts";
 import { topK } from "../kernels/select/top_k.ts";
 import type { Device } from "../open_device.ts";
-import type { Capabilities } from "../ops/op.ts";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
 import { attentionCases } from "./attention_cases.ts";
 import { measureCeilings } from "./ceilings.ts";
 import { gatheredLossCase } from "./gathered_loss.ts";
-import { type Case, random, single, type Sizes } from "./kernel_case.ts";
+import { type Case, randomValues, single, type Sizes } from "./kernel_case.ts";
 import { adapterOf, type BenchResult, rounded } from "./result.ts";
 import { type Call, layout, runKernels } from "./run_kernels.ts";
 
@@ -87,7 +87,7 @@ function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities
   return {
     name: `matmul_${form} ${n}x${n}x${n}${tile ? ` tile ${tile}` : ""}`,
     calls: plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]),
-    arrays: [random(m), random(m), random(m), partial],
+    arrays: [randomValues(m), randomValues(m), randomValues(m), partial],
     flops: 2 * n ** 3,
     bytes: 12 * n ** 2,
   };
@@ -105,18 +105,22 @@ function indexerCase(
     const [q, k, w] = [layout(rows, heads * dim), layout(rows, dim), layout(rows, heads)];
     const activation = "relu" as const;
     const kernel = indexScores({ q, k, w, scores, heads, dim, activation, scale: 0.1, ...common });
-    return single(kernel, [q, k, w, scores].map(random));
+    return single(kernel, [q, k, w, scores].map(randomValues));
   }
   if (part === "top-k") {
     const indices = layout(rows, topk);
-    return single(topK({ scores, indices, ...common }), [scores, indices].map(random));
+    return single(topK({ scores, indices, ...common }), [scores, indices].map(randomValues));
   }
   const kl = layout(rows, 1);
   const kernel = indexerKl({
     ...{ scores, target: scores, mask: null, kl, firstRow: 0, batch },
     ...{ direction: "forward", gradient: 1, software: capabilities.software },
   });
-  return single(kernel, [random(scores), random(scores).map(Math.abs), random(kl)]);
+  return single(kernel, [
+    randomValues(scores),
+    randomValues(scores).map(Math.abs),
+    randomValues(kl),
+  ]);
 }
 
 function rowCases(
@@ -126,27 +130,38 @@ function rowCases(
   const rows = batch * seqLen;
   return [() => {
     const [x, w] = [layout(rows, hidden), layout(1, hidden)];
-    return single(rmsNorm({ x, w, y: x, eps: 1e-6, software }), [x, w, x].map(random));
+    return single(rmsNormKernel({ x, w, y: x, eps: 1e-6, software }), [x, w, x].map(randomValues));
   }, () => {
     const [logits, perRow] = [layout(rows, vocabulary), layout(rows, 1)];
-    const kernel = crossEntropy({ logits, targets: perRow, nll: perRow, lse: perRow, software });
+    const kernel = crossEntropyKernel({
+      logits,
+      targets: perRow,
+      nll: perRow,
+      lse: perRow,
+      software,
+    });
     const targets = Int32Array.from({ length: rows }, (_, i) => i % vocabulary);
-    return single(kernel, [random(logits), targets, random(perRow), random(perRow)]);
+    return single(kernel, [
+      randomValues(logits),
+      targets,
+      randomValues(perRow),
+      randomValues(perRow),
+    ]);
   }];
 }
 
 function adamwCase({ parameters }: Sizes): Case {
   const p = layout(1, parameters);
   const [norm, hyper] = [layout(1, 1), layout(1, 8)];
-  const kernel = adamw({ p, g: p, m: p, v: p, norm, hyper });
+  const kernel = adamwKernel({ p, g: p, m: p, v: p, norm, hyper });
   // In the order of ADAMW_HYPER: the first step.
   const settings = Float32Array.of(1e-3, 0.1, 1, 0.9, 0.95, 1e-8, 10, 20);
   return single(kernel, [
-    random(p),
-    random(p),
-    random(p),
-    random(p).fill(0.1),
-    random(norm),
+    randomValues(p),
+    randomValues(p),
+    randomValues(p),
+    randomValues(p).fill(0.1),
+    randomValues(norm),
     settings,
   ]);
 }

@@ -4,7 +4,13 @@
  *
  * @module
  */
-import { adapterOf, type BenchOptions, type BenchResult, summarize, warmUp } from "./result.ts";
+import {
+  adapterOf,
+  type BenchOptions,
+  type BenchResult,
+  summarizeTimes,
+  warmUp,
+} from "./result.ts";
 import type { Device } from "../open_device.ts";
 import * as workload from "./peer_workload.ts";
 
@@ -41,7 +47,7 @@ export async function* peerSuite(
     await step();
     samples.push(performance.now() - start);
   }
-  const times = summarize(samples);
+  const times = summarizeTimes(samples);
   yield {
     suite: "peer",
     name: "loss read every step",

@@ -5,7 +5,7 @@
  */
 import type { Device } from "../open_device.ts";
 import { textTable } from "../text/text_table.ts";
-import { formatBytes } from "../webgpu/engine/plan.ts";
+import { formatBytes } from "../webgpu/plan/plan.ts";
 import { WARM_UP_MS } from "./run_kernels.ts";
 
 /** One line of the output. Times are of one step, token, dispatch or start, in ms. */
@@ -56,7 +56,7 @@ export interface BenchOptions {
 export type Suite = (device: Device, options: BenchOptions) => AsyncGenerator<BenchResult>;
 
 /** Median and least of samples in ms, to a microsecond. */
-export function summarize(samples: readonly number[]): { medianMs: number; minMs: number } {
+export function summarizeTimes(samples: readonly number[]): { medianMs: number; minMs: number } {
   const sorted = [...samples].sort((a, b) => a - b);
   return { medianMs: rounded(sorted[sorted.length >> 1]), minMs: rounded(sorted[0]) };
 }

@@ -6,7 +6,7 @@
  * @module
  */
 import { type Device, openDevice } from "../open_device.ts";
-import { adapterOf, type BenchOptions, type BenchResult, summarize } from "./result.ts";
+import { adapterOf, type BenchOptions, type BenchResult, summarizeTimes } from "./result.ts";
 import { benchConfig, openBenchModel } from "./step.ts";
 
 /** Starts processes that do one step of the first stage and say when it was finished. */
@@ -22,7 +22,7 @@ export async function* startupSuite(
       suite: "startup",
       name: [preset, "first step", ...overrides].join(" "),
       adapter: adapterOf(device),
-      ...summarize(samples),
+      ...summarizeTimes(samples),
     };
   }
 }

@@ -20,7 +20,7 @@ import {
   type BenchOptions,
   type BenchResult,
   isSoftware,
-  summarize,
+  summarizeTimes,
   warmUp,
 } from "./result.ts";
 
@@ -145,5 +145,5 @@ async function timeSteps(
     : Math.ceil(steps / groups);
   const samples: number[] = [];
   for (let i = 0; i < groups; i++) samples.push(await group(count));
-  return summarize(samples);
+  return summarizeTimes(samples);
 }

@@ -6,7 +6,7 @@
 import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "./command.ts";
 import { parseOverrides } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
-import { loadTokenizer } from "../data/tokenizer.ts";
+import { loadTokenizer } from "../data/tokenizers.ts";
 import { UserError } from "../errors.ts";
 import { loadModel } from "../runs/load_model.ts";
 import { decodingModel } from "../model/decode.ts";

@@ -1,6 +1,6 @@
 /**
  * The configuration of a run: one flat object. Parsing, checking and the help text follow from the
- * table of its keys in `config_fields.ts`.
+ * table of its keys in `run_fields.ts`.
  *
  * @module
  */
@@ -15,7 +15,8 @@ import {
 import { UserError } from "../errors.ts";
 import { checkValue, describeField, type Field, groups, parseValue } from "./fields.ts";
 import { presets } from "./presets.ts";
-import { resolveStages, stageField, stageFields, type StageInput } from "./stages.ts";
+import { resolveStages, stageField } from "./stages.ts";
+import { stageFields, type StageInput } from "./stage_fields.ts";
 import { suggest } from "../text/suggest.ts";
 
 export * from "./run_fields.ts";

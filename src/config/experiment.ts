@@ -7,7 +7,7 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type ConfigInput, fields, resolveConfig, type RunConfig } from "./config.ts";
 import { UserError } from "../errors.ts";
-import { stageFields } from "./stages.ts";
+import { stageFields } from "./stage_fields.ts";
 import { suggest } from "../text/suggest.ts";
 
 /** A value of an axis; `none` is null. */
@@ -49,7 +49,7 @@ export interface Experiment {
   readonly sizes?: Readonly<Record<string, Partial<Omit<Experiment, "question" | "sizes">>>>;
 }
 
-const folder = new URL("../experiments/", import.meta.url);
+const folder = new URL("../../experiments/", import.meta.url);
 
 /** Names of all experiments. */
 export function experimentNames(): string[] {

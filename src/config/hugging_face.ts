@@ -5,7 +5,8 @@
  */
 import type { ConfigInput, RunConfig } from "./config.ts";
 import { UserError } from "../errors.ts";
-import { type Stage, usesIndexer } from "./stages.ts";
+import { usesIndexer } from "./stages.ts";
+import type { Stage } from "./stage_fields.ts";
 
 /** Model keys whose Hugging Face name is the same word in snake_case. */
 const sameWords = [

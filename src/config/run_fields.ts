@@ -5,7 +5,7 @@
  * @module
  */
 import { choice, flag, integer, number, numbers, orNone, text, type ValuesOf } from "./fields.ts";
-import type { Stage, StageInput } from "./stages.ts";
+import type { Stage, StageInput } from "./stage_fields.ts";
 
 /** Every key, with its default: the `nano` preset, the quick start on two CPU cores. */
 export const fields = {

@@ -5,39 +5,11 @@
  *
  * @module
  */
+import { type Stage, stageFields, type StageInput } from "./stage_fields.ts";
 import type { RunConfig } from "./run_fields.ts";
 import { UserError } from "../errors.ts";
-import { checkValue, choice, type Field, integer, number, orNone, text } from "./fields.ts";
-import type { ValuesOf } from "./fields.ts";
+import { checkValue, type Field } from "./fields.ts";
 import { suggest } from "../text/suggest.ts";
-
-/** The keys of a stage, written `warmup.steps=200`. */
-export const stageFields = {
-  steps: integer("stage", 1, "updates of the weights", { derived: "a part of steps" }),
-  attention: choice("stage", ["dense", "sparse"], "dense", "attention in the forward pass"),
-  trains: choice("stage", ["backbone", "indexer", "both"], "backbone", "what is updated"),
-  kl: choice(
-    "stage",
-    ["none", "dense", "selected"],
-    "none",
-    "keys that the indexer's loss is over: all, or those selected",
-  ),
-  from: orNone(text("stage", "", "stage at whose end it starts; none: the one before"), null),
-  optimizer: choice("stage", ["keep", "reset"], "reset", "AdamW's moments at the stage's start"),
-  lr: number("stage", 0, "learning rate of the backbone", { derived: "of the recipe" }),
-  indexerLr: number("stage", 0, "learning rate of the indexer", { derived: "indexerLr" }),
-  schedule: choice("stage", ["constant", "cosine", "wsd"], "constant", "of both learning rates"),
-  warmupSteps: integer("stage", 0, "steps of linear warm-up", { min: 0 }),
-  decaySteps: integer("stage", 0, "last steps, over which wsd decays", { min: 0 }),
-  minLr: number("stage", 1, "last learning rate as a fraction", { max: 1 }),
-  indexTopk: integer("stage", 1, "latents that a query attends to", { derived: "indexTopk" }),
-};
-
-/** A stage with all its keys. */
-export type Stage = { name: string } & ValuesOf<typeof stageFields>;
-
-/** A stage as an experiment or the command line gives it: the rest follows from its name. */
-export type StageInput = { name: string } & Partial<Stage>;
 
 /**
  * Named lists of stages; `dsa_twin` also goes on densely, on the tokens of the sparse stage, which

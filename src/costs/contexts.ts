@@ -4,7 +4,7 @@
  * @module
  */
 import type { RunConfig } from "../config/config.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 
 /** What the costs depend on of a {@linkcode Stage}. */
 export type StageCosts = Pick<Stage, "attention" | "trains" | "kl" | "indexTopk">;

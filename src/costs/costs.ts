@@ -19,7 +19,7 @@ import {
   teacherLayers,
 } from "./contexts.ts";
 import { modelParameters } from "../model/parameters.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 
 export type { StageCosts };
 

@@ -12,7 +12,7 @@ import {
   forwardFlopsPerToken,
   trainingFlopsPerToken,
 } from "./costs.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import { grouped, withUnit } from "../text/units.ts";
 
 /**

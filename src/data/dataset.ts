@@ -9,7 +9,8 @@ import { type Corpus, openCorpus } from "./corpus.ts";
 import { unigramEntropy } from "./entropy.ts";
 import type { Answer, Task } from "./tasks/task.ts";
 import { type TaskOptions, tasks } from "./tasks/tasks.ts";
-import { createTokenizer, loadTokenizer, type Tokenizer, type TokenizerKind } from "./tokenizer.ts";
+import { type Tokenizer, type TokenizerKind } from "./tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "./tokenizers.ts";
 import { Windows } from "./windows.ts";
 
 /** The parts of a dataset. */

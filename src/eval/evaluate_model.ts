@@ -5,14 +5,14 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
-import type { Batch, Dataset } from "../data/dataset.ts";
-import { openDataset } from "../data/dataset.ts";
+import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { MemoryError, UserError } from "../errors.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { type Stage, stageAt, usesIndexer } from "../config/stages.ts";
+import { stageAt, usesIndexer } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
 import { rightAnswers } from "../measure/evaluate.ts";
 import { measureIndexer, swapTest } from "../measure/indexer.ts";

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { Capabilities, Matrix, Storage } from "../ops/op.ts";
+import type { Matrix, Storage } from "../ops/op.ts";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
 import { type BackwardOptions, BackwardPass } from "./backward_pass.ts";
 import { type ForwardOptions, ForwardPass } from "./forward_pass.ts";
 import type { Graph, GraphTensor } from "./graph.ts";

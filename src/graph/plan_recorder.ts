@@ -7,7 +7,8 @@ import { addInto } from "../kernels/token/add.ts";
 import { fill } from "../kernels/token/fill.ts";
 import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import { matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
-import type { Capabilities, Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
+import type { Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
 
 /** One kernel on its operands. */
 export interface Dispatch {

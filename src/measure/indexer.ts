@@ -10,7 +10,7 @@ import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { INDEXER_METRICS } from "../ops/indexer/metrics.ts";
 import type { SelectorName } from "../ops/select/selectors/selectors.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 
 /** Selectors that the swap test compares, beside the model's own. */
 export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "random", "recency"];

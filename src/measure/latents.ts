@@ -9,7 +9,7 @@ import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import { symmetricEigen } from "./symmetric_eigen.ts";
 
 /** Eigenvalues below this share of the largest are rounding errors of float32 sums. */

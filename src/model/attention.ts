@@ -3,48 +3,14 @@
  *
  * @module
  */
-import type { RunConfig } from "../config/config.ts";
+import type { LayerContext, TokenContext } from "./layer.ts";
 import type { Tensor } from "../ops/op.ts";
 import { attention } from "../ops/attention/attention.ts";
 import { columns } from "../ops/token/columns.ts";
 import { latentStatistics } from "../ops/attention/latent_statistics.ts";
 import { linear } from "../ops/token/linear.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
-import type { Rotation } from "../ops/token/rope.ts";
-import { selectedAttention, type Selection } from "./indexer.ts";
-import type { StageView } from "./stage_view.ts";
-
-/** What a layer needs for what it makes of each token by itself. */
-export interface TokenContext {
-  /** Dims and conventions. */
-  readonly config: RunConfig;
-  /** The layer's parameters, by the end of their name, e.g. `q_b_proj`. */
-  readonly weight: (name: string, kind?: "weight" | "bias") => Tensor;
-  /** Rotary embedding of rows at their tokens' positions. */
-  readonly rotate: (x: Tensor, spec: Rotation) => Tensor;
-}
-
-/** What an attention layer gets besides its input. */
-export interface LayerContext extends TokenContext {
-  /** The stage it is traced for. */
-  readonly stage: StageView;
-  /** Number of the layer, from 0. */
-  readonly index: number;
-  /** Sequences. */
-  readonly batch: number;
-  /** Tokens of a sequence. */
-  readonly seqLen: number;
-  /** Where the layer puts losses of its own. */
-  readonly losses: { tensor: Tensor; weight: number }[];
-  /** Where it puts what is to be reported. */
-  readonly metrics: Record<string, Tensor>;
-  /** Where it puts what is to be looked at, if the stage keeps maps. */
-  readonly maps: Record<string, Tensor>;
-  /** Where it puts the mask of its learned selection, if it is measured. */
-  readonly selections: Tensor[];
-  /** The selection of the nearest layer so far that has one of its own. */
-  readonly shared: { selection: Selection | null };
-}
+import { selectedAttention } from "./indexer.ts";
 
 /**
  * Multi-head or grouped-query attention on the normed block input, added to `residual`.

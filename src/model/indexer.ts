@@ -3,8 +3,9 @@
  *
  * @module
  */
+import type { LayerContext, Selection, TokenContext } from "./layer.ts";
 import type { RunConfig } from "../config/config.ts";
-import { attentionMaps } from "../ops/attention/maps.ts";
+import { attentionMaps } from "../ops/indexer/maps.ts";
 import { columns } from "../ops/token/columns.ts";
 import { detach } from "../ops/token/detach.ts";
 import { indexerLoss, type LossSelection } from "../ops/indexer/loss.ts";
@@ -18,7 +19,6 @@ import { selectionMask } from "../ops/select/mask.ts";
 import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
 import { selectors } from "../ops/select/selectors/selectors.ts";
 import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
-import type { LayerContext, TokenContext } from "./attention.ts";
 
 /** Epsilon of the key norm, as in DeepSeek-V3.2. */
 const KEY_NORM_EPS = 1e-6;
@@ -67,22 +67,7 @@ export function lightningIndexer(inputs: IndexerInputs, layer: TokenContext): In
 }
 
 /** Dims of MLA's attention, as its ops take them. */
-export type AttentionDims = MlaAttentionDims & { readonly scale: number };
-
-/** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */
-export interface Selection {
-  /** The indexer, made when it is first asked for. */
-  readonly indexer: () => IndexerTensors;
-  /** `[N, indexTopk]`, chosen by the stage's selector; null: dense attention. */
-  readonly indices: Tensor | null;
-  /** The same as bits; null with `indices`. */
-  readonly mask: Tensor | null;
-  /**
-   * The mask that measurements describe, made when it is first asked for: `mask`, or in dense
-   * attention what the indexer would select.
-   */
-  readonly measured: () => Tensor;
-}
+export type SelectedAttentionDims = MlaAttentionDims & { readonly scale: number };
 
 /** Runs `make` once, when its value is first asked for. */
 function once<T>(make: () => T): () => T {
@@ -101,7 +86,7 @@ function once<T>(make: () => T): () => T {
 export function selectedAttention(
   teacher: Omit<Teacher, "lse">,
   inputs: IndexerInputs,
-  { layer, dims }: { layer: LayerContext; dims: AttentionDims },
+  { layer, dims }: { layer: LayerContext; dims: SelectedAttentionDims },
 ): Tensor {
   const { config, stage } = layer;
   const { q, kv, kPe } = teacher;
@@ -162,7 +147,7 @@ export function selectedAttention(
 function select(
   inputs: IndexerInputs,
   layer: LayerContext,
-  attention: () => Teacher & AttentionDims,
+  attention: () => Teacher & SelectedAttentionDims,
 ): Selection {
   const { config, stage, batch, seqLen } = layer;
   const indexer = once(() => lightningIndexer(inputs, layer));
@@ -205,7 +190,7 @@ function indexerKl(
     selection: LossSelection | null;
     weight: number;
     layer: LayerContext;
-    dims: AttentionDims;
+    dims: SelectedAttentionDims;
   },
 ): Tensor {
   const { config, stage } = layer;

@@ -7,7 +7,7 @@ import { columns } from "../ops/token/columns.ts";
 import { linear } from "../ops/token/linear.ts";
 import { mosaAttention } from "../ops/attention/mosa_attention.ts";
 import type { Tensor } from "../ops/op.ts";
-import type { LayerContext } from "./attention.ts";
+import type { LayerContext } from "./layer.ts";
 
 /**
  * Mixture of sparse attention on the normed block input, added to `residual`: multi-head

@@ -5,7 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { SelectorName } from "../ops/select/selectors/selectors.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 
 /** How attention and indexer are to be computed. */
 export interface StageView {

@@ -14,8 +14,9 @@ import type { Tensor } from "../ops/op.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
 import { rope } from "../ops/token/rope.ts";
 import { swiglu } from "../ops/token/swiglu.ts";
-import type { Stage } from "../config/stages.ts";
-import { groupedQueryAttention, latentAttention, type LayerContext } from "./attention.ts";
+import type { Stage } from "../config/stage_fields.ts";
+import { groupedQueryAttention, latentAttention } from "./attention.ts";
+import type { LayerContext } from "./layer.ts";
 import { mixtureOfSparseAttention } from "./mosa.ts";
 import { denseView, type StageView } from "./stage_view.ts";
 

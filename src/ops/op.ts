@@ -13,6 +13,7 @@
  * @module
  */
 import type * as tfc from "@tensorflow/tfjs-core";
+import type { Capabilities } from "../kernels/wgsl/device.ts";
 import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
 
 /** Element type: f32, or i32 for token ids and positions. */
@@ -61,20 +62,6 @@ export interface Storage {
   readonly label: string;
   /** Elements of 4 bytes. */
   readonly size: number;
-}
-
-/** What kernels may depend on besides shapes. */
-export interface Capabilities {
-  /** True on software adapters (lavapipe): registers and `vec4` loads instead of workgroup tiles. */
-  readonly software: boolean;
-  /** Bytes that one binding may cover. */
-  readonly maxBindingBytes: number;
-  /** Bytes of workgroup memory. */
-  readonly workgroupBytes: number;
-  /** Invocations of a workgroup. */
-  readonly maxInvocations: number;
-  /** Least and largest subgroup size, or null where the device has no subgroups. */
-  readonly subgroups: { readonly min: number; readonly max: number } | null;
 }
 
 /** Takes down the kernels of a plan. */

@@ -14,21 +14,16 @@ import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { savedConfig } from "../config/saved_config.ts";
-import { isIndexed, type Stage, stageAt, stageSpans } from "../config/stages.ts";
-import { readState, readTensors, syncFolder, writeFiles } from "./checkpoint_files.ts";
+import { isIndexed, stageAt, stageSpans } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
+import {
+  readState,
+  readTensors,
+  type Snapshot,
+  syncFolder,
+  writeFiles,
+} from "./checkpoint_files.ts";
 import { type LogMark, markLogs } from "./log_mark.ts";
-
-/** What a run needs to go on. */
-export interface Snapshot {
-  /** Finished steps. */
-  readonly step: number;
-  /** The configuration of the run. */
-  readonly config: RunConfig;
-  /** Parameters and moments, by Hugging Face name. */
-  readonly state: EngineState;
-  /** A Hugging Face `tokenizer.json`, or null where the tokenizer needs none. */
-  readonly tokenizer: unknown;
-}
 
 /** A checkpoint as read. */
 export interface Checkpoint extends Snapshot {

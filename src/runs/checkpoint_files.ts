@@ -14,12 +14,24 @@ import { modelParameters } from "../model/parameters.ts";
 import { savedParameters } from "../model/saved_parameters.ts";
 import { readSafetensors, type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { stageAt } from "../config/stages.ts";
-import type { Snapshot } from "./checkpoint.ts";
+import type { EngineState } from "../engine.ts";
 import type { LogMark } from "./log_mark.ts";
 import { pretty } from "./run_folder.ts";
 
 const format = "latentk";
 const version = 2;
+
+/** What a run needs to go on. */
+export interface Snapshot {
+  /** Finished steps. */
+  readonly step: number;
+  /** The configuration of the run. */
+  readonly config: RunConfig;
+  /** Parameters and moments, by Hugging Face name. */
+  readonly state: EngineState;
+  /** A Hugging Face `tokenizer.json`, or null where the tokenizer needs none. */
+  readonly tokenizer: unknown;
+}
 
 /** Content of `state.json`. */
 export interface SavedState {

@@ -5,7 +5,8 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { GroupHyper, StepHyper } from "../engine.ts";
-import type { Stage, StageSpan } from "../config/stages.ts";
+import type { StageSpan } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import { learningRate } from "./schedule.ts";
 
 /** The parameter groups of a model. */

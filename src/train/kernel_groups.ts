@@ -4,7 +4,7 @@
  * @module
  */
 import type { Metrics } from "../engine.ts";
-import type { ProfileRow } from "../webgpu/engine/profile.ts";
+import type { ProfileRow } from "../webgpu/plan/profile.ts";
 
 /** What kernels work for; the first pattern that fits a kernel's label counts. */
 const GROUPS: readonly [group: string, pattern: RegExp][] = [

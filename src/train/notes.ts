@@ -4,7 +4,7 @@
  * @module
  */
 import type { Metrics } from "../engine.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 
 /** What a stage does: `600 steps, dense attention, trains backbone`. */
 export function describeStage(stage: Stage): string {

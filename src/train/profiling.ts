@@ -7,7 +7,7 @@ import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics, StepHyper } from "../engine.ts";
 import { stageSpans } from "../config/stages.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
-import { formatProfile } from "../webgpu/engine/profile.ts";
+import { formatProfile } from "../webgpu/plan/profile.ts";
 import type { Job } from "./job.ts";
 import { kernelTimes } from "./kernel_groups.ts";
 

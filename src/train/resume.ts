@@ -14,7 +14,7 @@ import {
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { savedConfig } from "../config/saved_config.ts";
-import type { Stage } from "../config/stages.ts";
+import type { Stage } from "../config/stage_fields.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
 
 /** The keys that a resumed run may change: they do not touch what is trained. */

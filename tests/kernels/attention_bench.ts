@@ -17,7 +17,7 @@ import {
   planAttention,
 } from "../../src/kernels/attention/attention.ts";
 import { PASSES } from "../../src/kernels/attention/pass.ts";
-import { planTile, type Tile } from "../../src/kernels/attention/plan.ts";
+import { type AttentionTile, planTile } from "../../src/kernels/attention/plan.ts";
 import { type PassName, rowShape } from "../../src/kernels/attention/tuning.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
@@ -57,7 +57,7 @@ const TILES: Record<PassName, readonly string[]> = {
 };
 
 /** The tile of a line of {@linkcode TILES}. */
-function parseTile(line: string): Tile {
+function parseTile(line: string): AttentionTile {
   const [lanesX, lanesY, rows, cols, chunk, unroll] = line.split(" ").map(Number);
   return { lanesX, lanesY, rows, cols: cols as 4 | 8, chunk, unroll };
 }

@@ -9,13 +9,13 @@ import {
   planAttention,
   sumHeads,
 } from "../../src/kernels/attention/attention.ts";
-import type { Tile } from "../../src/kernels/attention/plan.ts";
+import type { AttentionTile } from "../../src/kernels/attention/plan.ts";
 import {
+  ATTENTION_TILES,
   type PassName,
   planKept,
   ROWS,
   rowShape,
-  TILES,
 } from "../../src/kernels/attention/tuning.ts";
 import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
@@ -160,7 +160,7 @@ const SHAPES: [string, AttentionSpec][] = [
 ];
 
 /** Small, so that short sequences have many tiles and heads several chunks. */
-const SMALL_TILE: Tile = { lanesX: 4, lanesY: 4, rows: 2, cols: 4, chunk: 5, unroll: 2 };
+const SMALL_TILE: AttentionTile = { lanesX: 4, lanesY: 4, rows: 2, cols: 4, chunk: 5, unroll: 2 };
 
 const COUNTS = { rows: 2, cols: 2 };
 
@@ -197,11 +197,11 @@ Deno.test("attention by rows: every shape of the table", async () => {
 
 Deno.test("attention by tiles: every tile of the table", async () => {
   const spec = shape([1, 70, 2, 2], [4, 0, 4]);
-  const lists = Object.values(TILES).flatMap(({ narrow, wide }) => [narrow, wide]);
+  const lists = Object.values(ATTENTION_TILES).flatMap(({ narrow, wide }) => [narrow, wide]);
   const most = Math.max(...lists.map((tiles) => tiles.length));
   for (let i = 0; i < most; i++) {
     for (const width of ["narrow", "wide"] as const) {
-      await check(spec, (name) => ({ tile: TILES[name][width][i] ?? SMALL_TILE }));
+      await check(spec, (name) => ({ tile: ATTENTION_TILES[name][width][i] ?? SMALL_TILE }));
     }
   }
 });

@@ -25,8 +25,8 @@ import type { Storage } from "../../src/ops/op.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
 import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
 import { lower } from "../../src/graph/lower.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/engine/plan.ts";
-import { profilePlan, type ProfileRow } from "../../src/webgpu/engine/profile.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan/plan.ts";
+import { profilePlan, type ProfileRow } from "../../src/webgpu/plan/profile.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens; heads, widths without and with position and of values; index heads, their width. */

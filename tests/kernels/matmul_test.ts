@@ -9,12 +9,12 @@ import {
 import {
   CANDIDATES,
   chooseParts,
+  PRODUCT_TILES,
   rankTiles,
   type RatedTile,
   tileName,
-  TILES,
 } from "../../src/kernels/product/tiles.ts";
-import type { Capabilities } from "../../src/ops/op.ts";
+import type { Capabilities } from "../../src/kernels/wgsl/device.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
@@ -189,14 +189,14 @@ Deno.test("matmul: every tile gives the same bits", async () => {
     { size: [68, 72, 64], aligned: true },
   ];
   assert.ok(chooseParts([37, 41, 699], 5) > 1, "the second is to be computed in parts");
-  const reference = TILES[TILES.length - 1];
+  const reference = PRODUCT_TILES[PRODUCT_TILES.length - 1];
   for (const [f, form] of FORMS.entries()) {
     const wanted = [];
     for (const shape of shapes) wanted.push(await bitsOf(gpu, { form, ...shape }, seed, reference));
     for (const [i, tile] of CANDIDATES.entries()) {
       // Software adapters need a second to compile a large tile: those that are never chosen, but
       // for tuning the table, take turns at the forms, and all take turns at the shapes.
-      if (tile === reference || (!TILES.includes(tile) && i % FORMS.length !== f)) continue;
+      if (tile === reference || (!PRODUCT_TILES.includes(tile) && i % FORMS.length !== f)) continue;
       const turn = (i + f) % shapes.length;
       const got = await bitsOf(gpu, { form, ...shapes[turn] }, seed, tile);
       assert.deepEqual(got, wanted[turn], `${form}, tile ${tileName(tile)}, seed ${seed}`);
@@ -256,7 +256,7 @@ Deno.test("matmul refuses shapes that do not fit", async () => {
 Deno.test("products fill the device: large tiles for large ones, parts for long sums", () => {
   const choose = (m: number, n: number, k: number) => {
     const parts = chooseParts([m, n, k], Math.floor(k / 128));
-    const [tile] = rankTiles(TILES, [m, n, k], parts);
+    const [tile] = rankTiles(PRODUCT_TILES, [m, n, k], parts);
     return { count: Math.ceil(m / tile.rows) * Math.ceil(n / tile.cols) * parts, parts, tile };
   };
   assert.equal(choose(4096, 4096, 4096).parts, 1);

@@ -1,10 +1,10 @@
 /** Kernels of the training step that are not ops, against plain loops in float64. */
 import assert from "node:assert/strict";
-import { adamw, ADAMW_HYPER } from "../../src/kernels/step/adamw.ts";
+import { ADAMW_HYPER, adamwKernel } from "../../src/kernels/step/adamw.ts";
 import { addInto } from "../../src/kernels/token/add.ts";
 import { fill } from "../../src/kernels/token/fill.ts";
 import { recordMetrics } from "../../src/kernels/step/record_metrics.ts";
-import { rmsNorm } from "../../src/kernels/token/rms_norm.ts";
+import { rmsNormKernel } from "../../src/kernels/token/rms_norm.ts";
 import {
   normOfPartials,
   sumOfSquares,
@@ -48,7 +48,7 @@ Deno.test("more rows than workgroups in one dimension of a grid", async () => {
   const rows = 16 * 65_535 + 100;
   const x = randomNormal(rows * 2);
   const m = layout(rows, 2);
-  const kernel = rmsNorm({ x: m, w: layout(1, 2), y: m, eps: 0.1, software: false });
+  const kernel = rmsNormKernel({ x: m, w: layout(1, 2), y: m, eps: 0.1, software: false });
   assert(kernel.grid[1] > 1);
   const { arrays } = await runKernels(
     await testGpu(),
@@ -107,7 +107,7 @@ Deno.test("adamw, three steps, with and without clipping", async () => {
           correction2: 1 / (1 - 0.95 ** t),
         };
         const m = layout(1, count);
-        const kernel = adamw({
+        const kernel = adamwKernel({
           p: m,
           g: m,
           m,

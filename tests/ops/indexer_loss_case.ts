@@ -1,5 +1,6 @@
 /** Checks of the indexer's loss that its tests have in common. */
-import { indexerLoss, type IndexerLossAttributes } from "../../src/ops/indexer/loss.ts";
+import { indexerLoss } from "../../src/ops/indexer/loss.ts";
+import type { IndexerLossAttributes } from "../../src/ops/indexer/loss_attributes.ts";
 import type { Tensor } from "../../src/ops/op.ts";
 import { checkOp, type CheckOptions } from "../check_op.ts";
 import { indexerInputs, indicesOf, maskOf, randomSelection } from "./indexer_case.ts";

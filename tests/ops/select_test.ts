@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { oracleTopk } from "../../src/ops/select/oracle.ts";
 import { mlaAttention } from "../../src/ops/attention/mla_attention.ts";
-import type { Capabilities, Tensor } from "../../src/ops/op.ts";
+import type { Tensor } from "../../src/ops/op.ts";
+import type { Capabilities } from "../../src/kernels/wgsl/device.ts";
 import { indexTopk, type IndexTopkAttributes } from "../../src/ops/select/index.ts";
 import { positionTopk, type PositionTopkAttributes } from "../../src/ops/select/positions.ts";
 import { selectionMask } from "../../src/ops/select/mask.ts";

@@ -1,7 +1,8 @@
 /** Attention to selected keys, masked and gathered, against its twin and against dense attention. */
 import assert from "node:assert/strict";
 import { mlaAttention, type MlaAttentionDims } from "../../src/ops/attention/mla_attention.ts";
-import { type Capabilities, matrixType, type Storage, type Tensor } from "../../src/ops/op.ts";
+import { matrixType, type Storage, type Tensor } from "../../src/ops/op.ts";
+import type { Capabilities } from "../../src/kernels/wgsl/device.ts";
 import {
   sparseMlaAttention,
   type SparseMlaAttentionDims,
@@ -10,7 +11,7 @@ import {
 import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
 import { lower } from "../../src/graph/lower.ts";
 import { matrixAt } from "../../src/ops/matrix.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/engine/plan.ts";
+import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan/plan.ts";
 import { ReadBack } from "../../src/webgpu/device/read_back.ts";
 import { type CheckInput, checkOp, type CheckOptions, randomNormal, testGpu } from "../check_op.ts";
 

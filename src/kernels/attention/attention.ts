@@ -2,7 +2,7 @@
  * Causal attention, flash style: scores are streamed and never stored, the forward pass saves the
  * natural logarithm of each row's sum of exponentials, and the backward pass recomputes the
  * weights from it (Dao et al., FlashAttention-2, arXiv:2307.08691): once for some heads at a time,
- * kept for all gradients (`attention_weights.ts`), or, by the kernels here, in a pass for the
+ * kept for all gradients (`weights.ts`), or, by the kernels here, in a pass for the
  * queries and one for keys and values. Sums have a fixed order and there are no atomics.
  *
  * Matrices have one row per token. Inputs come in this order: `q [rows, heads * (nope + rope)]`;

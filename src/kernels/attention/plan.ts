@@ -9,7 +9,7 @@ import type { Pass } from "./pass.ts";
 import { odd } from "../wgsl/tile_choice.ts";
 
 /** Tile of a pass. It has `lanesY * rows` rows and `lanesX * cols` columns. */
-export interface Tile {
+export interface AttentionTile {
   /** Invocations along the columns. */
   readonly lanesX: number;
   /** Invocations along the rows. */
@@ -44,7 +44,7 @@ export interface TilePlan {
 }
 
 /** Works out sizes and workgroup memory of a tile. */
-export function planTile(pass: Pass, dims: HeadDims, tile: Tile): TilePlan {
+export function planTile(pass: Pass, dims: HeadDims, tile: AttentionTile): TilePlan {
   const tileRows = tile.lanesY * tile.rows;
   const tileCols = tile.cols * tile.lanesX;
   const group = 4 * tile.lanesX;

@@ -10,7 +10,7 @@ import type { Bits } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
 
 /** Everything that the parts of a kernel depend on. */
-export interface Scope {
+export interface RowScope {
   readonly pass: Pass;
   readonly spec: AttentionSpec;
   readonly rows: readonly number[];
@@ -30,7 +30,7 @@ export interface Scope {
 }
 
 /** One step: the columns from `start` on against all rows. */
-export function step(scope: Scope): string[] {
+export function step(scope: RowScope): string[] {
   const { pass, spec: { dims }, rows, cols } = scope;
   const lines: string[] = [];
   for (const j of cols) {
@@ -56,7 +56,7 @@ export function step(scope: Scope): string[] {
 
 /** How an invocation gets the columns of a step: lines that load, and WGSL of `vec4` c of column j. */
 function columnsOf(
-  { spec: { dims }, cols, lanes, together, colHead }: Scope,
+  { spec: { dims }, cols, lanes, together, colHead }: RowScope,
   tensor: HeadTensor,
 ): { load: string[]; value(j: number, c: number): string } {
   if (!together) {
@@ -86,7 +86,7 @@ function columnsOf(
 }
 
 /** WGSL predicate: do row i and column j of a step belong together? */
-function seen({ pass, spec, lists, bits }: Scope, i: number, j: number): string {
+function seen({ pass, spec, lists, bits }: RowScope, i: number, j: number): string {
   if (lists) return "true";
   const at = `(start + ${j}u)`;
   if (!pass.keyMajor) return visible(spec, `t${i}`, at, bits?.selected(i, j));
@@ -96,7 +96,7 @@ function seen({ pass, spec, lists, bits }: Scope, i: number, j: number): string 
 }
 
 /** Weights relative to the row's maximum so far, and the weighted sum of values. */
-function onlineSoftmax(scope: Scope): string[] {
+function onlineSoftmax(scope: RowScope): string[] {
   const { spec: { dims }, rows, cols } = scope;
   const lines: string[] = [];
   for (const i of rows) {
@@ -125,7 +125,7 @@ function onlineSoftmax(scope: Scope): string[] {
 }
 
 /** Weights from the saved logarithms, and the sums of the gradients. */
-function gradients(scope: Scope): string[] {
+function gradients(scope: RowScope): string[] {
   const { pass, spec: { dims }, rows, cols, together } = scope;
   const lines: string[] = [];
   if (pass.keyMajor) {

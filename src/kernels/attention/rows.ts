@@ -11,7 +11,7 @@
  */
 import { headColumns, spanLoaders } from "./heads.ts";
 import type { AttentionSpec, Pass, PassCode } from "./pass.ts";
-import { type Scope, step } from "./row_steps.ts";
+import { type RowScope, step } from "./row_steps.ts";
 import { type Bits, EMPTY_LSE, ifAnySelected, listOf, maskBits } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
 
@@ -38,7 +38,7 @@ export function rowCode(
   const { lanes, subgroup } = shape;
   const together = subgroup && aligned && !lists;
   const span = lanes * rows.length;
-  const scope: Scope = {
+  const scope: RowScope = {
     pass,
     spec,
     rows,
@@ -70,7 +70,7 @@ function bitsOf(pass: Pass, rows: readonly number[], cols: readonly number[], la
 }
 
 /** The rows of an invocation, and what it keeps over the columns. */
-function prologue(scope: Scope): string[] {
+function prologue(scope: RowScope): string[] {
   const { pass, spec: { dims }, rows, lanes, span } = scope;
   const lines = [`let first = tile * ${span}u;`];
   for (const i of rows) {
@@ -106,7 +106,7 @@ function prologue(scope: Scope): string[] {
 }
 
 /** All columns that the rows may see. */
-function loopOverColumns(scope: Scope): string[] {
+function loopOverColumns(scope: RowScope): string[] {
   const { pass, spec: { dims, window }, cols, span, lists, bits } = scope;
   const group = dims.heads / dims.kvHeads;
   const loop: string[] = [];
@@ -158,7 +158,7 @@ function loopOverColumns(scope: Scope): string[] {
 }
 
 /** Stores the results. */
-function results({ pass, spec: { dims, selection }, rows }: Scope): string[] {
+function results({ pass, spec: { dims, selection }, rows }: RowScope): string[] {
   const lines: string[] = [];
   // A query for which nothing is selected has the output 0.
   const orEmpty = (value: string, empty: string, i: number) =>

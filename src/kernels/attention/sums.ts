@@ -1,5 +1,5 @@
 /**
- * The gradients of attention's queries, keys and values as products with what `attention_weights.ts`
+ * The gradients of attention's queries, keys and values as products with what `weights.ts`
  * has kept: rows of weights times rows of a head.
  *
  * @module
@@ -53,7 +53,7 @@ export const SUMS = {
   gradQ: { into: "grad_q", of: "k", overQueries: false },
 } as const satisfies Record<string, AttentionSum>;
 
-/** What a sum reads and writes: names of `attention_access.ts`, in the order of the bindings. */
+/** What a sum reads and writes: names of `heads.ts`, in the order of the bindings. */
 export interface SumOperands {
   readonly weights: Layout;
   readonly read: Readonly<Record<string, Layout>>;

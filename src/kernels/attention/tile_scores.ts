@@ -6,18 +6,18 @@
 import { headColumns, type HeadDims } from "./heads.ts";
 import { type AttentionSpec, type Pass, visible } from "./pass.ts";
 import { type Bits, maskBits } from "./selection.ts";
-import type { Shares, Tile, TilePlan } from "./plan.ts";
+import type { AttentionTile, Shares, TilePlan } from "./plan.ts";
 import { loadSide, productStep, unrolled } from "./tile_steps.ts";
 import { range } from "../wgsl/kernel.ts";
 
 /** Everything that the parts of a kernel depend on. */
-export interface Scope {
+export interface TileScope {
   readonly pass: Pass;
   readonly spec: AttentionSpec;
   readonly dims: HeadDims;
   /** Whether heads are read as whole `vec4`s. */
   readonly aligned: boolean;
-  readonly tile: Tile;
+  readonly tile: AttentionTile;
   readonly plan: TilePlan;
   readonly shares: readonly Shares[];
   readonly forward: boolean;
@@ -32,7 +32,7 @@ export interface Scope {
 }
 
 /** The mask's bits for the rows and columns of an invocation. */
-export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan): Bits {
+export function bitsOf(pass: Pass, tile: AttentionTile, { tileRows, tileCols }: TilePlan): Bits {
   const row = (token: string) => `(batch_row + min(${token}, u.seq_len - 1u))`;
   const { lanesX, lanesY } = tile;
   if (pass.keyMajor) {
@@ -44,7 +44,7 @@ export function bitsOf(pass: Pass, tile: Tile, { tileRows, tileCols }: TilePlan)
 }
 
 /** `s`, the tile of scores before scaling, and for gradients `dp`, the gradients of the weights. */
-export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): string[] {
+export function scores({ pass, dims, aligned, tile, plan, colHead }: TileScope): string[] {
   const { threads, tileRows, tileCols } = plan;
   const lines = ["workgroupBarrier();"];
   const side = { dims, aligned };
@@ -75,7 +75,9 @@ export function scores({ pass, dims, aligned, tile, plan, colHead }: Scope): str
 }
 
 /** Hides pairs of `s`. Without a mask only tiles on an edge of what is visible have any. */
-export function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: Scope): string[] {
+export function mask(
+  { pass, spec, tile, plan: { tileRows, tileCols }, bits }: TileScope,
+): string[] {
   const lines: string[] = [];
   for (const i of range(tile.rows)) {
     for (const j of range(tile.cols)) {
@@ -101,7 +103,7 @@ export function mask({ pass, spec, tile, plan: { tileRows, tileCols }, bits }: S
 }
 
 /** The columns of an invocation in fours: the weights of a four are handed on together. */
-function groupsOf({ tile }: Scope): number[][] {
+function groupsOf({ tile }: TileScope): number[][] {
   return range(tile.cols / 4).map((q) => range(4).map((e) => 4 * q + e));
 }
 
@@ -113,7 +115,7 @@ function pairwise(terms: readonly string[], join: (a: string, b: string) => stri
 }
 
 /** Weights relative to the row's maximum so far, and the factor of what was summed before. */
-export function onlineSoftmax(scope: Scope): string[] {
+export function onlineSoftmax(scope: TileScope): string[] {
   const { tile } = scope;
   const lines: string[] = [];
   for (const i of range(tile.rows)) {
@@ -144,7 +146,7 @@ export function onlineSoftmax(scope: Scope): string[] {
 }
 
 /** Weights from the saved logarithms, and the gradients of the scores. */
-export function weightsAndGradients(scope: Scope): string[] {
+export function weightsAndGradients(scope: TileScope): string[] {
   const { pass, tile } = scope;
   const lines: string[] = [];
   if (pass.keyMajor) {
@@ -170,7 +172,7 @@ export function weightsAndGradients(scope: Scope): string[] {
 }
 
 /** Hands the weights of the columns 4 * `four` and on to those who sum. */
-export function handOn({ pass, tile, weights }: Scope, four: number): string[] {
+export function handOn({ pass, tile, weights }: TileScope, four: number): string[] {
   return range(tile.rows).flatMap((i) =>
     pass.sums.map(({ weight }, n) => {
       const at = n === 0 ? "x" : `x + ${n * tile.lanesX}u`;

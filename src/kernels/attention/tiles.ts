@@ -12,7 +12,7 @@ import { headColumns, spanLoaders } from "./heads.ts";
 import type { AttentionSpec, Pass, PassCode } from "./pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
-import { planTile, shareOut, type Tile } from "./plan.ts";
+import { type AttentionTile, planTile, shareOut } from "./plan.ts";
 import {
   bitsOf,
   deltaOf,
@@ -20,8 +20,8 @@ import {
   logOf,
   mask,
   onlineSoftmax,
-  type Scope,
   scores,
+  type TileScope,
   weightsAndGradients,
 } from "./tile_scores.ts";
 import { loadSide, sumStep, unrolled } from "./tile_steps.ts";
@@ -31,13 +31,13 @@ import { placeOf } from "../wgsl/lane_order.ts";
 export function tileCode(
   pass: Pass,
   spec: AttentionSpec,
-  tile: Tile,
+  tile: AttentionTile,
   aligned: boolean,
 ): PassCode {
   const { dims } = spec;
   const plan = planTile(pass, dims, tile);
   const { threads, tileRows } = plan;
-  const scope: Scope = {
+  const scope: TileScope = {
     pass,
     spec,
     dims,
@@ -71,7 +71,7 @@ export function tileCode(
   };
 }
 
-function declarations({ pass, dims, aligned, tile, plan, forward }: Scope): string[] {
+function declarations({ pass, dims, aligned, tile, plan, forward }: TileScope): string[] {
   const matrix = (name: string, rows: number, pitch: number, type = "vec4f") =>
     `var<workgroup> ${name}: array<array<${type}, ${pitch}>, ${rows}>;`;
   const lines = [matrix("row_side", plan.tileRows, plan.pitch)];
@@ -88,7 +88,7 @@ function declarations({ pass, dims, aligned, tile, plan, forward }: Scope): stri
 }
 
 /** Which rows and columns an invocation has, and what it keeps over the columns. */
-function prologue({ pass, dims, aligned, tile, plan, shares, forward }: Scope): string[] {
+function prologue({ pass, dims, aligned, tile, plan, shares, forward }: TileScope): string[] {
   const { tileRows, threads } = plan;
   const place = placeOf(tile.lanesX, tile.lanesY);
   const lines = [
@@ -132,7 +132,7 @@ function prologue({ pass, dims, aligned, tile, plan, shares, forward }: Scope): 
 }
 
 /** `body` for each tile of columns, from `start` on, that some row may see. */
-function loopOverColumns(scope: Scope, body: string[]): string[] {
+function loopOverColumns(scope: TileScope, body: string[]): string[] {
   const { pass, spec: { window }, plan: { tileRows, tileCols }, sharers } = scope;
   const rows = { origin: "first", length: tileRows };
   const cols = { origin: "start", length: tileCols };
@@ -164,7 +164,7 @@ function loopOverColumns(scope: Scope, body: string[]): string[] {
 }
 
 /** Adds the weighted columns to the results, group by group. */
-function sums(scope: Scope): string[] {
+function sums(scope: TileScope): string[] {
   const { pass, tile, plan, shares, forward, weights } = scope;
   const lines: string[] = [];
   for (const q of range(tile.cols / 4)) {
@@ -192,7 +192,7 @@ function sums(scope: Scope): string[] {
 }
 
 /** Stores `lse`, and leaves in `factor` what the sums are still to be multiplied with. */
-function logSumExp({ tile, bits }: Scope): string[] {
+function logSumExp({ tile, bits }: TileScope): string[] {
   const lines = range(tile.rows).map((i) => `partial[row${i}][x] = l${i};`);
   // A query for which nothing is selected has the output 0.
   const orEmpty = (value: string, empty: string, i: number) =>
@@ -215,7 +215,7 @@ function logSumExp({ tile, bits }: Scope): string[] {
 }
 
 /** Stores the results. */
-function results({ dims, shares, forward }: Scope): string[] {
+function results({ dims, shares, forward }: TileScope): string[] {
   const lines: string[] = [];
   for (const { into, lanesX, rows, cols } of shares) {
     const columns = headColumns(into, dims);

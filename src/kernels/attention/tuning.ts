@@ -10,7 +10,7 @@ import { type AttentionSpec, type Pass, PASSES } from "./pass.ts";
 import { blocksAlong, partsOf, type Units } from "./blocks.ts";
 import type { RowShape } from "./rows.ts";
 import { SUMS } from "./sums.ts";
-import { planTile, type Tile } from "./plan.ts";
+import { type AttentionTile, planTile } from "./plan.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
 import { fitsDevice, tallTile, type Tile as ProductTile } from "../product/tile_loop.ts";
 
@@ -23,7 +23,7 @@ export interface AttentionDevice {
   readonly subgroups: { readonly min: number; readonly max: number } | null;
 }
 
-/** Names of the passes that {@linkcode TILES} and {@linkcode ROWS} tune. */
+/** Names of the passes that {@linkcode ATTENTION_TILES} and {@linkcode ROWS} tune. */
 export type PassName = keyof typeof PASSES;
 
 /**
@@ -31,12 +31,12 @@ export type PassName = keyof typeof PASSES;
  * selection, by lists. `rows` also serve gathered selections; their numbers then are 1.
  */
 export type AttentionPlan =
-  | { readonly tile: Tile }
+  | { readonly tile: AttentionTile }
   | { readonly rows: RowShape }
   | { readonly gather: GatherShape };
 
 /** Small tiles for devices with little workgroup memory, and for wide heads. */
-const SMALL_TILES: readonly Tile[] = [
+const SMALL_TILES: readonly AttentionTile[] = [
   { lanesX: 8, lanesY: 8, rows: 4, cols: 4, chunk: 8, unroll: 8 },
   { lanesX: 4, lanesY: 8, rows: 4, cols: 4, chunk: 4, unroll: 4 },
   { lanesX: 4, lanesY: 8, rows: 2, cols: 4, chunk: 4, unroll: 4 },
@@ -47,7 +47,10 @@ const SMALL_TILES: readonly Tile[] = [
  * fits the device is taken, and if none does (very wide heads) the kernels without workgroup memory
  * are. Heads are narrow if `nope + rope` is at most 48.
  */
-export const TILES: Record<PassName, Record<"narrow" | "wide", readonly Tile[]>> = {
+export const ATTENTION_TILES: Record<
+  PassName,
+  Record<"narrow" | "wide", readonly AttentionTile[]>
+> = {
   forward: {
     narrow: [{ lanesX: 8, lanesY: 16, rows: 4, cols: 4, chunk: 12, unroll: 12 }, ...SMALL_TILES],
     wide: [
@@ -135,7 +138,7 @@ export function planAttention(
     return gather ? { gather } : { rows: rowShape({ rows: 1, cols: 1 }, device) };
   }
   if (!device.software) {
-    for (const tile of TILES[name][width <= 48 ? "narrow" : "wide"]) {
+    for (const tile of ATTENTION_TILES[name][width <= 48 ? "narrow" : "wide"]) {
       const { bytes, threads } = planTile(PASSES[name], spec.dims, tile);
       if (bytes <= device.workgroupBytes && threads <= device.maxInvocations) return { tile };
     }

@@ -1,6 +1,6 @@
 /**
  * The weights of attention and the gradients of its scores, computed once and kept, so that the
- * gradients of queries, keys and values are plain products (`attention_sums.ts`): 5 products for a
+ * gradients of queries, keys and values are plain products (`sums.ts`): 5 products for a
  * pair where passes that stream past each other, and recompute the weights, take 7.
  *
  * @module
@@ -41,7 +41,7 @@ export interface WeightOperands {
   readonly delta: Layout;
   /** With a selection: its mask. */
   readonly mask?: Layout;
-  /** Weights, and gradients of the scores times the scores' factor; see `attention_blocks.ts`. */
+  /** Weights, and gradients of the scores times the scores' factor; see `blocks.ts`. */
   readonly weights: Layout;
   readonly gradients: Layout;
 }

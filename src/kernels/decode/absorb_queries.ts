@@ -8,7 +8,7 @@ import { spread } from "../wgsl/elementwise.ts";
 import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { at, inUnits, unitType, widthOf } from "../wgsl/layout_units.ts";
 
-/** What {@linkcode absorbQueries} multiplies. */
+/** What {@linkcode absorbQueriesKernel} multiplies. */
 export interface AbsorbQueriesSpec {
   /** [rows, heads · (nope + rope)]. */
   readonly q: Layout;
@@ -22,7 +22,7 @@ export interface AbsorbQueriesSpec {
 }
 
 /** y[t, h, j] = Σ_i w[h, i, j] · q[t, h, i], i < nope. Buffers: q, w, y. */
-export function absorbQueries({ q, w, y, heads, nope }: AbsorbQueriesSpec): Kernel {
+export function absorbQueriesKernel({ q, w, y, heads, nope }: AbsorbQueriesSpec): Kernel {
   const width = widthOf(w, y);
   const over = spread(y.rows, y.cols / width);
   return makeKernel({

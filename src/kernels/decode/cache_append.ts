@@ -8,7 +8,9 @@ import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from ".
 import { at } from "../wgsl/layout_units.ts";
 
 /** Puts the one row of x at a position of y. Buffers: x, position (i32), y. */
-export function cacheAppend({ x, position, y }: Record<"x" | "position" | "y", Layout>): Kernel {
+export function cacheAppendKernel(
+  { x, position, y }: Record<"x" | "position" | "y", Layout>,
+): Kernel {
   const over = spread(1, x.cols);
   return makeKernel({
     name: "cache_append",

@@ -5,9 +5,9 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { IndexGradientSpec } from "./gradient_code.ts";
 import { type HeadDims, isAligned, loader, storer } from "../attention/heads.ts";
-import { visiblePairs } from "./teacher.ts";
+import { pairsOfChunk } from "./teacher.ts";
 import { gradientRows } from "./gradient_rows.ts";
 import { gradientProducts, productTile } from "./gradient_products.ts";
 import {
@@ -23,45 +23,11 @@ import {
 } from "../wgsl/kernel.ts";
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
-/** What both passes read. R is the number of queries of a sequence. */
-export interface IndexGradientSpec {
-  /** [batch · R, heads · dim]: the queries of rows `firstRow …` of a sequence. */
-  readonly q: Layout;
-  /** [batch · keys, dim]: the keys of the sequence from its start. */
-  readonly k: Layout;
-  /** [batch · R, heads]. */
-  readonly w: Layout;
-  /** [batch · R, keys]: the gradient of the scores. What lies above the diagonal is not read. */
-  readonly gradScores: Layout;
-  /** The signs of the products, where {@linkcode readsSigns} asks for them; see `index_signs.ts`. */
-  readonly signs?: Layout;
-  /** Position of the first query in its sequence. */
-  readonly firstRow: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
-  /** Sequences side by side, default 1. */
-  readonly batch?: number;
-  readonly capabilities: Capabilities;
-}
-
 /** Whether the kernels read the signs of the products. Those that don't compute the products again. */
 export function readsSigns(
   spec: Pick<IndexGradientSpec, "activation" | "dim" | "capabilities">,
 ): boolean {
   return spec.activation === "relu" && productTile(spec) !== null;
-}
-
-/** What a family of kernels adds to a pass. */
-export interface GradientCode {
-  readonly declarations: string;
-  readonly body: string;
-  readonly workgroup: number;
-  /** Queries or keys of one workgroup. */
-  readonly tileRows: number;
-  /** Floating-point operations for a visible pair of a head. */
-  readonly flopsPerPair: number;
 }
 
 /**
@@ -153,7 +119,7 @@ let sequence = order % u.units / u.heads;
 let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;
 ${code.body}`,
-    flops: batch * visiblePairs(firstRow, queries) * heads * code.flopsPerPair,
+    flops: batch * pairsOfChunk(firstRow, queries) * heads * code.flopsPerPair,
     bytes: bytesOf(...Object.values(layouts)),
   });
 }

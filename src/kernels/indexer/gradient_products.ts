@@ -1,10 +1,10 @@
 /**
  * Gradients of the lightning indexer on GPUs, as products with the gradient of the scores, of which
- * ReLU lets through what the signs kept by `index_scores_tiled.ts` say: nothing is computed twice.
+ * ReLU lets through what the signs kept by `scores_tiled.ts` say: nothing is computed twice.
  *
  * @module
  */
-import type { GradientCode, IndexGradientSpec } from "./gradient.ts";
+import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { SIGN_TILE, signBit, signWord, tileSigns } from "./signs.ts";
 import { type Layout, startsAtVec4 } from "../wgsl/kernel.ts";
 import {

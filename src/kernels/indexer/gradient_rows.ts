@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { GradientCode, IndexGradientSpec } from "./gradient.ts";
+import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { range } from "../wgsl/kernel.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
 import { at } from "../wgsl/layout_units.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import { bytesOf, Float, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
 
 /** What `indexScores` computes. */
@@ -16,7 +16,7 @@ export interface IndexScoresSpec {
   readonly w: Layout;
   /** [R, keys]: the result. */
   readonly scores: Layout;
-  /** On GPUs, if given: where the signs of the products go; see `index_signs.ts`. */
+  /** On GPUs, if given: where the signs of the products go; see `signs.ts`. */
   readonly signs?: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;

@@ -1,5 +1,5 @@
 /**
- * Index scores on software adapters, in the way of `matmul_subgroup.ts`: lanes load different
+ * Index scores on software adapters, in the way of `product/subgroup.ts`: lanes load different
  * vectors, and hand them round.
  *
  * @module

@@ -1,6 +1,6 @@
 /**
  * Index scores on GPUs: products of queries and keys of one head after the other along the loop of
- * `tile_product.ts`. Each invocation keeps two blocks of sums: of the present head, and of the
+ * `product/tile_loop.ts`. Each invocation keeps two blocks of sums: of the present head, and of the
  * weighted heads.
  *
  * @module

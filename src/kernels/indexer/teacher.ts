@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
 import { targetRows } from "./teacher_rows.ts";
 import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
@@ -49,21 +49,6 @@ export interface AttentionTargetSpec {
   readonly capabilities: Capabilities;
   /** Tile on GPUs; default the first of `TARGET_TILES` that the device has room for, or rows. */
   readonly tile?: Tile;
-}
-
-/**
- * What a family of kernels adds: code that gives every pair of a tile to
- * `store(query, key, sum over heads, q_row)`, or, from tiles, four neighbouring keys, the first a
- * multiple of 4, to `store_four`. In scope: `first_query` and `first_key` of the tile,
- * counted in the sequence's chunk; `q_row` and `k_row`, the sequence's first rows; `visible`,
- * whether any pair of the tile is.
- */
-export interface TargetCode {
-  readonly declarations: string;
-  readonly body: string;
-  readonly workgroup: number;
-  readonly tileRows: number;
-  readonly tileCols: number;
 }
 
 /**
@@ -133,7 +118,7 @@ let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;
 let visible = first_key < u.first_row + first_query + ${code.tileRows}u;
 ${code.body}`,
-    flops: batch * visiblePairs(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
+    flops: batch * pairsOfChunk(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
     bytes: bytesOf(q, kv, kPe, lse, target),
   });
 }
@@ -168,6 +153,6 @@ function storeFour(mask?: Layout): string {
 }
 
 /** Pairs of a query of rows `firstRow … firstRow + rows` and a key that it may see. */
-export function visiblePairs(firstRow: number, rows: number): number {
+export function pairsOfChunk(firstRow: number, rows: number): number {
   return rows * firstRow + rows * (rows + 1) / 2;
 }

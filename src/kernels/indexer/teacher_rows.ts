@@ -6,7 +6,7 @@
  * @module
  */
 import { headColumns, type HeadDims } from "../attention/heads.ts";
-import type { TargetCode } from "./teacher.ts";
+import type { TargetCode } from "./teacher_code.ts";
 import { unrolled } from "../attention/tile_steps.ts";
 import { range } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";

@@ -1,11 +1,11 @@
 /**
  * The indexer's teacher on GPUs: scores of one head after the other along the loop of
- * `tile_product.ts`; what their weights sum to stays in registers.
+ * `product/tile_loop.ts`; what their weights sum to stays in registers.
  *
  * @module
  */
 import { type HeadDims, spanLoaders } from "../attention/heads.ts";
-import type { TargetCode } from "./teacher.ts";
+import type { TargetCode } from "./teacher_code.ts";
 import { headAlongK, headSteps } from "../attention/head_sources.ts";
 import { range } from "../wgsl/kernel.ts";
 import {

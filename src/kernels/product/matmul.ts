@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import {
   foldGrid,
   type Kernel,
@@ -16,7 +16,14 @@ import {
 import { addend, type Form, type Product } from "./product.ts";
 import { subgroupLanes, subgroupProduct, subgroupTile } from "./subgroup.ts";
 import { tiledProduct } from "./tiled.ts";
-import { chooseParts, rankTiles, type RatedTile, tileName, TILES, TILES_VERSION } from "./tiles.ts";
+import {
+  chooseParts,
+  PRODUCT_TILES,
+  rankTiles,
+  type RatedTile,
+  tileName,
+  TILES_VERSION,
+} from "./tiles.ts";
 import { fitsDevice } from "./tile_loop.ts";
 import { vectorProduct } from "./vector.ts";
 
@@ -141,7 +148,7 @@ function family(
   const size = [p.m, p.n, p.k] as const;
   const parts = chooseParts(size, mostParts);
   if (tile) return { parts, make: (p) => tiledProduct(p, tile) };
-  const tiles = rankTiles(TILES.filter((t) => fitsDevice(t, capabilities)), size, parts);
+  const tiles = rankTiles(PRODUCT_TILES.filter((t) => fitsDevice(t, capabilities)), size, parts);
   return { parts, make: (p) => anyTile(p, tiles, capabilities) };
 }
 

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import { range } from "../wgsl/kernel.ts";
 import { placeOf } from "../wgsl/lane_order.ts";
 

@@ -22,7 +22,7 @@ function tile(
 }
 
 /** The tiles to choose from, with the rates of one H100. */
-export const TILES: readonly RatedTile[] = [
+export const PRODUCT_TILES: readonly RatedTile[] = [
   tile([128, 128, 16], [8, 8], 43),
   tile([96, 128, 16], [12, 8], 43),
   tile([128, 96, 16], [8, 12], 42),
@@ -35,7 +35,7 @@ export const TILES: readonly RatedTile[] = [
 
 /** Further tiles, to try on a new card; 30 where none has been timed. */
 export const CANDIDATES: readonly RatedTile[] = [
-  ...TILES,
+  ...PRODUCT_TILES,
   tile([64, 64, 16], [8, 8], 42),
   tile([64, 192, 16], [8, 12], 39),
   tile([192, 64, 16], [12, 8], 39),
@@ -98,7 +98,7 @@ type Size = readonly [m: number, n: number, k: number];
 export function chooseParts(size: Size, mostParts: number): number {
   let best = 1;
   let least = Infinity;
-  for (const tile of TILES) {
+  for (const tile of PRODUCT_TILES) {
     const groups = workgroups(tile, size[0], size[1]);
     for (let parts = 1; parts <= mostParts; parts = Math.ceil(parts * 1.3)) {
       const time = predict(tile, size, parts);

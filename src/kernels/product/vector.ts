@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import {
   bytesOf,
   foldGrid,

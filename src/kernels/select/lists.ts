@@ -6,7 +6,7 @@
  * its order is the same every time.
  *
  * Lists are made by walking down the columns of the mask, which is work for many invocations;
- * `selection_lists_by_rows.ts` has another way for software adapters.
+ * `lists_by_rows.ts` has another way for software adapters.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The lists of `selection_lists.ts` made by walking along the rows of the indices: far less work
+ * The lists of `lists.ts` made by walking along the rows of the indices: far less work
  * than walking down the columns of the mask, but for few invocations, which suits software adapters.
  *
  * @module

@@ -13,7 +13,7 @@ import {
 } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 
-/** What {@linkcode selectionMask} translates. */
+/** What {@linkcode selectionMaskKernel} translates. */
 export interface SelectionMaskSpec {
   /** i32 [rows, k]: ascending, then -1. */
   readonly indices: Layout;
@@ -26,7 +26,7 @@ export interface SelectionMaskSpec {
  * invocation per word, which finds its first index by bisection: as unsigned numbers the -1 at the
  * end are the largest. Buffers: indices, mask.
  */
-export function selectionMask({ indices, mask }: SelectionMaskSpec): Kernel {
+export function selectionMaskKernel({ indices, mask }: SelectionMaskSpec): Kernel {
   return makeKernel({
     name: "selection_mask",
     shape: `${indices.rows}x${indices.cols} to ${mask.cols}`,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../wgsl/device.ts";
 import { bytesOf, isVec4, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 

@@ -21,7 +21,7 @@ import { allInUnits, at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/l
  * [rows, vocabulary], targets [rows, 1] i32, nll and lse [rows, 1]. Buffers: logits, targets, nll,
  * lse.
  */
-export function crossEntropy(
+export function crossEntropyKernel(
   { logits, targets, nll, lse, software }: {
     logits: Layout;
     targets: Layout;

@@ -20,7 +20,7 @@ import { allInUnits, at, inUnits, unitType, widthOf } from "../wgsl/layout_units
  * alone. ids [rows, 1] i32, table [part of vocabulary, cols], y [rows, cols]. Buffers: ids, table,
  * y.
  */
-export function embedding(
+export function embeddingKernel(
   { ids, table, y, firstRow }: { ids: Layout; table: Layout; y: Layout; firstRow: number },
 ): Kernel {
   const width = widthOf(table, y);

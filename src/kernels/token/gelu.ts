@@ -14,7 +14,7 @@ const LINEAR = 2 * Math.sqrt(2 / Math.PI);
 const CUBIC = LINEAR * 0.044715;
 
 /** x and y have the same shape. Buffers: x, y. */
-export function gelu({ x, y }: { x: Layout; y: Layout }): Kernel {
+export function geluKernel({ x, y }: { x: Layout; y: Layout }): Kernel {
   const { width, spread, view } = walk(x, y);
   const type = unitType(width);
   return makeKernel({

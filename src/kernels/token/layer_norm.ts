@@ -32,7 +32,7 @@ function moments(rows: RowGroups, width: Width): string {
 }
 
 /** Shapes: x, y [rows, cols]; w, b [1, cols], b may be null. Buffers: x, w, (b,) y. */
-export function layerNorm(args: {
+export function layerNormKernel(args: {
   x: Layout;
   w: Layout;
   b: Layout | null;

@@ -17,7 +17,7 @@ import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
 import { allInUnits, at, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
 
 /** Shapes: x, y [rows, cols]; w [1, cols]. Buffers: x, w, y. */
-export function rmsNorm(
+export function rmsNormKernel(
   { x, w, y, eps, software }: { x: Layout; w: Layout; y: Layout; eps: number; software: boolean },
 ): Kernel {
   const width = widthOf(x, w, y);

@@ -56,13 +56,13 @@ export interface RopeArgs extends RopeSpec {
  * y = x with the chosen columns rotated. x, y [rows, heads · headDim]. Buffers: x, positions if they
  * are given, sink `y`.
  */
-export function rope(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
+export function ropeKernel(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
   const { x, headDim, positions } = args;
   const width = ropeWidth(args, x, ...sinkLayouts(args.y));
   const y = sinkParts("y", args.y, width);
   const rotated = args.dims / width;
   const pairUnits = pairUnitsOf(args, width);
-  return ropeKernel(args, width, {
+  return rotationKernel(args, width, {
     name: "rope",
     buffers: {
       x: `read ${unitType(width)}`,
@@ -96,7 +96,7 @@ export function rope(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
 export function ropeInPlace(args: RopeArgs & { x: Layout }): Kernel {
   const { x } = args;
   const width = ropeWidth(args, x);
-  return ropeKernel(args, width, {
+  return rotationKernel(args, width, {
     name: "rope_in_place",
     buffers: { x: `read_write ${unitType(width)}` },
     uniforms: {},
@@ -157,7 +157,7 @@ interface Variant {
   bytes: number;
 }
 
-function ropeKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Variant): Kernel {
+function rotationKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Variant): Kernel {
   const { x, heads } = args;
   const turns = turnsPerPosition(args.dims, args.theta);
   // Sines are dear without a GPU: there one invocation serves all heads.

@@ -17,7 +17,7 @@ export function sigmoidFunction(width: Width): string {
 }
 
 /** gateUp [rows, 2 cols], y [rows, cols]. Buffers: gateUp, y. */
-export function swiglu({ gateUp, y }: { gateUp: Layout; y: Layout }): Kernel {
+export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kernel {
   const width = widthOf(gateUp, y);
   const type = unitType(width);
   const over = spread(y.rows, y.cols / width);

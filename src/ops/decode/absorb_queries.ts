@@ -1,4 +1,4 @@
-import { absorbQueries as kernel } from "../../kernels/decode/absorb_queries.ts";
+import { absorbQueriesKernel as kernel } from "../../kernels/decode/absorb_queries.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Heads of MLA, as the ops of its absorbed mode take them. */

@@ -1,5 +1,5 @@
 import { addInto } from "../../kernels/token/add.ts";
-import { cacheAppend as kernel } from "../../kernels/decode/cache_append.ts";
+import { cacheAppendKernel as kernel } from "../../kernels/decode/cache_append.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TensorType } from "../op.ts";
 
 /** A cache with one more token; see {@linkcode cacheAppend}. */

@@ -1,4 +1,4 @@
-import { rope as kernel } from "../../kernels/token/rope.ts";
+import { ropeKernel as kernel } from "../../kernels/token/rope.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { requireRotation, ropeTwin, type Rotation } from "../token/rope.ts";
 

@@ -1,5 +1,6 @@
+import type { IndexerLossAttributes } from "./loss_attributes.ts";
 import type * as tfc from "@tensorflow/tfjs-core";
-import { type SelectionForm, sumHeads } from "../../kernels/attention/attention.ts";
+import { sumHeads } from "../../kernels/attention/attention.ts";
 import { scaledSum } from "../../kernels/token/cross_entropy.ts";
 import { fill } from "../../kernels/token/fill.ts";
 import { indexGradientK, indexGradientQ } from "../../kernels/indexer/gradient.ts";
@@ -27,27 +28,6 @@ import {
   type TfMatrix,
 } from "../op.ts";
 import { byQueryChunks } from "../query_chunks.ts";
-
-/** Attributes of {@linkcode indexerLoss}. */
-export interface IndexerLossAttributes extends IndexerDims {
-  /**
-   * `sum`, the default: one divergence a row, of the heads' scores and attention summed up. `each`:
-   * the mean of one for each index head and the attention head of its number.
-   */
-  klHeads?: "sum" | "each";
-  /** `forward`: KL(p‖q), p the teacher; `reverse`: KL(q‖p), p at least {@linkcode TARGET_FLOOR}. */
-  direction: "forward" | "reverse";
-  /** Factor of this loss in the objective. */
-  weight: number;
-  /** Whether the gradients are computed along with the value. Without them none passes. */
-  gradient: boolean;
-  /**
-   * Over a selection, `"masked"` computes all causal pairs, a chunk of queries at a time, and
-   * `"gathered"` only the selected pairs. `"auto"`, the default, takes what is faster. With
-   * `klHeads: "each"` it is masked.
-   */
-  form?: SelectionForm | "auto";
-}
 
 /** The keys that a loss is over. */
 export interface LossSelection {

@@ -10,7 +10,7 @@ import { targetOfScores } from "../../kernels/indexer/teacher_of_scores.ts";
 import { indexerKl } from "../../kernels/indexer/kl.ts";
 import { byBatch } from "../attention/passes.ts";
 import { recordLists } from "../attention/selection.ts";
-import type { IndexerLossAttributes } from "./loss.ts";
+import type { IndexerLossAttributes } from "./loss_attributes.ts";
 import { listedScores } from "../attention/listed_scores.ts";
 import type { Matrix, Recorder } from "../op.ts";
 

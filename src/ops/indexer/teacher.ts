@@ -151,7 +151,7 @@ export function recordScores(
 export interface Scores {
   /** [rows, keys]; not to be written to. */
   readonly scores: Matrix;
-  /** The signs of the products, if the gradient's kernels read them; see `index_signs.ts`. */
+  /** The signs of the products, if the gradient's kernels read them; see `kernels/indexer/signs.ts`. */
   readonly signs?: Matrix;
 }
 

@@ -38,7 +38,7 @@ export function requireSizes(op: string, sizes: SelectionSizes & Record<string, 
  * @param score records the kernels that make the scores [batch · rows, keys] of a chunk, in
  * `scratch` or elsewhere
  */
-export function recordSelection(
+export function recordTopk(
   r: Recorder,
   sizes: SelectionSizes,
   inputs: readonly Matrix[],
@@ -62,7 +62,7 @@ export function recordSelection(
  * The twin: indices [batch · seqLen, topk] from all scores [batch, seqLen, seqLen]. `tf.topk` puts
  * the lower index first where scores are equal.
  */
-export function twinSelection(
+export function twinTopk(
   tf: Tf,
   scores: tfc.Tensor,
   { batch, seqLen, topk }: SelectionSizes,

@@ -2,13 +2,7 @@ import type * as tfc from "@tensorflow/tfjs-core";
 import { blockPool, type Pool } from "../../kernels/select/block_pool.ts";
 import { recordScores, scoresOf } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf } from "../op.ts";
-import {
-  recordSelection,
-  requireSizes,
-  type SelectionSizes,
-  twinHidden,
-  twinSelection,
-} from "./chunks.ts";
+import { recordTopk, requireSizes, type SelectionSizes, twinHidden, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode indexTopk}. */
 export interface IndexTopkAttributes extends SelectionSizes {
@@ -56,13 +50,13 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
     const perHead = tf.reshape(activated, [batch, seqLen, heads, seqLen]);
     const weighted = tf.mul(perHead, tf.reshape(w, [batch, seqLen, heads, 1]));
     const scores = tf.mul(tf.sum(weighted, 2), scale);
-    return [twinSelection(tf, block ? twinPool(tf, scores, block) : scores, attributes)];
+    return [twinTopk(tf, block ? twinPool(tf, scores, block) : scores, attributes)];
   },
   forward(r, inputs, [indices], attributes) {
     const { batch, seqLen, heads, activation, scale, block } = attributes;
     const index = { indexHeads: heads, indexHeadDim: inputs[1].cols, activation };
     const dims = { batch, seqLen, ...index, indexScale: scale };
-    recordSelection(r, attributes, inputs, indices, (chunk, scratch) => {
+    recordTopk(r, attributes, inputs, indices, (chunk, scratch) => {
       if (!block) return scoresOf(r, inputs, dims, chunk, scratch).scores;
       const { firstRow, batch } = chunk;
       recordScores(r, inputs, dims, chunk, scratch);

@@ -1,4 +1,4 @@
-import { selectionMask as kernel } from "../../kernels/select/mask.ts";
+import { selectionMaskKernel as kernel } from "../../kernels/select/mask.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 
 /** Attributes of {@linkcode selectionMask}. */

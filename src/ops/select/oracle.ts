@@ -1,7 +1,7 @@
 import { twinHeads } from "../attention/passes.ts";
 import { recordTarget } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { recordSelection, requireSizes, type SelectionSizes, twinSelection } from "./chunks.ts";
+import { recordTopk, requireSizes, type SelectionSizes, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode oracleTopk}. */
 export interface OracleTopkAttributes extends SelectionSizes {
@@ -62,11 +62,11 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
       tf.mul(products, scaleOf(attributes)),
       twinHeads(tf, lse, attributes, heads),
     );
-    return [twinSelection(tf, tf.mean(tf.exp(logs), 1), attributes)];
+    return [twinTopk(tf, tf.mean(tf.exp(logs), 1), attributes)];
   },
   forward(r, inputs, [indices], attributes) {
     const dims = { ...attributes, scale: scaleOf(attributes) };
-    recordSelection(r, attributes, inputs, indices, (chunk, target) => {
+    recordTopk(r, attributes, inputs, indices, (chunk, target) => {
       recordTarget(r, inputs, dims, chunk, target);
       return target;
     });

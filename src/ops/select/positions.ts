@@ -1,6 +1,6 @@
 import { randomScore, randomScores, recentIndices } from "../../kernels/select/positions.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { recordSelection, requireSizes, type SelectionSizes, twinSelection } from "./chunks.ts";
+import { recordTopk, requireSizes, type SelectionSizes, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode positionTopk}. */
 export interface PositionTopkAttributes extends SelectionSizes {
@@ -47,12 +47,12 @@ export const positionTopkOp: Op<PositionTopkAttributes> = {
       { length: batch * seqLen * seqLen },
       (_, i) => score(Math.floor(i / seqLen) % seqLen, i % seqLen),
     );
-    return [twinSelection(tf, tf.tensor3d(scores, [batch, seqLen, seqLen]), attributes)];
+    return [twinTopk(tf, tf.tensor3d(scores, [batch, seqLen, seqLen]), attributes)];
   },
   forward(r, _inputs, [indices], attributes) {
     const { seqLen, kind, seed = 0, sinks = 0 } = attributes;
     if (kind === "random") {
-      recordSelection(r, attributes, [], indices, ({ firstRow, batch }, scores) => {
+      recordTopk(r, attributes, [], indices, ({ firstRow, batch }, scores) => {
         r.dispatch(randomScores({ scores, firstRow, batch, seed }), scores);
         return scores;
       });

@@ -1,6 +1,6 @@
 import {
-  crossEntropy as kernel,
   crossEntropyGradient,
+  crossEntropyKernel as kernel,
   scaledSum,
 } from "../../kernels/token/cross_entropy.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";

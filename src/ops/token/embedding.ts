@@ -1,4 +1,4 @@
-import { embedding as kernel, embeddingGradient } from "../../kernels/token/embedding.ts";
+import { embeddingGradient, embeddingKernel as kernel } from "../../kernels/token/embedding.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink, furtherSink, kernelSink, sinkOperands } from "../sink.ts";
 

@@ -1,4 +1,4 @@
-import { gelu as kernel, geluGradient } from "../../kernels/token/gelu.ts";
+import { geluGradient, geluKernel as kernel } from "../../kernels/token/gelu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
 

@@ -1,7 +1,7 @@
 import {
-  layerNorm as kernel,
   layerNormBiasGradient,
   layerNormGradient,
+  layerNormKernel as kernel,
   layerNormWeightGradient,
 } from "../../kernels/token/layer_norm.ts";
 import { sumOverRows } from "./column_sums.ts";

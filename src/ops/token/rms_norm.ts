@@ -1,6 +1,6 @@
 import {
-  rmsNorm as kernel,
   rmsNormGradient,
+  rmsNormKernel as kernel,
   rmsNormWeightGradient,
 } from "../../kernels/token/rms_norm.ts";
 import { sumOverRows } from "./column_sums.ts";

@@ -1,4 +1,4 @@
-import { rope as kernel, ropeInPlace, type RopeSpec } from "../../kernels/token/rope.ts";
+import { ropeInPlace, ropeKernel as kernel, type RopeSpec } from "../../kernels/token/rope.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf, type TfMatrix } from "../op.ts";
 import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
 

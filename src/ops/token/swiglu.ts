@@ -1,4 +1,4 @@
-import { swiglu as kernel, swigluGradient } from "../../kernels/token/swiglu.ts";
+import { swigluGradient, swigluKernel as kernel } from "../../kernels/token/swiglu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
 

@@ -15,7 +15,7 @@ import {
 } from "./data.ts";
 import { claimsTable } from "../run/cost_section.ts";
 import { type Block, bytes, type Figure, type Section, type Table } from "../page/figure.ts";
-import { stackedBars } from "../page/plots.ts";
+import { stackedBars } from "../run/plots.ts";
 
 const frontCosts = [
   { cost: "cache/readBytes", name: "cache bytes read for a decoded token", id: "read" },

@@ -6,8 +6,8 @@
 import { type AblationData, evaluationNames, type Facet, ownMetrics } from "./data.ts";
 import { decimals } from "../../text/units.ts";
 import type { Block, Figure, Section } from "../page/figure.ts";
-import { heatMap, type Line, overSteps, SHARES } from "../page/plots.ts";
-import { type RunData, seriesOf } from "../run/run_data.ts";
+import { heatMapFigure, overSteps, type PlotLine, SHARES } from "../run/plots.ts";
+import { type ReportedRun, seriesOf } from "../run/run_data.ts";
 
 /** Points of a line: there may be many lines. */
 const MOST_POINTS = 200;
@@ -53,7 +53,7 @@ function curves(ablation: AblationData, { id: suffix, label, variants }: Facet):
     { id, title, caption }: Pick<Figure, "id" | "title" | "caption">,
     options: { y: string; range?: readonly [number, number]; marks?: boolean },
   ) => {
-    const lines = runs.map(({ result: { variant }, data }): Line => ({
+    const lines = runs.map(({ result: { variant }, data }): PlotLine => ({
       ...seriesOf(data.rows, metric, MOST_POINTS),
       ...{ name: variant, group: variant, marks: options.marks, ...styles.get(variant)! },
     }));
@@ -88,7 +88,7 @@ function curves(ablation: AblationData, { id: suffix, label, variants }: Facet):
 }
 
 /** A colour and a dash for each variant: by the two axes of the grid, where there is one. */
-function stylesOf({ results, axes }: AblationData): Map<string, Pick<Line, "color" | "dash">> {
+function stylesOf({ results, axes }: AblationData): Map<string, Pick<PlotLine, "color" | "dash">> {
   const variants = new Map(results.runs.map((run) => [run.variant, run.axes]));
   const own = axes.filter((axis) => axis !== "data");
   const [first, second] = own.length > 2 ? [] : own;
@@ -117,8 +117,9 @@ function withManyNames(figure: Figure): Figure {
 }
 
 /** The stages, if all runs have the same of the same lengths. */
-function commonSpans(runs: readonly RunData[]): RunData["spans"] {
-  const text = ({ spans }: RunData) => spans.map(({ stage, end }) => `${stage.name} ${end}`).join();
+function commonSpans(runs: readonly ReportedRun[]): ReportedRun["spans"] {
+  const text = ({ spans }: ReportedRun) =>
+    spans.map(({ stage, end }) => `${stage.name} ${end}`).join();
   return new Set(runs.map(text)).size === 1 ? runs[0].spans : [];
 }
 
@@ -144,7 +145,7 @@ function byLayer(
   const cells = rows.map(({ metrics }) =>
     layers.map((layer) => metrics[`${prefix}/${layer}/${metric}`]?.mean ?? null)
   );
-  return [heatMap({ ...labels, height: 120 + 26 * rows.length }, {
+  return [heatMapFigure({ ...labels, height: 120 + 26 * rows.length }, {
     columns: layers,
     rows: rows.map(({ variant }) => variant),
     values: cells,
@@ -165,7 +166,7 @@ export function evaluationSection(ablation: AblationData): Section {
     );
     if (!rows.length) return [];
     const cells = rows.map(({ metrics }) => names.map((name) => metrics[`${name}/${metric}`]));
-    return [heatMap({
+    return [heatMapFigure({
       id: `evaluations-${i}`,
       title: `${metric} under other settings`,
       caption:

@@ -10,7 +10,7 @@ import { UserError } from "../../errors.ts";
 import type { Value } from "../../config/experiment.ts";
 import { isThere } from "../../files/files.ts";
 import { decimals } from "../../text/units.ts";
-import { readRun, type RunData } from "../run/run_data.ts";
+import { readRun, type ReportedRun } from "../run/run_data.ts";
 
 /** An ablation as its folder tells it. */
 export interface AblationData {
@@ -18,7 +18,7 @@ export interface AblationData {
   readonly name: string;
   readonly results: AblationResults;
   /** Runs that have begun, with what they logged. */
-  readonly runs: readonly { readonly result: RunResult; readonly data: RunData }[];
+  readonly runs: readonly { readonly result: RunResult; readonly data: ReportedRun }[];
   /** Axes with several values; the heat map's two last, rows before columns. */
   readonly axes: readonly string[];
   /** Variants by data set where that is an axis: losses of others cannot be compared. */

@@ -15,7 +15,7 @@ import {
 } from "./data.ts";
 import { type Block, type Figure, percent, type Section, signed } from "../page/figure.ts";
 import { decimals } from "../../text/units.ts";
-import { heatMap } from "../page/plots.ts";
+import { heatMapFigure } from "../run/plots.ts";
 
 /** Heat maps, lines and the interaction over the axes; no blocks without axes. */
 export function gridSection(ablation: AblationData): Section {
@@ -71,7 +71,7 @@ function grid(
   if (cells.flat().every((one) => one === undefined)) return [];
   const where = label ? ` (${label})` : "";
   const better = isLowerBetter(metric) ? "lower" : "higher";
-  return [heatMap({
+  return [heatMapFigure({
     id: id + suffix,
     title: isSigned ? `Difference of ${metric} to the baseline${where}` : `${metric}${where}`,
     caption: isSigned
@@ -102,7 +102,7 @@ function differences(ablation: AblationData, facet: Facet, metric: string): Figu
 
 function interaction({ results }: AblationData, fit: AdditiveFit): Figure {
   const { rows, cols, metric, residuals, maxResidual, seedSd } = fit;
-  return heatMap({
+  return heatMapFigure({
     id: "interaction",
     title: `Interaction of ${rows} and ${cols}`,
     caption: `What is left of ${metric} after the best sum of a row and a column effect: ` +

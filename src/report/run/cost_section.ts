@@ -15,14 +15,14 @@ import {
   teacherFlopsPerToken,
   trainingFlopsPerToken,
 } from "../../costs/costs.ts";
-import type { Stage } from "../../config/stages.ts";
+import type { Stage } from "../../config/stage_fields.ts";
 import { grouped, withUnit } from "../../text/units.ts";
 import { type Block, bytes, percent, type Section, signed, type Table } from "../page/figure.ts";
-import { overSteps, stackedBars } from "../page/plots.ts";
-import { lastRow, type RunData, seriesOf } from "./run_data.ts";
+import { overSteps, stackedBars } from "./plots.ts";
+import { lastRow, type ReportedRun, seriesOf } from "./run_data.ts";
 
 /** Time, operations and cache of a run's stages. */
-export function costSection(run: RunData): Section {
+export function costSection(run: ReportedRun): Section {
   const { rows, spans, config } = run;
   const { stages } = config;
   const parts = partsOf(config)
@@ -61,7 +61,7 @@ function partsOf(config: RunConfig): { name: string; values: number[] }[] {
 }
 
 /** GPU time of kernel groups, where a profiled step has logged it. */
-function kernelTimes({ rows, spans }: RunData): Block[] {
+function kernelTimes({ rows, spans }: ReportedRun): Block[] {
   const names = new Set<string>();
   for (const row of rows) {
     for (const key of Object.keys(row)) if (/^time\/gpu\/.+_ms$/.test(key)) names.add(key);
@@ -87,7 +87,7 @@ function kernelTimes({ rows, spans }: RunData): Block[] {
   })];
 }
 
-function costTable({ rows, spans, config }: RunData): Table {
+function costTable({ rows, spans, config }: ReportedRun): Table {
   const { stages, seqLen } = config;
   const tokens = config.batchSize * seqLen * config.accumulate;
   const forward = stages.map((stage) => forwardFlopsPerToken(config, stage));
@@ -123,7 +123,7 @@ function costTable({ rows, spans, config }: RunData): Table {
 }
 
 /** What is often promised beside what holds, with the numbers of a run of MLA. */
-export function claimsTable({ rows, config, name }: RunData): Table {
+export function claimsTable({ rows, config, name }: ReportedRun): Table {
   const stage = mainStage(config);
   const last = (metric: string) => lastRow(rows, metric)?.[metric] ?? null;
   return {

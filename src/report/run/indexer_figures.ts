@@ -5,24 +5,28 @@
  */
 import { distanceBins, firstMeasured } from "../../ops/indexer/metrics.ts";
 import { stageAt } from "../../config/stages.ts";
-import type { Block, Figure, Section } from "../page/figure.ts";
-import { signed } from "../page/figure.ts";
-import { bars, heatMap, type Line, overSteps, SHARES } from "../page/plots.ts";
-import { lastRow, layersWith, type RunData, seriesOf } from "./run_data.ts";
+import { type Block, type Figure, type Section, signed } from "../page/figure.ts";
+import { bars, heatMapFigure, overSteps, type PlotLine, SHARES } from "./plots.ts";
+import { lastRow, layersWith, type ReportedRun, seriesOf } from "./run_data.ts";
 
 /** More layers than this are lines and not bars. */
 const MOST_GROUPED = 4;
 
 /** Measurements of the indexer; no blocks for a run without one. */
-export function indexerSection(run: RunData): Section {
+export function indexerSection(run: ReportedRun): Section {
   const { rows, spans } = run;
-  const line = (metric: string, name: string, color: string, dash?: Line["dash"]): Line => ({
+  const line = (
+    metric: string,
+    name: string,
+    color: string,
+    dash?: PlotLine["dash"],
+  ): PlotLine => ({
     ...seriesOf(rows, metric),
     ...{ name, color, dash, marks: !metric.startsWith("train/") },
   });
   const shares = (
     labels: Pick<Figure, "id" | "title" | "caption">,
-    lines: readonly Line[],
+    lines: readonly PlotLine[],
     y = "share",
   ) => overSteps({ ...labels, half: true }, { lines, spans, y, range: SHARES });
   const blocks: Block[] = [
@@ -105,7 +109,7 @@ export function indexerSection(run: RunData): Section {
 }
 
 function byLayer(
-  { rows, config }: RunData,
+  { rows, config }: ReportedRun,
   { metric, labels, range }: {
     metric: string;
     labels: Pick<Figure, "id" | "title" | "caption">;
@@ -119,7 +123,7 @@ function byLayer(
   const digits = measured.length > 14 ? 2 : 3;
   const text = (value: number | null | undefined) =>
     value == null ? "" : range ? value.toFixed(digits) : value.toPrecision(2);
-  return [heatMap(labels, {
+  return [heatMapFigure(labels, {
     columns: measured.map(({ step }) => `${step}`),
     rows: layers.map(String),
     values: layers.map((l) => measured.map((row) => row[`index/${l}/${metric}`] ?? null)),
@@ -134,7 +138,7 @@ function byLayer(
   })];
 }
 
-function swapTest({ rows }: RunData): Figure[] {
+function swapTest({ rows }: ReportedRun): Figure[] {
   const row = lastRow(rows, "swap/dense");
   if (!row) return [];
   const names = Object.keys(row).filter((key) => key.startsWith("swap/") && key !== "swap/dense");
@@ -155,7 +159,7 @@ function swapTest({ rows }: RunData): Figure[] {
   })];
 }
 
-function distances({ rows, config }: RunData): Figure[] {
+function distances({ rows, config }: ReportedRun): Figure[] {
   const row = lastRow(rows, "index/0/distance/0");
   if (!row) return [];
   const layers = Array.from({ length: config.numHiddenLayers }, (_, layer) => layer)

@@ -4,15 +4,15 @@
  * @module
  */
 import type { Block, Figure, Section } from "../page/figure.ts";
-import { type Line, overSteps } from "../page/plots.ts";
-import { lastRow, layersWith, type RunData, seriesOf } from "./run_data.ts";
+import { overSteps, type PlotLine } from "./plots.ts";
+import { lastRow, layersWith, type ReportedRun, seriesOf } from "./run_data.ts";
 
 /** Effective rank, reconstruction error and spectrum by layer; no blocks for a run without. */
-export function latentSection(run: RunData): Section {
+export function latentSection(run: ReportedRun): Section {
   const { rows, spans, config } = run;
   const layers = layersWith(rows, "latent", "effective_rank");
   const lines = (metric: string) =>
-    layers.map((layer): Line => ({
+    layers.map((layer): PlotLine => ({
       ...seriesOf(rows, `latent/${layer}/${metric}`),
       ...{ name: `layer ${layer}`, marks: true, color: shade(layer, layers) },
     }));
@@ -36,7 +36,7 @@ export function latentSection(run: RunData): Section {
   return { id: "latents", title: "Information in the latents", blocks };
 }
 
-function spectrum({ rows, config }: RunData, layers: readonly number[]): Figure[] {
+function spectrum({ rows, config }: ReportedRun, layers: readonly number[]): Figure[] {
   const row = lastRow(rows, `latent/${layers[0]}/variance/0`);
   if (!row) return [];
   const data = layers.map((layer) => {

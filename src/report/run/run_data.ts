@@ -12,7 +12,7 @@ import { type StageSpan, stageSpans } from "../../config/stages.ts";
 import { type MetricsRow, readMetrics, readSummary, type Summary } from "../../runs/run_folder.ts";
 
 /** A run as its folder tells it. */
-export interface RunData {
+export interface ReportedRun {
   readonly folder: string;
   /** Last part of the folder's path. */
   readonly name: string;
@@ -40,7 +40,7 @@ export interface Environment {
  *
  * @throws {UserError} if it is none, or one of its files is damaged
  */
-export function readRun(folder: string): RunData {
+export function readRun(folder: string): ReportedRun {
   const saved = readJson(join(folder, "config.json"));
   if (!saved) throw new UserError(`Cannot report on ${folder}: it has no config.json`);
   const config = savedConfig(saved, join(folder, "config.json"));

@@ -20,7 +20,7 @@ import { type Block, type Headline, percent, type Report, signed } from "../page
 import { indexerSection } from "./indexer_figures.ts";
 import { latentSection } from "./latent_figures.ts";
 import { mapSection } from "./map_figures.ts";
-import { lastRow, readRun, type RunData } from "./run_data.ts";
+import { lastRow, readRun, type ReportedRun } from "./run_data.ts";
 import type { SampleMaps } from "./sample_maps.ts";
 import { trainingSection } from "./training_figures.ts";
 import { REPORT_FILE, writeReport } from "../page/write.ts";
@@ -59,7 +59,7 @@ export async function writeReportAfterTraining(folder: string): Promise<string> 
 }
 
 /** The content of a run's report. */
-export async function runReport(run: RunData, maps: SampleMaps | null): Promise<Report> {
+export async function runReport(run: ReportedRun, maps: SampleMaps | null): Promise<Report> {
   return {
     title: run.name,
     lead: await questionOf(run),
@@ -78,12 +78,12 @@ export async function runReport(run: RunData, maps: SampleMaps | null): Promise<
 }
 
 /** The question of the experiment that the run is named after; none: an empty string. */
-async function questionOf({ name }: RunData): Promise<string> {
+async function questionOf({ name }: ReportedRun): Promise<string> {
   const experiment = name.replace(/_\d{3,}$/, "");
   return experimentNames().includes(experiment) ? (await loadExperiment(experiment)).question : "";
 }
 
-function facts({ config, spans, summary, environment: env }: RunData): string[] {
+function facts({ config, spans, summary, environment: env }: ReportedRun): string[] {
   const { status = "running", step = 0, seconds, error } = summary ?? {};
   const steps = spans[spans.length - 1].end;
   const sha = env.git?.sha;
@@ -98,7 +98,7 @@ function facts({ config, spans, summary, environment: env }: RunData): string[] 
   ];
 }
 
-function headlines({ config, rows }: RunData): Headline[] {
+function headlines({ config, rows }: ReportedRun): Headline[] {
   const last = (metric: string) => lastRow(rows, metric)?.[metric];
   const shown = (
     label: string,
@@ -122,7 +122,7 @@ function headlines({ config, rows }: RunData): Headline[] {
   ];
 }
 
-function samplesSection({ samples }: RunData) {
+function samplesSection({ samples }: ReportedRun) {
   const parts = samples.split(/^--- step (\d+) ---$/m).slice(1);
   const blocks: Block[] = [];
   for (let i = Math.max(0, parts.length - 2 * MOST_SAMPLES); i < parts.length; i += 2) {
@@ -136,7 +136,7 @@ function samplesSection({ samples }: RunData) {
   return { id: "samples", title: "Samples", blocks: blocks.reverse() };
 }
 
-function parametersSection({ config }: RunData) {
+function parametersSection({ config }: ReportedRun) {
   const defaults = resolveConfig({ preset: config.preset, attention: config.attention });
   const changed = configKeys.filter((key) =>
     key !== "name" && key !== "resume" && text(config[key]) !== text(defaults[key])

@@ -9,7 +9,8 @@ import { modelParameters } from "../../model/parameters.ts";
 import { type StageView, viewOf } from "../../model/stage_view.ts";
 import { languageModel } from "../../model/transformer.ts";
 import { openDevice } from "../../open_device.ts";
-import { isIndexed, type Stage, stageAt, stageSpans } from "../../config/stages.ts";
+import { isIndexed, stageAt, stageSpans } from "../../config/stages.ts";
+import type { Stage } from "../../config/stage_fields.ts";
 import { checkpointAt, latestCheckpoint } from "../../runs/checkpoint.ts";
 import { loadModel } from "../../runs/load_model.ts";
 

@@ -4,12 +4,12 @@
  * @module
  */
 import type { Block, Section } from "../page/figure.ts";
-import { type Line, overSteps } from "../page/plots.ts";
-import { type RunData, seriesOf } from "./run_data.ts";
+import { overSteps, type PlotLine } from "./plots.ts";
+import { type ReportedRun, seriesOf } from "./run_data.ts";
 
 /** Losses with the stages, and what drove them. */
-export function trainingSection({ rows, spans, config }: RunData): Section {
-  const line = (metric: string, name: string, color: string, marks = false): Line => ({
+export function trainingSection({ rows, spans, config }: ReportedRun): Section {
+  const line = (metric: string, name: string, color: string, marks = false): PlotLine => ({
     ...seriesOf(rows, metric),
     ...{ name, color, marks },
   });

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
-import type { Capabilities } from "../../ops/op.ts";
+import type { Capabilities } from "../../kernels/wgsl/device.ts";
 
 /** WGSL extensions that Deno grants without listing them; each is probed. */
 const UNLISTED = ["subgroups"] as const;

@@ -5,7 +5,7 @@
  */
 import type { EngineMemory } from "./engine_memory.ts";
 import { type InputLayout, inputLayout, type InputValues } from "./inputs.ts";
-import { Plan, type PlanSource } from "./plan.ts";
+import { Plan, type PlanSource } from "../plan/plan.ts";
 import { type Tuning, tuningOf } from "../tuning/tuning.ts";
 
 /** A plan with the inputs that it reads. */

@@ -11,7 +11,7 @@ import type { Gpu } from "../device/device.ts";
 import type { EngineMemory } from "./engine_memory.ts";
 import { Graph, type GraphTensor } from "../../graph/graph.ts";
 import { lower } from "../../graph/lower.ts";
-import { createStorageBuffer, Plan } from "./plan.ts";
+import { createStorageBuffer, Plan } from "../plan/plan.ts";
 import { ReadBack } from "../device/read_back.ts";
 import { type ModelMemory, parameterLeaves } from "./trace.ts";
 

@@ -20,7 +20,7 @@ import type { Gpu } from "../device/device.ts";
 import { EngineMemory } from "./engine_memory.ts";
 import { Evaluations } from "./evaluations.ts";
 import { ModelState } from "./model_state.ts";
-import type { ProfileRow } from "./profile.ts";
+import type { ProfileRow } from "../plan/profile.ts";
 import { TrainingSteps } from "./training_steps.ts";
 
 /** The engine behind `device=webgpu`. */

@@ -6,7 +6,7 @@
  */
 import type { Storage } from "../../ops/op.ts";
 import type { Gpu } from "../device/device.ts";
-import { createStorageBuffer, SlotPool } from "./plan.ts";
+import { createStorageBuffer, SlotPool } from "../plan/plan.ts";
 import { ReadBack } from "../device/read_back.ts";
 
 /** Allocates, writes and reads. */

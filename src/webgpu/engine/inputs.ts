@@ -7,7 +7,7 @@ import type { Batch } from "../../data/dataset.ts";
 import type { Matrix, Storage } from "../../ops/op.ts";
 import { matrixAt } from "../../ops/matrix.ts";
 
-/** Per-range numbers of the optimizer: see `kernels/adamw.ts`. */
+/** Per-range numbers of the optimizer: see `kernels/step/adamw.ts`. */
 const HYPER_SIZE = 8;
 
 /** One step's content. */

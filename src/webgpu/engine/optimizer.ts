@@ -4,7 +4,7 @@
  * @module
  */
 import type { StepHyper } from "../../engine.ts";
-import { adamw } from "../../kernels/step/adamw.ts";
+import { adamwKernel } from "../../kernels/step/adamw.ts";
 import {
   normOfPartials,
   sumOfSquares,
@@ -54,7 +54,7 @@ export function recordUpdate(recorder: PlanRecorder, options: UpdateOptions): vo
     const norm = norms.get(group)!;
     const buffers = [weights, gradients, m, v];
     for (const [p, g, first, second] of flatParts(recorder, buffers, start, end)) {
-      const kernel = adamw({ p, g, m: first, v: second, norm, hyper: hyper[i] });
+      const kernel = adamwKernel({ p, g, m: first, v: second, norm, hyper: hyper[i] });
       recorder.dispatch(kernel, p, g, first, second, norm, hyper[i]);
     }
   });

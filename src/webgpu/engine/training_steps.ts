@@ -14,9 +14,9 @@ import { lower } from "../../graph/lower.ts";
 import { type ColumnRange, MetricRing } from "./metric_ring.ts";
 import type { ModelState } from "./model_state.ts";
 import { hyperRows, recordUpdate } from "./optimizer.ts";
-import type { PlanSource } from "./plan.ts";
+import type { PlanSource } from "../plan/plan.ts";
 import { PlanRecorder } from "../../graph/plan_recorder.ts";
-import { profilePlan, type ProfileRow } from "./profile.ts";
+import { profilePlan, type ProfileRow } from "../plan/profile.ts";
 import { metricNames, metricPlaces, traceModel } from "./trace.ts";
 
 /** The parts of a step: all of it, or, with several micro-batches, the first, the others, the update. */

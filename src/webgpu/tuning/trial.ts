@@ -7,7 +7,7 @@ import type { Kernel } from "../../kernels/wgsl/kernel.ts";
 import { windowSize } from "../../ops/matrix.ts";
 import type { Gpu } from "../device/device.ts";
 import type { Dispatch } from "../../graph/plan_recorder.ts";
-import { createStorageBuffer } from "../engine/plan.ts";
+import { createStorageBuffer } from "../plan/plan.ts";
 import { ReadBack } from "../device/read_back.ts";
 
 /** Bytes that are looked at, at the start and at the end of an output. */

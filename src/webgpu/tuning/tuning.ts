@@ -122,12 +122,12 @@ export class Tuning {
     }
     await this.#gpu.settle();
     for (const [key, name] of found) this.#choices().set(key, name);
-    if (this.#path) writeChoices(this.#path, adapterOf(this.#gpu), found);
+    if (this.#path) writeChoices(this.#path, tuningKey(this.#gpu), found);
   }
 
   #choices(): Choices {
     return this.#known ??= this.#path
-      ? readChoices(this.#path, adapterOf(this.#gpu))
+      ? readChoices(this.#path, tuningKey(this.#gpu))
       : new Map<string, string>();
   }
 
@@ -151,7 +151,7 @@ export class Tuning {
 }
 
 /** The adapter as the file knows it. Deno tells nothing of the driver but what is in the name. */
-export function adapterOf(gpu: Gpu): string {
+export function tuningKey(gpu: Gpu): string {
   const { vendor, device } = gpu.device.adapterInfo;
   return `${gpu.name}, ${vendor}:${device}, Deno ${Deno.version.deno}`;
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Capabilities } from "../../../ops/op.ts";
+import type { GatherGradientSpec } from "./gradient_spec.ts";
 import { isAligned, loader, storer } from "../../attention/heads.ts";
 import {
   type GatherTeam,
@@ -35,23 +35,6 @@ const HEADS = { most: 4, vec4s: 8 };
 
 /** Most keys that it has at a time, for each of these heads. */
 const KEYS = 2;
-
-/** What both passes read. */
-export interface GatherGradientSpec {
-  /** [rows, heads · dim]. */
-  readonly q: Layout;
-  /** [rows, dim]. */
-  readonly k: Layout;
-  /** [rows, heads]. */
-  readonly w: Layout;
-  /** Tokens of a sequence. */
-  readonly seqLen: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
-  readonly capabilities: Capabilities;
-}
 
 /** Code of a pass; `row` and `batch_row` are in scope. */
 interface GatherCode {

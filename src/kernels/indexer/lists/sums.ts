@@ -1,5 +1,5 @@
 /**
- * Code of the passes of `index_gather_gradient.ts`. In scope: `index`, `row`, and `batch_row`, the
+ * Code of the passes of `gradient.ts`. In scope: `index`, `row`, and `batch_row`, the
  * first row of the sequence.
  *
  * @module
@@ -14,7 +14,7 @@ import {
   partialDot,
   sumOverLanes,
 } from "./team.ts";
-import type { GatherGradientSpec } from "./gradient.ts";
+import type { GatherGradientSpec } from "./gradient_spec.ts";
 import { range } from "../../wgsl/kernel.ts";
 import { SEGMENTS } from "../../select/lists.ts";
 import { at } from "../../wgsl/layout_units.ts";

@@ -3,13 +3,13 @@
  * query and a key is *compact*: `[rows, width]`, column i for the i-th key of the query's list, and
  * so the loss over a selection costs seqLen * topk instead of seqLen².
  *
- * As in `attention_gather.ts`, `lanes` invocations read one token together, consecutive `vec4`s
+ * As in `attention/lists.ts`, `lanes` invocations read one token together, consecutive `vec4`s
  * each, and a team has several tokens under way, `slots` side by side. On software adapters a token
  * has one lane, and the slots fill a SIMD register.
  *
  * @module
  */
-import type { Capabilities } from "../../../ops/op.ts";
+import type { Capabilities } from "../../wgsl/device.ts";
 import type { HeadDims, HeadTensor } from "../../attention/heads.ts";
 import { range } from "../../wgsl/kernel.ts";
 import { MOST_ROUNDS } from "../../select/lists_by_rows.ts";

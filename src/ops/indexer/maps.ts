@@ -5,7 +5,7 @@ import {
   requireIndexer,
   type Teacher,
   twinScores,
-} from "../indexer/teacher.ts";
+} from "./teacher.ts";
 import { matrixType, type Op, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Whole matrices of index scores and attention; see {@linkcode attentionMaps}. */

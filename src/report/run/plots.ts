@@ -4,16 +4,16 @@
  * @module
  */
 import type { StageSpan } from "../../config/stages.ts";
-import type { Figure, Trace } from "./figure.ts";
-import type { Series } from "../run/run_data.ts";
+import type { Figure, Trace } from "../page/figure.ts";
+import type { Series } from "./run_data.ts";
 
 /** What every figure says. */
 export type Labels = Pick<Figure, "id" | "title" | "caption" | "half" | "height">;
 
 /** A line of {@linkcode overSteps}. */
-export interface Line extends Series {
+export interface PlotLine extends Series {
   readonly name: string;
-  /** As in `palette.ts`. */
+  /** As in `page/palette.ts`. */
   readonly color: string;
   readonly dash?: "solid" | "dot" | "dash" | "dashdot";
   /** Lines of a group have one entry in the legend. */
@@ -29,7 +29,7 @@ export const SHARES = [-0.03, 1.03] as const;
 export function overSteps(
   labels: Labels,
   { lines, spans = [], y, isLog = false, tickFormat = "~g", range }: {
-    lines: readonly Line[];
+    lines: readonly PlotLine[];
     spans?: readonly StageSpan[];
     y: string;
     isLog?: boolean;
@@ -113,7 +113,7 @@ function stageBands(
   };
 }
 
-/** A heat map of {@linkcode heatMap}. */
+/** A heat map of {@linkcode heatMapFigure}. */
 export interface Cells {
   /** Labels of columns and rows, the first row on top. */
   readonly columns: readonly string[];
@@ -133,7 +133,7 @@ export interface Cells {
 }
 
 /** Colours in cells. */
-export function heatMap(labels: Labels, cells: Cells): Figure {
+export function heatMapFigure(labels: Labels, cells: Cells): Figure {
   const { columns, rows, values, texts, name, xTitle, yTitle, isSigned, range } = cells;
   const known = values.flat().filter((value) => value !== null);
   const largest = Math.max(1e-12, ...known.map(Math.abs));

@@ -1,0 +1,24 @@
+/**
+ * What the gradients along lists read.
+ *
+ * @module
+ */
+import type { Capabilities } from "../../wgsl/device.ts";
+import type { Layout } from "../../wgsl/kernel.ts";
+
+/** What both passes read. */
+export interface GatherGradientSpec {
+  /** [rows, heads · dim]. */
+  readonly q: Layout;
+  /** [rows, dim]. */
+  readonly k: Layout;
+  /** [rows, heads]. */
+  readonly w: Layout;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  readonly heads: number;
+  readonly dim: number;
+  readonly activation: "relu" | "none";
+  readonly scale: number;
+  readonly capabilities: Capabilities;
+}

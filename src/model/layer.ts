@@ -1,0 +1,57 @@
+/**
+ * What a layer gets and where it leaves what it makes.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config/config.ts";
+import type { Tensor } from "../ops/op.ts";
+import type { Rotation } from "../ops/token/rope.ts";
+import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
+import type { StageView } from "./stage_view.ts";
+
+/** What a layer needs for what it makes of each token by itself. */
+export interface TokenContext {
+  /** Dims and conventions. */
+  readonly config: RunConfig;
+  /** The layer's parameters, by the end of their name, e.g. `q_b_proj`. */
+  readonly weight: (name: string, kind?: "weight" | "bias") => Tensor;
+  /** Rotary embedding of rows at their tokens' positions. */
+  readonly rotate: (x: Tensor, spec: Rotation) => Tensor;
+}
+
+/** What an attention layer gets besides its input. */
+export interface LayerContext extends TokenContext {
+  /** The stage it is traced for. */
+  readonly stage: StageView;
+  /** Number of the layer, from 0. */
+  readonly index: number;
+  /** Sequences. */
+  readonly batch: number;
+  /** Tokens of a sequence. */
+  readonly seqLen: number;
+  /** Where the layer puts losses of its own. */
+  readonly losses: { tensor: Tensor; weight: number }[];
+  /** Where it puts what is to be reported. */
+  readonly metrics: Record<string, Tensor>;
+  /** Where it puts what is to be looked at, if the stage keeps maps. */
+  readonly maps: Record<string, Tensor>;
+  /** Where it puts the mask of its learned selection, if it is measured. */
+  readonly selections: Tensor[];
+  /** The selection of the nearest layer so far that has one of its own. */
+  readonly shared: { selection: Selection | null };
+}
+
+/** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */
+export interface Selection {
+  /** The indexer, made when it is first asked for. */
+  readonly indexer: () => IndexerTensors;
+  /** `[N, indexTopk]`, chosen by the stage's selector; null: dense attention. */
+  readonly indices: Tensor | null;
+  /** The same as bits; null with `indices`. */
+  readonly mask: Tensor | null;
+  /**
+   * The mask that measurements describe, made when it is first asked for: `mask`, or in dense
+   * attention what the indexer would select.
+   */
+  readonly measured: () => Tensor;
+}
