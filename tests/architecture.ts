@@ -17,6 +17,7 @@ export const LAYERS: readonly string[] = [
   "errors.ts",
   "rng.ts",
   "text",
+  "statistics",
   "files",
   "kernels",
   "ops",
