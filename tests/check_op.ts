@@ -3,16 +3,15 @@
  * NaN-filled memory, in every way a gradient may have to be written.
  */
 import assert from "node:assert/strict";
-import type { Dtype, Matrix, Storage, Tensor } from "../src/ops/op.ts";
+import { relativeError } from "../src/doctor/cases/check_case.ts";
+import { type Mode, MODES, runCase } from "../src/doctor/cases/run_case.ts";
 import type { Capabilities } from "../src/kernels/wgsl/device.ts";
-import { Gpu } from "../src/webgpu/device/device.ts";
-import { Graph } from "../src/graph/graph.ts";
-import { lower } from "../src/graph/lower.ts";
-import { matrixAt } from "../src/ops/matrix.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../src/webgpu/plan/plan.ts";
-import { ReadBack } from "../src/webgpu/device/read_back.ts";
+import type { Dtype, Tensor } from "../src/ops/op.ts";
 import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";
+import { Gpu } from "../src/webgpu/device/device.ts";
 import { tensor64, values64 } from "./float64_backend.ts";
+
+export { relativeError } from "../src/doctor/cases/check_case.ts";
 
 /** One input of the op under test. */
 export interface CheckInput {
@@ -54,18 +53,6 @@ export async function testGpu(): Promise<Gpu> {
   return shared;
 }
 
-/** ‖got − want‖ / ‖want‖, infinite if anything is not a number. */
-export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): number {
-  assert.equal(got.length, want.length);
-  let difference = 0, norm = 0;
-  for (let i = 0; i < got.length; i++) {
-    difference += (got[i] - want[i]) ** 2;
-    norm += want[i] ** 2;
-  }
-  if (Number.isNaN(difference)) return Infinity;
-  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
-}
-
 /** Fails with the tensor's name unless the relative error is within `tolerance`. */
 export function assertClose(
   name: string,
@@ -84,9 +71,6 @@ export function randomNormal(count: number): Float32Array {
     () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
   );
 }
-
-const MODES = ["write", "strided", "addInPlace", "addFrom"] as const;
-type Mode = typeof MODES[number];
 
 /** Checks an op in all modes. */
 export async function checkOp(name: string, options: CheckOptions): Promise<void> {
@@ -149,109 +133,23 @@ async function runTwin(
 
 async function checkMode(
   name: string,
-  options: CheckOptions,
+  { inputs, apply, losses, capabilities, tolerance = {} }: CheckOptions,
   values: readonly (Float32Array | Int32Array)[],
   twin: Twin,
   mode: Mode,
 ): Promise<void> {
-  const gpu = await testGpu();
-  const capabilities = { ...gpu.capabilities, ...options.capabilities };
-  const fixed = new Map<Storage, GPUBuffer>();
-  /** Memory of our own: NaN, with `values` in the matrix. */
-  const place = (
-    label: string,
-    shape: { rows: number; cols: number; dtype?: Dtype },
-    values: ArrayLike<number> | null,
-  ): Matrix => {
-    const strided = mode === "strided";
-    const stride = shape.cols + (strided ? 3 : 0);
-    const start = strided ? 69 : 0;
-    const storage = { label, size: start + shape.rows * stride };
-    const all = new Float32Array(storage.size).fill(NaN);
-    const target = shape.dtype === "i32" ? new Int32Array(all.buffer) : all;
-    for (let r = 0; values && r < shape.rows; r++) {
-      for (let c = 0; c < shape.cols; c++) {
-        target[start + r * stride + c] = values[r * shape.cols + c];
-      }
-    }
-    const buffer = createStorageBuffer(gpu, label, storage.size);
-    gpu.device.queue.writeBuffer(buffer, 0, all);
-    fixed.set(storage, buffer);
-    return matrixAt(storage, start, { ...shape, stride });
-  };
-
-  const graph = new Graph();
-  const leaves = options.inputs.map((input, i) =>
-    graph.leaf(place(`input ${i}`, input, values[i]), {
-      trained: hasGradient(input),
-      gradient: mode === "strided" && hasGradient(input)
-        ? place(`gradient ${i}`, { rows: input.rows, cols: input.cols }, null)
-        : null,
-    })
-  );
-  const outputs = options.apply(leaves) as typeof leaves;
-  const cotangents = [...twin.cotangents].map(([i, c]) => ({
-    tensor: outputs[i],
-    matrix: place(`cotangent ${i}`, outputs[i], c),
-  }));
-  // An earlier contribution to each input's gradient; shared with a second leaf it may not be
-  // overwritten, so the op must add from it.
-  const earlier = new Map<number, Float32Array>();
-  if (mode === "addInPlace" || mode === "addFrom") {
-    options.inputs.forEach((input, i) => {
-      if (!hasGradient(input)) return;
-      const values = randomNormal(input.rows * input.cols);
-      earlier.set(i, values);
-      const matrix = place(`earlier ${i}`, { rows: input.rows, cols: input.cols }, values);
-      cotangents.push({ tensor: leaves[i], matrix });
-      if (mode === "addFrom") {
-        cotangents.push({ tensor: graph.leaf(matrix, { trained: true }), matrix });
-      }
-    });
-  }
-  const program = lower(graph, {
-    capabilities,
-    cotangents,
-    losses: Object.entries(options.losses ?? {}).map(([i, weight]) => ({
-      tensor: outputs[Number(i)],
-      weight,
-    })),
-    keep: outputs,
+  const { outputs, gradients } = await runCase(await testGpu(), {
+    inputs: inputs.map((x, i) => ({ ...x, values: values[i], gradient: hasGradient(x) })),
+    ...{ apply, cotangents: twin.cotangents, losses, mode, capabilities, random: randomNormal },
   });
-  const pool = new SlotPool(gpu);
-  const plan = new Plan(gpu, program, fixed, pool);
-  pool.poison();
-  plan.submit();
-
-  const read = async (m: Matrix) => {
-    const buffer = plan.buffer(m.storage);
-    const reader = new ReadBack(gpu, buffer.size);
-    const all = new Float32Array(await reader.read(buffer, 0, buffer.size));
-    reader.destroy();
-    const out = new Float32Array(m.rows * m.cols);
-    for (let r = 0; r < m.rows; r++) {
-      const start = m.base + m.offset + r * m.stride;
-      out.set(all.subarray(start, start + m.cols), r * m.cols);
-    }
-    return out;
-  };
-  const { forward = 1e-5, gradient = 1e-4 } = options.tolerance ?? {};
+  const { forward = 1e-5, gradient = 1e-4 } = tolerance;
   for (const [i, output] of outputs.entries()) {
-    assertClose(
-      `${name} output ${i}`,
-      await read(program.locate(output)),
-      twin.outputs[i],
-      forward,
-    );
+    assertClose(`${name} output ${i}`, output, twin.outputs[i], forward);
   }
   for (const [i, want] of twin.gradients.entries()) {
     if (!want) continue;
-    const before = earlier.get(i);
-    const total = before ? want.map((x, j) => x + before[j]) : want;
-    assertClose(`${name} gradient ${i}`, await read(program.gradient(leaves[i])), total, gradient);
+    const { got, earlier } = gradients[i]!;
+    const total = earlier ? want.map((x, j) => x + earlier[j]) : want;
+    assertClose(`${name} gradient ${i}`, got, total, gradient);
   }
-  await gpu.settle();
-  plan.destroy();
-  pool.destroy();
-  for (const buffer of fixed.values()) buffer.destroy();
 }
