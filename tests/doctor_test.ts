@@ -30,18 +30,23 @@ function opsOf({ inputs, apply }: OpCase): string[] {
   return graph.nodes.map(({ op }) => op.name);
 }
 
+/** The files in a folder and in those within it. */
+function filesIn(folder: URL): URL[] {
+  return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) =>
+    isDirectory ? filesIn(new URL(`${name}/`, folder)) : [new URL(name, folder)]
+  );
+}
+
 Deno.test("doctor checks every op that there is", async () => {
   const checked = new Set(cases.flatMap(opsOf));
-  const folder = new URL("../src/ops/", import.meta.url);
-  const missing: string[] = [];
-  for (const { name, isFile } of Deno.readDirSync(folder)) {
-    if (!isFile) continue;
-    const exported: Record<string, unknown> = await import(new URL(name, folder).href);
-    for (const [key, value] of Object.entries(exported)) {
-      if (key.endsWith("Op") && !checked.has((value as Op<unknown>).name)) missing.push(key);
-    }
+  const all: string[] = [];
+  for (const file of filesIn(new URL("../src/ops/", import.meta.url))) {
+    const exported: Record<string, unknown> = await import(file.href);
+    const ops = Object.keys(exported).filter((key) => key.endsWith("Op"));
+    all.push(...ops.map((key) => (exported[key] as Op<unknown>).name));
   }
-  assert.deepEqual(missing, []);
+  assert(all.length > 25, `the walk found ${all.length} ops`);
+  assert.deepEqual(all.filter((name) => !checked.has(name)), []);
   // And the kernels of the update, which are no ops of a model.
   for (const name of ["adamw", "globalNorm", "recordMetrics"]) assert(checked.has(name), name);
 });
