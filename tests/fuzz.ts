@@ -9,10 +9,10 @@ import {
   requireValues,
   runCommand,
   splitArguments,
-} from "../src/command.ts";
+} from "../src/commands/command.ts";
 import { UserError } from "../src/errors.ts";
-import { integer, number, parseValue } from "../src/fields.ts";
-import { suggest } from "../src/suggest.ts";
+import { integer, number, parseValue } from "../src/config/fields.ts";
+import { suggest } from "../src/text/suggest.ts";
 import { fuzzers } from "./fuzz/all.ts";
 import { campaign, type Tally } from "./fuzz/campaign.ts";
 import type { Fuzzer } from "./fuzz/fuzzer.ts";

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
-import type { AblationResults } from "./results.ts";
+import { type AblationResults, resultsShape } from "./results.ts";
 
 /**
  * Reads `results.json`, or returns null where there is none.
@@ -16,8 +16,11 @@ import type { AblationResults } from "./results.ts";
 export function readResults(folder: string): AblationResults | null {
   const path = join(folder, "results.json");
   const results = readJson(path);
-  if (results === null || isResults(results)) return results;
-  throw new UserError(`Cannot read ${path}: it is not the results of an ablation of latentk`);
+  const wrong = results && resultsShape(results, "it");
+  if (!wrong) return results as AblationResults | null;
+  throw new UserError(
+    `Cannot read ${path}: it is not the results of an ablation of latentk (${wrong})`,
+  );
 }
 
 /**
@@ -45,22 +48,4 @@ export function requireOwnFolder(
 function isEmptyFolder(path: string): boolean {
   return Deno.statSync(path).isDirectory &&
     [...Deno.readDirSync(path)].every(({ name }) => name.endsWith(".partial"));
-}
-
-function isResults(value: object): value is AblationResults {
-  const { experiment, size, question, axes, tabulate, runs, summary, fit } = value as Partial<
-    AblationResults
-  >;
-  const areRuns = (list: readonly unknown[]) =>
-    (list as Partial<AblationResults["runs"][number]>[]).every((run) =>
-      typeof run?.folder === "string" && isObject(run.metrics) && isObject(run.costs)
-    );
-  return [experiment, size, question].every((text) => typeof text === "string") &&
-    isObject(axes) && Array.isArray(tabulate) && Array.isArray(fit) &&
-    Array.isArray(runs) && areRuns(runs) &&
-    Array.isArray(summary) && summary.every((row) => isObject(row?.axes) && isObject(row.metrics));
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null;
 }

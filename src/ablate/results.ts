@@ -4,6 +4,18 @@
  * @module
  */
 import type { Delta, Value } from "../config/experiment.ts";
+import {
+  aFlag,
+  aList,
+  anObject,
+  aNull,
+  aNumber,
+  aRecord,
+  aText,
+  either,
+  oneOf,
+  type Shape,
+} from "../files/shape.ts";
 
 /** One run of an ablation. */
 export interface RunResult {
@@ -122,3 +134,51 @@ export interface AblationResults {
   /** Whether no run is missing. */
   readonly finished: boolean;
 }
+
+const value = either(aNull, aFlag, aNumber, aText);
+const values = aRecord(value);
+const numbers = aRecord(aNumber);
+// What is not finite is null in JSON.
+const measured = either(aNull, aNumber);
+const metrics = aRecord(measured);
+const estimates = aRecord(anObject({ mean: measured, sd: measured, n: aNumber }));
+const run = anObject(
+  {
+    ...{ variant: aText, axes: values, seed: aNumber, folder: aText, metrics },
+    ...{ status: oneOf("done", "failed", "missing"), delta: aRecord(() => null), costs: metrics },
+  },
+  { error: aText, failedStep: aNumber, evaluations: aRecord(metrics) },
+);
+const fit = anObject({
+  ...{ rows: aText, cols: aText, metric: aText, mean: aNumber },
+  ...{ rowEffects: numbers, colEffects: numbers, residuals: aList(aList(aNumber)) },
+  ...{ interaction: aNumber, interactionNoise: aNumber, maxResidual: aNumber, seedSd: aNumber },
+});
+
+const results = anObject(
+  {
+    ...{ experiment: aText, size: aText, question: aText, adapter: aText, finished: aFlag },
+    ...{ axes: aRecord(aList(value)), tabulate: aList(aText), git: either(aNull, aText) },
+    ...{ runs: aList(run), fit: aList(fit) },
+    summary: aList(
+      anObject(
+        { variant: aText, axes: values, n: aNumber, metrics: estimates },
+        { difference: estimates },
+      ),
+    ),
+  },
+  { typed: aList(aText), expect: aText, baseline: either(aText, values) },
+);
+
+/** That of {@linkcode AblationResults}; a fit has a number for each value of its two axes. */
+export const resultsShape: Shape = (value: unknown, where: string): string | null => {
+  const wrong = results(value, where);
+  if (wrong) return wrong;
+  const { axes, fit } = value as AblationResults;
+  const isWhole = fit.every(({ rows, cols, rowEffects, colEffects, residuals }) => {
+    const [height, width] = [axes[rows]?.length, axes[cols]?.length];
+    return Object.keys(rowEffects).length === height && residuals.length === height &&
+      Object.keys(colEffects).length === width && residuals.every((row) => row.length === width);
+  });
+  return isWhole ? null : `${where}.fit is not over its axes`;
+};

@@ -1,7 +1,7 @@
 /** Damaged `metrics.jsonl`. */
 import { join } from "node:path";
 import { Rng } from "../../src/rng.ts";
-import { readMetrics } from "../../src/train/run_folder.ts";
+import { readMetrics } from "../../src/runs/run_folder.ts";
 import { type Findings, type Fuzzer, unclean } from "./fuzzer.ts";
 import { mutateBytes } from "./mutate.ts";
 
