@@ -97,7 +97,7 @@ export * from "./src/train/resume.ts";
 export * from "./src/train/run.ts";
 export * from "./src/runs/run_folder.ts";
 export * from "./src/train/schedule.ts";
-export { Diverged } from "./src/train/step_log.ts";
+export { Diverged } from "./src/runs/diverged.ts";
 export { Gpu } from "./src/webgpu/device/device.ts";
 export type { Answer } from "./src/data/tasks/task.ts";
 export type { CopyOptions } from "./src/data/tasks/copy.ts";

@@ -170,7 +170,10 @@ Deno.test("a run that diverges is marked failed with its step", async () => {
   const args = [...MODEL, "recipe=dense", "name=wild", "lr=1e30", "clip=none", "warmupSteps=0"];
   const { code, stderr, stdout } = await run(CLI, args, cwd);
   assert.equal(code, 1, stderr);
-  assert.match(stderr, /error: Training diverged at step \d+: \S+ is NaN; lower lr/);
+  assert.match(
+    stderr,
+    /error: Training diverged at step \d+ \(stage dense\): \S+ is NaN, .*; lower lr/,
+  );
   assert.equal(stdout.trim().split("\n").at(-1), "runs/wild");
   const summary = readSummary(join(cwd, "runs/wild"))!;
   assert.equal(summary.status, "failed");

@@ -16,9 +16,9 @@ import { stageSpans } from "../config/stages.ts";
 import { type Checkpoint, latestCheckpoint, loadCheckpoint } from "../runs/checkpoint.ts";
 import { requireMetrics } from "../runs/log_mark.ts";
 import { Progress } from "../train/progress.ts";
-import { resumeConfig, unsavedConfig } from "../train/resume.ts";
+import { resumeConfig, unsavedConfig, withRates } from "../train/resume.ts";
 import { openRunData, startRun } from "../train/run.ts";
-import { requireNew, RUNS } from "../runs/run_folder.ts";
+import { readSummary, requireNew, RUNS } from "../runs/run_folder.ts";
 
 /** The experiment that runs where none is named. */
 const QUICK_START = "quickstart";
@@ -30,6 +30,7 @@ async function help(): Promise<string> {
   deno task train                                   the quick start
   deno task train preset=tiny data='texts/*.txt' steps=2000 lr=1e-3
   deno task train resume=runs/quickstart_001        go on where it last saved
+  deno task train resume=runs/quickstart_001 lr=1e-3   after it has failed: with other rates
 
 The run folder is printed last. Ctrl-C saves and stops. Experiments: ${
     experimentNames().join(", ")
@@ -74,7 +75,9 @@ async function main(args: string[]): Promise<number> {
       progress.note(`stopped after step ${step}; go on with resume=${path}`);
     }
     progress.note(await writeReportAfterTraining(path));
-    if (error) console.error(`error: ${error}`);
+    if (error) {
+      console.error(`error: ${error}: resume=${path} lr=… goes back to what it last saved`);
+    }
     console.log(path);
     return exitCodes[status];
   } finally {
@@ -93,7 +96,10 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
     if (name) throw new UserError(`Cannot start experiment "${name}" with resume=: leave one out`);
     const unsaved = await unsavedConfig(resume);
     const checkpoint = unsaved ? null : await loadCheckpoint(await latestCheckpoint(resume));
-    const config = resumeConfig(unsaved ?? checkpoint!.config, pairs);
+    const saved = unsaved ?? withRates(checkpoint!.config, resume);
+    const hasFailed = readSummary(resume)?.status === "failed";
+    const failedAfter = hasFailed ? checkpoint?.step ?? 0 : undefined;
+    const config = resumeConfig(saved, pairs, { failedAfter });
     if (checkpoint) requireMetrics(resume, checkpoint.logs);
     return { config: { ...config, resume }, checkpoint, experiment: "" };
   }

@@ -8,6 +8,7 @@ import { isTask } from "../config/checks.ts";
 import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { MemoryError, UserError } from "../errors.ts";
+import { NotFinite, requireFinite } from "../finite.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
@@ -68,7 +69,8 @@ export interface EvaluationReport {
  * `evalBatches` validation batches.
  *
  * @param options device and dataset, where they are open already; the model's own are opened else
- * @throws {UserError} if the data does not fit the model, or the model the device
+ * @throws {UserError} if the data does not fit the model, or the model the device, or if
+ * what is measured is not finite
  */
 export async function evaluateModel(
   model: SavedModel,
@@ -89,6 +91,12 @@ export async function evaluateModel(
   try {
     return await measure(engine, { model, dataset });
   } catch (error) {
+    if (error instanceof NotFinite) {
+      throw new UserError(
+        `Cannot evaluate ${model.folder}: ${error.message}, though its weights are finite; ` +
+          "take an earlier checkpoint, or train it again with a lower lr",
+      );
+    }
     if (!(error instanceof MemoryError)) throw error;
     throw new UserError(
       `Cannot fit this evaluation on the adapter: ${error.message}; ` +
@@ -107,6 +115,7 @@ async function measure(
   const stage = stageAt(config.stages, step ?? 0);
   const { losses, answers } = await scoreTokens(engine, config.seqLen, batches);
   const loss = losses.total().mean;
+  requireFinite({ loss });
   const { bytesPerToken } = dataset;
   const indexed = usesIndexer(config);
   return {

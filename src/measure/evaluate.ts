@@ -5,10 +5,13 @@
  */
 import type { Batch, Dataset } from "../data/dataset.ts";
 import type { Engine } from "../engine.ts";
+import { requireFinite } from "../finite.ts";
 
 /**
  * Means over the first `batches` validation batches: `val/loss` in nats a scored token,
  * `val/bpb` in bits a byte (texts), `val/accuracy` (tasks).
+ *
+ * @throws {NotFinite} if one is NaN or infinite
  */
 export async function evaluate(
   engine: Engine,
@@ -29,7 +32,7 @@ export async function evaluate(
   const values: Record<string, number> = { "val/loss": loss };
   if (dataset.bytesPerToken) values["val/bpb"] = loss / Math.LN2 / dataset.bytesPerToken;
   if (!dataset.tokenizer) values["val/accuracy"] = right / scored;
-  return values;
+  return requireFinite(values);
 }
 
 /** Of each answer of a task's batch, whether its token is the likeliest. */

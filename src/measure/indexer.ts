@@ -6,6 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
+import { requireFinite } from "../finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { INDEXER_METRICS } from "../ops/indexer/metrics.ts";
@@ -26,6 +27,8 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * selector; in a stage of dense attention, of the top k that the indexer would choose. What is said
  * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
  * `score_std`) is the indexer's, even where a rule selects.
+ *
+ * @throws {NotFinite} if one is NaN or infinite
  */
 export async function measureIndexer(
   engine: Engine,
@@ -48,12 +51,14 @@ export async function measureIndexer(
   for (const [key, sum] of Object.entries(sums)) {
     values[`index/${key}`] = sum / (key === "neighbour_overlap" ? Math.max(layers - 1, 1) : layers);
   }
-  return values;
+  return requireFinite(values);
 }
 
 /**
  * The same weights under other selectors, those of {@linkcode SWAPPED} and the model's own: mean
  * loss in nats on the batches, as `swap/dense`, `swap/learned` ….
+ *
+ * @throws {NotFinite} if one is NaN or infinite
  */
 export async function swapTest(
   engine: Engine,
@@ -70,5 +75,5 @@ export async function swapTest(
     }
     values[`swap/${selector}`] = nats / scored;
   }
-  return values;
+  return requireFinite(values);
 }

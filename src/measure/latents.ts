@@ -7,6 +7,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
+import { firstNotFinite, NotFinite } from "../finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Stage } from "../config/stage_fields.ts";
@@ -81,6 +82,8 @@ export function informationDensity(
  * `latent/3/effective_rank`, `latent/3/reconstruction_error` and `latent/3/variance/0` …: the share
  * of the variance in the 1, 2, 4, … strongest directions; and the means over layers,
  * `latent/effective_rank` ….
+ *
+ * @throws {NotFinite} if the latents are not finite
  */
 export async function measureDensity(
   engine: Engine,
@@ -93,6 +96,8 @@ export async function measureDensity(
   const { numHiddenLayers: layers, hiddenSize: inputs } = config;
   for (let layer = 0; layer < layers; layer++) {
     const sums = maps.get(`latent_statistics.${layer}`)!;
+    const at = firstNotFinite(sums);
+    if (at >= 0) throw new NotFinite(`a sum over the latents of layer ${layer}`, sums[at]);
     const density = informationDensity(sums, { tokens: batch.tokens.length, inputs });
     const own: Metrics = {
       effective_rank: density.effectiveRank,

@@ -6,6 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
 import type { StoredTensor } from "../files/safetensors.ts";
+import { firstNotFinite } from "../finite.ts";
 import { modelParameters } from "./parameters.ts";
 
 /**
@@ -14,7 +15,8 @@ import { modelParameters } from "./parameters.ts";
  * @param tensors content of the file
  * @param options.file its path, for errors
  * @param options.prefixes each parameter is there once for each of them, before its name
- * @throws {UserError} if one is missing or has another shape, or there are tensors of another model
+ * @throws {UserError} if one is missing, has another shape or is not finite, or there are tensors of
+ * another model
  */
 export function savedParameters(
   tensors: ReadonlyMap<string, StoredTensor>,
@@ -30,6 +32,13 @@ export function savedParameters(
         throw new UserError(
           `Cannot load ${file}: ${prefix}${name} is ${found.dtype} [${found.shape}], ` +
             `but the model needs F32 [${shape}]`,
+        );
+      }
+      const at = firstNotFinite(found.data);
+      if (at >= 0) {
+        throw new UserError(
+          `Cannot load ${file}: ${prefix}${name} holds ${found.data[at]} at ${at}; ` +
+            "take an earlier checkpoint, or weights that are finite",
         );
       }
       values.set(prefix + name, found.data);

@@ -23,6 +23,7 @@ import {
   syncFolder,
   writeFiles,
 } from "./checkpoint_files.ts";
+import { requireSound } from "./diverged.ts";
 import { type LogMark, markLogs } from "./log_mark.ts";
 
 /** A checkpoint as read. */
@@ -41,6 +42,7 @@ export interface Checkpoint extends Snapshot {
  * @param run the run folder
  * @returns the checkpoint's folder
  * @throws {Error} if it cannot be written, e.g. on a full disk; the earlier ones stay as they are
+ * @throws {Diverged} if the state is not finite
  *
  * @example
  * ```ts
@@ -60,8 +62,10 @@ export interface Checkpoint extends Snapshot {
  * ```
  */
 export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<string> {
+  const { step, config, state } = snapshot;
+  requireSound(state, { step, stage: stageAt(config.stages, step) });
   const folder = join(run, "checkpoints");
-  const path = checkpointAt(run, snapshot.step);
+  const path = checkpointAt(run, step);
   const partial = `${path}.partial`;
   try {
     await Deno.mkdir(folder, { recursive: true });
@@ -72,7 +76,7 @@ export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<s
       await Deno.rename(partial, path);
       await syncFolder(folder);
     }
-    await prune(folder, snapshot.config);
+    await prune(folder, config);
   } catch (error) {
     await Deno.remove(partial, { recursive: true }).catch(() => {});
     const reason = error instanceof Error ? error.message : String(error);

@@ -15,6 +15,7 @@ import type { Stage } from "../config/stage_fields.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
 import { formatBytes } from "../webgpu/plan/plan.ts";
 import { checkpointAt, loadCheckpoint, saveCheckpoint } from "../runs/checkpoint.ts";
+import { explain } from "../runs/diverged.ts";
 import { stepHyper, trainedGroups } from "./hyper.ts";
 import type { Job } from "./job.ts";
 import { describeStage } from "./notes.ts";
@@ -33,7 +34,7 @@ const BREATH_MS = 200;
  * Trains through all stages, or until asked to stop, logging, evaluating, measuring, sampling and
  * saving on the way.
  *
- * @throws {Diverged} if a loss is not finite
+ * @throws {Diverged} if a number that is logged, or one of the state, is not finite
  */
 export async function train(job: Job): Promise<Summary> {
   const { config, device, progress } = job;
@@ -136,6 +137,8 @@ async function trainStage(
       const text = await sampleText(job, done);
       if (text !== null) run.sample(step, text);
       if (saves) await save(job, engine, step);
+    }).catch(async (error) => {
+      throw await explain(error, { engine, stage: span.stage, step });
     });
     if (stops && !(isEnd && index === config.stages.length - 1)) return { step, stopped: true };
 

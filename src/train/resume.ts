@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import {
+  type ConfigInput,
   type ConfigKey,
   configKeys,
   parseOverrides,
@@ -14,6 +15,7 @@ import {
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { savedConfig } from "../config/saved_config.ts";
+import { stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
 
@@ -37,6 +39,10 @@ const changeableOnResume: readonly ConfigKey[] = [
   "measureEvery",
 ];
 
+/** The keys that a run which has failed may change too: it goes back, and on with other rates. */
+const rates = ["lr", "indexerLr"] as const;
+const changeableAfterFailure: readonly ConfigKey[] = [...rates, "clip"];
+
 /**
  * The configuration of a run that was stopped before its first checkpoint, or null where there is
  * a checkpoint or no run. Such a run starts again from its beginning.
@@ -49,9 +55,31 @@ export async function unsavedConfig(run: string): Promise<RunConfig | null> {
 }
 
 /**
- * The configuration of a run that goes on: that of its checkpoint with what was typed, which may
- * only change {@linkcode changeableOnResume}.
+ * The configuration of a checkpoint with the rates that its run has had since: one that went back
+ * to it after a failure may have stopped before it saved again.
  *
+ * @param run the run folder
+ */
+export function withRates(config: RunConfig, run: string): RunConfig {
+  const path = join(run, "config.json");
+  const json = readJson(path);
+  const own = json && savedConfig(json, path);
+  const names = (c: RunConfig) => c.stages.map(({ name }) => name).join();
+  if (!own || names(own) !== names(config)) return config;
+  const { lr, indexerLr, clip } = own;
+  const stages = config.stages.map((stage, i) => {
+    const { lr, indexerLr } = own.stages[i];
+    return { ...stage, lr, indexerLr };
+  });
+  return { ...config, lr, indexerLr, clip, stages };
+}
+
+/**
+ * The configuration of a run that goes on: that of its checkpoint with what was typed, which may
+ * only change {@linkcode changeableOnResume}; of a run that has failed also `clip` and the rates
+ * of stages that are not over. `lr=…` then scales those of all of them.
+ *
+ * @param options.failedAfter steps at the checkpoint to which a failed run goes back
  * @throws {UserError} naming the key, its old and its new value
  *
  * @example
@@ -65,25 +93,51 @@ export async function unsavedConfig(run: string): Promise<RunConfig | null> {
  * assert.throws(() => resumeConfig(saved, ["hiddenSize=128"]), /hiddenSize=128/);
  * ```
  */
-export function resumeConfig(saved: RunConfig, overrides: readonly string[]): RunConfig {
+export function resumeConfig(
+  saved: RunConfig,
+  overrides: readonly string[],
+  { failedAfter }: { failedAfter?: number } = {},
+): RunConfig {
   const typed = parseOverrides(overrides);
+  const hasFailed = failedAfter !== undefined;
+  const changeable = [...changeableOnResume, ...hasFailed ? changeableAfterFailure : []];
   for (const key of configKeys) {
     const value = typed[key];
-    if (value === undefined || changeableOnResume.includes(key)) continue;
+    if (value === undefined || changeable.includes(key)) continue;
     if (String(value) === String(saved[key])) continue;
     throw new UserError(
       `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +
         `${key}=${saved[key] ?? "none"}; leave it out, or start a new run`,
     );
   }
-  const config = resolveConfig(saved, overrides);
+  const spans = stageSpans(saved.stages);
+  const isOpen = (i: number) => hasFailed && spans[i].end > failedAfter;
+  const stages = saved.stages.map((stage, i) => isOpen(i) ? scaled(stage, saved, typed) : stage);
+  const config = resolveConfig({ ...saved, stages }, overrides);
+  const last = stages.length - 1;
   const fixed = (stages: readonly Stage[]) =>
-    JSON.stringify(stages.map((s, i) => i === stages.length - 1 ? { ...s, steps: 0 } : s));
+    JSON.stringify(stages.map((stage, i) => ({
+      ...stage,
+      ...(i === last ? { steps: 0 } : {}),
+      ...(isOpen(i) ? { lr: 0, indexerLr: 0 } : {}),
+    })));
   if (fixed(config.stages) !== fixed(saved.stages)) {
     throw new UserError(
       "Cannot resume with other stages: only the steps of the last one may be changed " +
-        `(${saved.stages[saved.stages.length - 1].name}.steps=…); start a new run`,
+        `(${stages[last].name}.steps=…), after a failure also lr and indexerLr of stages that ` +
+        "are not over; start a new run",
     );
   }
   return config;
+}
+
+/** A stage whose rates follow the run's: they are as many times as large as before. */
+function scaled(stage: Stage, saved: RunConfig, typed: ConfigInput): Stage {
+  const own = { ...stage };
+  for (const key of rates) {
+    const value = typed[key];
+    if (value === undefined) continue;
+    own[key] = stage[key] === saved[key] ? value : stage[key] * (value / saved[key]);
+  }
+  return own;
 }

@@ -10,7 +10,7 @@ import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
 import { train } from "./loop.ts";
 import { RunFolder, type RunStatus } from "../runs/run_folder.ts";
-import { Diverged } from "./step_log.ts";
+import { Diverged } from "../runs/diverged.ts";
 
 /** What {@linkcode startRun} needs. */
 export interface RunOptions extends Omit<Job, "openRun"> {

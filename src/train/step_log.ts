@@ -6,23 +6,9 @@
  */
 import type { Engine, Metrics, StepHyper } from "../engine.ts";
 import type { StageSpan } from "../config/stages.ts";
+import { requireFinite } from "../finite.ts";
+import { explain } from "../runs/diverged.ts";
 import type { Job } from "./job.ts";
-
-/** A run that cannot go on: its loss is not a number any more. */
-export class Diverged extends Error {
-  /** Tells it from other errors where classes are not compared. */
-  override readonly name = "Diverged";
-  /** The first step whose numbers are not finite. */
-  readonly step: number;
-
-  /** At a step, with the name and value that show it. */
-  constructor(step: number, [name, value]: readonly [string, number]) {
-    super(
-      `Training diverged at step ${step}: ${name} is ${value}; lower lr, or raise warmupSteps`,
-    );
-    this.step = step;
-  }
-}
 
 /** Steps between looks at the device, if nothing is logged: bounds what is queued. */
 const MAX_STEPS_AHEAD = 64;
@@ -68,9 +54,17 @@ export class StepLog {
    */
   async read(step: number): Promise<Metrics> {
     const rows = await this.#engine.metrics();
-    requireFinite(rows, this.#read);
+    for (const [i, row] of rows.entries()) await this.#check(row, this.#read + i + 1);
     this.#read = step;
     return rows[rows.length - 1];
+  }
+
+  async #check(row: Metrics, step: number): Promise<void> {
+    try {
+      requireFinite(row);
+    } catch (error) {
+      throw await explain(error, { engine: this.#engine, stage: this.#span.stage, step });
+    }
   }
 
   /** The values to log after a step, which are also shown. */
@@ -124,11 +118,4 @@ function trainingValues(row: Metrics, microBatches: number): Metrics {
   }
   if (kls.length) values["train/kl"] = kls.reduce((a, b) => a + b) / kls.length;
   return values;
-}
-
-function requireFinite(rows: readonly Metrics[], firstStep: number): void {
-  rows.forEach((row, i) => {
-    const bad = Object.entries(row).find(([, value]) => !Number.isFinite(value));
-    if (bad) throw new Diverged(firstStep + i + 1, bad);
-  });
 }
