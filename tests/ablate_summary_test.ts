@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { fitAdditive } from "../src/ablate/fit.ts";
 import type { RunResult } from "../src/ablate/results.ts";
+import { resultsTable } from "../src/ablate/table.ts";
 import { estimate, fitGrid, summarize } from "../src/ablate/summary.ts";
 import { Rng } from "../src/rng.ts";
 
@@ -47,6 +48,36 @@ Deno.test("estimates and differences are those of the seeds", () => {
     metrics: ["loss"],
   });
   assert.equal(partial.mean, 2.25);
+});
+
+Deno.test("what is not finite in the files of a run is not there, and n counts what is", () => {
+  const run = (variant: string, seed: number, losses: (number | null)[]): RunResult => ({
+    ...{ variant, axes: { variant }, seed, folder: "", delta: {}, costs: {}, status: "done" },
+    metrics: { "val/loss": losses[0] as number },
+    evaluations: { "k=2": { "val/loss": losses[1] as number, "val/bpb": losses[2] as number } },
+  });
+  const runs = [
+    run("a", 0, [2, 2.07, null]),
+    run("a", 1, [3, 2.07, null]),
+    run("b", 0, [2, null, null]),
+    run("b", 1, [null, 2.082, NaN]),
+  ];
+  const summary = summarize(runs, "a");
+  const [a, b] = summary;
+  assert.deepEqual(a.metrics["val/loss"], { mean: 2.5, sd: Math.SQRT1_2, n: 2 });
+  assert.deepEqual(b.metrics["val/loss"], { mean: 2, sd: 0, n: 1 });
+  assert.deepEqual(b.difference!["val/loss"], { mean: 0, sd: 0, n: 1 });
+  const { mean, n } = b.difference!["k=2/val/loss"];
+  assert(Math.abs(mean - 0.012) < 1e-12 && n === 1, `${mean}, ${n}`);
+  assert(!("k=2/val/bpb" in a.metrics) && !("k=2/val/bpb" in b.metrics));
+
+  const about = { experiment: "e", size: "real", adapter: "none", git: null, question: "?" };
+  const results = { ...about, axes: {}, runs, summary, fit: [], finished: true };
+  const table = resultsTable({ ...results, tabulate: ["k=2/val/loss", "val/loss"] });
+  const cells = table.split("\n").map((line) => line.trim().split(/ {2,}/));
+  const row = (variant: string) => cells.find(([first]) => first === variant);
+  assert.deepEqual(row("a"), ["a", "2", "2.0700 ± 0.0000", "2.5000 ± 0.7071"]);
+  assert.deepEqual(row("b"), ["b", "1", "2.0820", "+0.0120", "2.0000"]);
 });
 
 Deno.test("the additive fit recovers effects and interaction", () => {

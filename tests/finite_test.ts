@@ -1,15 +1,24 @@
 /** Numbers that are not finite: they end a run, and take the place of nothing good. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { missingEvaluations } from "../src/ablate/evaluations.ts";
 import { resolveConfig } from "../src/config/config.ts";
+import type { Batch, Dataset } from "../src/data/dataset.ts";
 import type { Engine, EngineState, Metrics } from "../src/engine.ts";
+import { evaluateModel } from "../src/eval/evaluate_model.ts";
+import { loadModel } from "../src/runs/load_model.ts";
+import { NotFinite } from "../src/model/finite.ts";
+import { sample } from "../src/infer/sample.ts";
 import { initialParameters } from "../src/model/parameters.ts";
 import { stageSpans } from "../src/config/stages.ts";
 import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from "../src/runs/checkpoint.ts";
 import { Diverged } from "../src/runs/diverged.ts";
 import { readMetrics, readSummary, RunFolder } from "../src/runs/run_folder.ts";
+import { Rng } from "../src/rng.ts";
+import { evaluate } from "../src/measure/evaluate.ts";
+import { measureIndexer, swapTest } from "../src/measure/indexer.ts";
 import { StepLog } from "../src/train/step_log.ts";
-import { CLI, MODEL, outcome, run, trainIn } from "./train_run.ts";
+import { CLI, MODEL, outcome, run, TEXT, trainIn } from "./train_run.ts";
 import { refuses } from "./user_error.ts";
 
 const config = resolveConfig({ numHiddenLayers: 2, recipe: "dense", steps: 9 });
@@ -124,4 +133,84 @@ Deno.test("a failed run goes back to its last good checkpoint, and on with other
   const done = await run(CLI, ["resume=runs/wild", "lr=1e-3"], cwd);
   assert.equal(done.code, 2);
   await Deno.remove(cwd, { recursive: true });
+});
+
+Deno.test("evaluations, swap tests and samples that are not finite are refused where they are made", async () => {
+  const batch: Batch = {
+    tokens: Int32Array.of(1, 2),
+    targets: Int32Array.of(2, 3),
+    count: 2,
+    answers: [{ position: 0, distance: 1 }],
+  };
+  const engine = {
+    ...engineWith([]),
+    evaluate: () => Promise.resolve({ loss: 2, "index/0/0": NaN }),
+    logits: () => Promise.resolve(Float32Array.of(NaN, 0, 0, 0, NaN, 0, 0, 0)),
+  } as unknown as Engine;
+  const stage = config.stages[0];
+  const blind = {
+    ...engine,
+    evaluate: () => Promise.resolve({ loss: NaN }),
+    logits: () => Promise.resolve(new Float32Array(8)),
+  } as unknown as Engine;
+  const dataset = {
+    batch: () => batch,
+    validationBatches: 1,
+    bytesPerToken: 1,
+  } as unknown as Dataset;
+  const cases: [() => Promise<unknown>, RegExp][] = [
+    [() => evaluate(blind, { dataset, batches: 1 }), /^val\/loss is NaN$/],
+    // NaN logits have no largest one: no answer would be right, which is a number.
+    [() => evaluate(engine, { dataset, batches: 1 }), /largest logit is NaN/],
+    [() => measureIndexer(engine, { config, stage, batch }), /^index\/0\/\S+ is NaN$/],
+    [() => swapTest(blind, { config, stage, batches: [batch] }), /^swap\/dense is NaN$/],
+    [
+      () =>
+        sample(engine, {
+          ...{ prompt: [1], count: 1, temperature: 0, seqLen: 2, vocabSize: 4 },
+          decoding: null,
+          rng: new Rng(1, "x"),
+        }),
+      /largest logit is NaN/,
+    ],
+  ];
+  for (const [action, message] of cases) {
+    await assert.rejects(action, (error) => {
+      assert(error instanceof NotFinite, String(error));
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+});
+
+Deno.test("a model of finite weights whose losses are not finite is not evaluated", async () => {
+  const root = await Deno.makeTempDir();
+  const small = resolveConfig({ recipe: "dense", data: TEXT, tokenizer: "byte" }, [
+    ...["hiddenSize=32", "numHiddenLayers=1", "numAttentionHeads=2", "intermediateSize=48"],
+    ...["batchSize=2", "seqLen=32", "evalBatches=1"],
+  ]);
+  const folder = RunFolder.create(small, { experiment: "e", root }).path;
+  const parameters = initialParameters(small);
+  const zeros = new Map(
+    [...parameters].map(([name, { length }]) => [name, new Float32Array(length)]),
+  );
+  for (const name of ["model.norm.weight", "lm_head.weight"]) parameters.get(name)!.fill(3e38);
+  const state = { parameters, m: zeros, v: zeros };
+  await saveCheckpoint(folder, { config: small, tokenizer: null, step: 1, state });
+  const model = await loadModel(folder);
+  await refuses(() => evaluateModel(model), /Cannot evaluate .*: loss is NaN, though its weights/);
+  await Deno.remove(root, { recursive: true });
+});
+
+Deno.test("an evaluation of a run that was not finite is to be made again", async () => {
+  const folder = await Deno.makeTempDir();
+  const evaluate = { "k=2": { indexTopk: 2 }, "k=4": { indexTopk: 4 } };
+  const saved = (loss: number | null) => ({ "val/loss": loss, "val/bpb": 1 });
+  const all = {
+    "k=2": { keys: evaluate["k=2"], metrics: saved(null) },
+    "k=4": { keys: evaluate["k=4"], metrics: saved(2) },
+  };
+  await Deno.writeTextFile(join(folder, "evaluations.json"), JSON.stringify(all));
+  assert.deepEqual(missingEvaluations(folder, evaluate), [["k=2", evaluate["k=2"]]]);
+  await Deno.remove(folder, { recursive: true });
 });

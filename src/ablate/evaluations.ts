@@ -22,14 +22,15 @@ export function readEvaluations(folder: string): Record<string, Metrics> | null 
   return saved.length ? Object.fromEntries(saved) : null;
 }
 
-/** The evaluations that a run lacks. */
+/** The evaluations that a run lacks, or that were not finite. */
 export function missingEvaluations(
   folder: string,
   evaluate: Readonly<Record<string, ConfigInput>>,
 ): [name: string, keys: ConfigInput][] {
   const saved = read(folder);
   return Object.entries(evaluate).filter(([name, keys]) =>
-    JSON.stringify(saved[name]?.keys) !== JSON.stringify(keys)
+    JSON.stringify(saved[name]?.keys) !== JSON.stringify(keys) ||
+    !Object.values(saved[name].metrics).every(Number.isFinite)
   );
 }
 

@@ -92,13 +92,21 @@ export function fitGrid(
   });
 }
 
-/** Metrics of a run and its evaluations, by the names of {@linkcode SummaryRow.metrics}. */
+/**
+ * Metrics of a run and its evaluations, by the names of {@linkcode SummaryRow.metrics}. What was
+ * not finite is null in the files of older runs, and not there.
+ */
 export function valuesOf({ metrics, evaluations = {} }: RunResult): Record<string, number> {
-  const all = { ...metrics };
+  const all = Object.entries(metrics);
   for (const [name, own] of Object.entries(evaluations)) {
-    for (const [metric, value] of Object.entries(own)) all[`${name}/${metric}`] = value;
+    for (const [metric, value] of Object.entries(own)) all.push([`${name}/${metric}`, value]);
   }
-  return all;
+  return Object.fromEntries(all.filter(([, value]) => Number.isFinite(value)));
+}
+
+/** Over how many runs a row's mean of a metric is. */
+export function countOf({ metrics }: SummaryRow, metric: string): number {
+  return metrics[metric]?.n ?? 0;
 }
 
 function minus(a: Record<string, number>, b: Record<string, number>): Record<string, number> {

@@ -6,6 +6,7 @@
 import { textTable } from "../text/text_table.ts";
 import { decimals } from "../text/units.ts";
 import type { AblationResults, AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
+import { countOf } from "./summary.ts";
 
 /** Costs of a table, where runs have them; `scale` makes the unit of the title. */
 const COSTS: readonly { title: string; cost: string; scale: number }[] = [
@@ -39,10 +40,10 @@ export function resultsTable(results: AblationResults): string {
   ];
   const lines = summary.map((row) => [
     row.variant,
-    String(row.n),
+    String(countOf(row, main)),
     row.n ? formatEstimate(row.metrics[main]) : stateOf(row, runs),
-    ...(hasDifference ? [formatEstimate(row.difference?.[main], "+")] : []),
-    ...rest.map((metric) => formatEstimate(row.metrics[metric])),
+    ...(hasDifference ? [formatEstimate(row.difference?.[main], "+", countOf(row, main))] : []),
+    ...rest.map((metric) => formatEstimate(row.metrics[metric], "", countOf(row, main))),
     ...costs.map(({ cost, scale }) => formatCost(scale * meanCost(row, runs, cost))),
   ]);
   return [
@@ -61,12 +62,21 @@ export function resultsTable(results: AblationResults): string {
   ].join("\n");
 }
 
-/** `2.3451 ± 0.0021`; without spread for one seed, empty for none. */
-export function formatEstimate(value: Estimate | undefined, sign: "+" | "" = ""): string {
+/**
+ * `2.3451 ± 0.0021`; without spread for one seed, empty for none.
+ *
+ * @param usual the row's count of runs; another one is told
+ */
+export function formatEstimate(
+  value: Estimate | undefined,
+  sign: "+" | "" = "",
+  usual?: number,
+): string {
   if (!value) return "";
   const { mean, sd, n } = value;
   const plus = sign && mean >= 0 ? sign : "";
-  return `${plus}${decimals(mean)}${n > 1 ? ` ± ${decimals(sd)}` : ""}`;
+  const own = usual === undefined || n === usual ? "" : ` (n=${n})`;
+  return `${plus}${decimals(mean)}${n > 1 ? ` ± ${decimals(sd)}` : ""}${own}`;
 }
 
 function stateOf({ variant }: SummaryRow, runs: readonly RunResult[]): string {

@@ -4,6 +4,7 @@
  * @module
  */
 import { MemoryError, UserError } from "../errors.ts";
+import { NotFinite } from "../model/finite.ts";
 import { suggest } from "../text/suggest.ts";
 
 /** Exit codes of all commands. */
@@ -19,7 +20,7 @@ export const exitCodes = {
 
 /**
  * Runs a command and exits with its code. A {@linkcode UserError} becomes one line on stderr and
- * exit code 2; any other error is a failure (1).
+ * exit code 2; any other error is a failure (1), also one line where a number is not finite.
  */
 export async function runCommand(main: (args: string[]) => Promise<number>): Promise<never> {
   let code: number;
@@ -33,6 +34,9 @@ export async function runCommand(main: (args: string[]) => Promise<number>): Pro
         : error.message;
       console.error(`error: ${message}`);
       code = exitCodes.usage;
+    } else if (error instanceof NotFinite) {
+      console.error(`error: Cannot go on: ${error.message}: the model's numbers overflow`);
+      code = exitCodes.failed;
     } else {
       console.error(error instanceof Error ? error.stack ?? error.message : error);
       code = exitCodes.failed;

@@ -8,7 +8,7 @@ import { isTask } from "../config/checks.ts";
 import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { MemoryError, UserError } from "../errors.ts";
-import { NotFinite, requireFinite } from "../finite.ts";
+import { NotFinite, requireFinite } from "../model/finite.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";

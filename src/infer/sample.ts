@@ -5,6 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { DecodeFunction, Engine } from "../engine.ts";
+import { requireFinite } from "../model/finite.ts";
 import type { Rng } from "../rng.ts";
 
 /** How to sample. */
@@ -48,6 +49,7 @@ export function isCausal({ attention }: Pick<RunConfig, "attention">): boolean {
  *
  * @returns the new tokens
  * @throws {RangeError} if the prompt is empty
+ * @throws {NotFinite} if logits are not
  */
 export async function sample(engine: Engine, options: SampleOptions): Promise<Int32Array> {
   const { prompt, count, temperature, seqLen, vocabSize, decoding, rng, onToken } = options;
@@ -77,6 +79,7 @@ export async function sample(engine: Engine, options: SampleOptions): Promise<In
 
 function draw(logits: Float32Array, temperature: number, rng: Rng): number {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  requireFinite({ "the largest logit": largest });
   if (temperature === 0) return logits.indexOf(largest);
   const weights = Float64Array.from(logits, (x) => Math.exp((x - largest) / temperature));
   let rest = rng.uniform() * weights.reduce((a, b) => a + b, 0);

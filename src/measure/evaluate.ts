@@ -5,7 +5,7 @@
  */
 import type { Batch, Dataset } from "../data/dataset.ts";
 import type { Engine } from "../engine.ts";
-import { requireFinite } from "../finite.ts";
+import { requireFinite } from "../model/finite.ts";
 
 /**
  * Means over the first `batches` validation batches: `val/loss` in nats a scored token,
@@ -35,11 +35,17 @@ export async function evaluate(
   return requireFinite(values);
 }
 
-/** Of each answer of a task's batch, whether its token is the likeliest. */
+/**
+ * Of each answer of a task's batch, whether its token is the likeliest.
+ *
+ * @throws {NotFinite} if none is
+ */
 export function rightAnswers(logits: Float32Array, batch: Batch): boolean[] {
   const vocabSize = logits.length / batch.tokens.length;
   return (batch.answers ?? []).map(({ position }) => {
     const row = logits.subarray(position * vocabSize, (position + 1) * vocabSize);
-    return row.indexOf(row.reduce((a, b) => Math.max(a, b))) === batch.targets[position];
+    const largest = row.reduce((a, b) => Math.max(a, b));
+    requireFinite({ "the largest logit": largest });
+    return row.indexOf(largest) === batch.targets[position];
   });
 }

@@ -6,7 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
-import { requireFinite } from "../finite.ts";
+import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { INDEXER_METRICS } from "../ops/indexer/metrics.ts";

@@ -7,7 +7,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
-import { firstNotFinite, NotFinite } from "../finite.ts";
+import { firstNotFinite, NotFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import type { Stage } from "../config/stage_fields.ts";

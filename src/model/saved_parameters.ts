@@ -6,7 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
 import type { StoredTensor } from "../files/safetensors.ts";
-import { firstNotFinite } from "../finite.ts";
+import { firstNotFinite } from "./finite.ts";
 import { modelParameters } from "./parameters.ts";
 
 /**

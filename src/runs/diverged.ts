@@ -4,7 +4,7 @@
  * @module
  */
 import type { Engine, EngineState } from "../engine.ts";
-import { damageOf, NotFinite } from "../finite.ts";
+import { damageOf, NotFinite } from "../model/finite.ts";
 import type { Stage } from "../config/stage_fields.ts";
 
 /** A run that cannot go on: a loss, a weight or a moment is not a finite number any more. */

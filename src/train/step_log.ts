@@ -6,7 +6,7 @@
  */
 import type { Engine, Metrics, StepHyper } from "../engine.ts";
 import type { StageSpan } from "../config/stages.ts";
-import { requireFinite } from "../finite.ts";
+import { requireFinite } from "../model/finite.ts";
 import { explain } from "../runs/diverged.ts";
 import type { Job } from "./job.ts";
 

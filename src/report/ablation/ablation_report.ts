@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "node:path";
+import { countOf } from "../../ablate/summary.ts";
 import { decimals, withUnit } from "../../text/units.ts";
 import { ablationCostSection, paretoSection } from "./costs.ts";
 import { curveSection, evaluationSection } from "./curves.ts";
@@ -141,15 +142,19 @@ function resultTable(ablation: AblationData, { label, rows }: Facet): Block {
       "cache read",
       "FLOP a token",
     ],
-    rows: rows.map(({ variant, n, metrics, difference }) => [
-      variant,
-      String(n),
-      ...results.tabulate.map((name) => estimateText(metrics[name])),
-      ...(hasDifference ? [estimateText(difference?.[metric], true)] : []),
-      cost(variant, "cache/storedBytes", bytes),
-      cost(variant, "cache/readBytes", bytes),
-      cost(variant, "flopsPerToken/total", withUnit),
-    ]),
+    rows: rows.map((row) => {
+      const { variant, metrics, difference } = row;
+      const n = countOf(row, metric);
+      return [
+        variant,
+        String(n),
+        ...results.tabulate.map((name) => estimateText(metrics[name], { n })),
+        ...(hasDifference ? [estimateText(difference?.[metric], { isSigned: true, n })] : []),
+        cost(variant, "cache/storedBytes", bytes),
+        cost(variant, "cache/readBytes", bytes),
+        cost(variant, "flopsPerToken/total", withUnit),
+      ];
+    }),
   };
 }
 

@@ -107,14 +107,22 @@ export function costOf({ results }: AblationData, variant: string, cost: string)
   return values.length ? values.reduce((a, b) => a + b) / values.length : null;
 }
 
-/** `1.234 ± 0.005`, without the spread for one seed. */
-export function estimateText(estimate: Estimate | undefined, isSigned = false): string {
+/**
+ * `1.234 ± 0.005`, without the spread for one seed.
+ *
+ * @param options.n the count of the other estimates; another one is told
+ */
+export function estimateText(
+  estimate: Estimate | undefined,
+  { isSigned = false, n: usual }: { isSigned?: boolean; n?: number } = {},
+): string {
   if (!estimate || !Number.isFinite(estimate.mean)) return "–";
   const { mean, sd, n } = estimate;
   const size = Math.abs(mean);
   const digits = size >= 100 ? 1 : size >= 10 ? 2 : 4;
   const sign = mean < 0 ? "−" : isSigned ? "+" : "";
-  return `${sign}${decimals(size, digits)}${n > 1 ? ` ± ${decimals(sd, digits)}` : ""}`;
+  const own = usual === undefined || n === usual ? "" : ` (n=${n})`;
+  return `${sign}${decimals(size, digits)}${n > 1 ? ` ± ${decimals(sd, digits)}` : ""}${own}`;
 }
 
 /** Whether less of a metric is better. */

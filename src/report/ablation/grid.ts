@@ -83,7 +83,9 @@ function grid(
     columns: cols.map(valueText),
     rows: rows.map(valueText),
     values: cells.map((row) => row.map((one) => one?.mean ?? null)),
-    texts: cells.map((row) => row.map((one) => one ? twoLines(estimateText(one, isSigned)) : "")),
+    texts: cells.map((row) =>
+      row.map((one) => one ? twoLines(estimateText(one, { isSigned })) : "")
+    ),
     name: metric,
     xTitle: colAxis,
     yTitle: rowAxis,

@@ -141,8 +141,10 @@ function byLayer(
 function swapTest({ rows }: ReportedRun): Figure[] {
   const row = lastRow(rows, "swap/dense");
   if (!row) return [];
-  const names = Object.keys(row).filter((key) => key.startsWith("swap/") && key !== "swap/dense");
-  const values = names.map((name) => (row[name] ?? NaN) - row["swap/dense"]!);
+  const isKnown = ([, value]: [string, number | null]) => value !== null;
+  const names = Object.entries(row).filter(isKnown).map(([key]) => key)
+    .filter((key) => key.startsWith("swap/") && key !== "swap/dense");
+  const values = names.map((name) => row[name]! - row["swap/dense"]!);
   return [bars({
     id: "swap",
     title: `Swap test, step ${row.step}`,

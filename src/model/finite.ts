@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { EngineState, Metrics } from "./engine.ts";
+import type { EngineState, Metrics } from "../engine.ts";
 
 /** A measured number, or one of a tensor, is NaN or infinite. */
 export class NotFinite extends Error {
