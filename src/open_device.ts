@@ -8,7 +8,7 @@ import type { Engine, EngineOptions } from "./engine.ts";
 import { MemoryError, UserError } from "./errors.ts";
 import { Gpu } from "./webgpu/device/device.ts";
 import { WebGpuEngine } from "./webgpu/engine/engine.ts";
-import { formatBytes } from "./webgpu/plan/plan.ts";
+import { formatBytes } from "./text/units.ts";
 
 /** A device on which engines can be opened, one after the other. */
 export interface Device extends Disposable {

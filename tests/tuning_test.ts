@@ -94,12 +94,16 @@ for (const timestamps of [true, false]) {
     const operands = ["x", "y"].map((label) =>
       matrixAt({ label, size: LENGTH }, 0, { rows: 1, cols: LENGTH })
     );
-    const dispatches: Dispatch[] = [{ kernel: { ...kernels.slow, variants }, operands }];
+    const dispatches: Dispatch[] = [{
+      op: "test",
+      kernel: { ...kernels.slow, variants },
+      operands,
+    }];
     const tuning = new Tuning(gpu, { ...UNLIMITED, timestamps });
     assert.equal(tuning.apply(dispatches)[0], dispatches[0]);
     await tuning.tune(dispatches);
     assert.deepEqual([...tuning.choices], [["double", "fast"]]);
-    assert.deepEqual(tuning.apply(dispatches), [{ kernel: kernels.fast, operands }]);
+    assert.deepEqual(tuning.apply(dispatches), [{ op: "test", kernel: kernels.fast, operands }]);
     // The broken one has left no error behind.
     await gpu.settle();
   });

@@ -52,6 +52,7 @@ const FREE: readonly string[] = [
   "preset",
   "autotune",
   "profile",
+  "plan",
   "recompute",
   "recipe",
 ];

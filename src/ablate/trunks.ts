@@ -40,6 +40,7 @@ const PASSIVE: readonly ConfigKey[] = [
   "preset",
   "autotune",
   "profile",
+  "plan",
   "recompute",
 ];
 /** Keys of the group `indexer` that matter only where keys are selected. */

@@ -5,7 +5,7 @@
  */
 import type { Device } from "../open_device.ts";
 import { textTable } from "../text/text_table.ts";
-import { formatBytes } from "../webgpu/plan/plan.ts";
+import { formatBytes } from "../text/units.ts";
 import { WARM_UP_MS } from "./run_kernels.ts";
 
 /** One line of the output. Times are of one step, token, dispatch or start, in ms. */

@@ -16,6 +16,7 @@ export const fields = {
   device: choice("run", ["auto", "webgpu", "cpu"], "auto", "auto: WebGPU if there is an adapter"),
   autotune: flag("run", true, "try which tiles of matrix products are the fastest on this GPU"),
   profile: flag("run", false, "print a table of the GPU time of each kernel"),
+  plan: flag("run", false, "print the kernels of each stage's step, with where their operands lie"),
 
   data: text(
     "data",

@@ -6,7 +6,7 @@
 import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import { textTable } from "../text/text_table.ts";
 import { Gpu } from "../webgpu/device/device.ts";
-import { formatBytes } from "../webgpu/plan/plan.ts";
+import { formatBytes } from "../text/units.ts";
 import { type CaseReport, checkCase, type Family } from "./cases/check_case.ts";
 import { allCases } from "./checks/all.ts";
 import { checkDevice, type DeviceReport } from "./device_checks.ts";

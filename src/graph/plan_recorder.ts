@@ -12,6 +12,8 @@ import type { Capabilities } from "../kernels/wgsl/device.ts";
 
 /** One kernel on its operands. */
 export interface Dispatch {
+  /** What it is for: an op, `… gradient`, or `optimizer`. */
+  readonly op: string;
   readonly kernel: Kernel;
   readonly operands: readonly Matrix[];
 }
@@ -31,7 +33,7 @@ export class PlanRecorder implements Recorder {
     if (operands.length !== kernel.access.length) {
       throw new TypeError(`${kernel.label} takes ${kernel.access.length} operands`);
     }
-    this.dispatches.push({ kernel, operands });
+    this.dispatches.push({ op: this.scope, kernel, operands });
   }
 
   temporary(rows: number, cols: number, dtype: Dtype = "f32"): Matrix {

@@ -42,3 +42,11 @@ export function decimals(value: number, digits = 4): string {
 export function grouped(value: number): string {
   return value.toLocaleString("en-US", { maximumFractionDigits: 1 });
 }
+
+/** `1.5 GiB`. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = bytes < 1 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
+  const value = bytes / 1024 ** power;
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[power]}`;
+}

@@ -13,7 +13,7 @@ import { languageModel } from "../model/transformer.ts";
 import { type StageSpan, stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
-import { formatBytes } from "../webgpu/plan/plan.ts";
+import { formatBytes } from "../text/units.ts";
 import { checkpointAt, loadCheckpoint, saveCheckpoint } from "../runs/checkpoint.ts";
 import { explain } from "../runs/diverged.ts";
 import { stepHyper, trainedGroups } from "./hyper.ts";
@@ -52,6 +52,7 @@ export async function train(job: Job): Promise<Summary> {
     running ??= { ...job, run: job.openRun() };
     const bytes = engine instanceof WebGpuEngine ? `; ${formatBytes(engine.bytes)} of memory` : "";
     progress.note(`stage ${stage.name}: ${describeStage(stage)}${bytes}`);
+    if (config.plan && engine instanceof WebGpuEngine) progress.note(engine.printPlan());
     if (first > start) {
       engine.importState(state!);
     } else {

@@ -21,6 +21,7 @@ export async function profileStep(
 ): Promise<Metrics> {
   const rows = await engine.profile(batch, hyper);
   progress.note(formatProfile(rows));
+  progress.note(engine.describeMemory());
   return kernelTimes(rows);
 }
 

@@ -27,6 +27,7 @@ const changeableOnResume: readonly ConfigKey[] = [
   "recompute",
   "autotune",
   "profile",
+  "plan",
   "logEvery",
   "evalEvery",
   "evalBatches",

@@ -5,7 +5,8 @@
  */
 import type { EngineMemory } from "./engine_memory.ts";
 import { type InputLayout, inputLayout, type InputValues } from "./inputs.ts";
-import { Plan, type PlanSource } from "../plan/plan.ts";
+import { Plan } from "../plan/plan.ts";
+import type { PlanSource } from "../../graph/plan_source.ts";
 import { type Tuning, tuningOf } from "../tuning/tuning.ts";
 
 /** A plan with the inputs that it reads. */
@@ -36,11 +37,11 @@ export class Compiler {
     this.#options = options;
   }
 
-  /** Inputs of a plan for `batch` sequences. */
-  inputs(batch: number): InputLayout {
+  /** Inputs of a plan for `batch` sequences, with their memory if the plan is to run. */
+  inputs(batch: number, isPlaced = true): InputLayout {
     const { seqLen, ranges } = this.#options;
     const inputs = inputLayout({ batch, seqLen, ranges });
-    this.#memory.place(inputs.storage);
+    if (isPlaced) this.#memory.place(inputs.storage);
     return inputs;
   }
 

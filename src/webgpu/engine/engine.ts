@@ -14,6 +14,7 @@ import type {
   StepHyper,
   Variant,
 } from "../../engine.ts";
+import { describeMemory, plannedMemory, printPlan } from "../../graph/print_plan.ts";
 import { Compiler } from "./compiler.ts";
 import { WebGpuDecoder } from "./decoder.ts";
 import type { Gpu } from "../device/device.ts";
@@ -71,6 +72,22 @@ export class WebGpuEngine implements Engine {
   /** Like {@linkcode step} with one batch, with a timestamp around every kernel. */
   profile(batch: Batch, hyper: StepHyper): Promise<ProfileRow[]> {
     return this.#steps.profile(batch, hyper);
+  }
+
+  /** What a training step dispatches, as text; see {@linkcode printPlan}. */
+  printPlan(): string {
+    return this.#steps.programs()
+      .map(([part, source]) =>
+        `plan of a ${part === "step" ? part : `step, ${part}`}\n${printPlan(source)}`
+      )
+      .join("\n\n");
+  }
+
+  /** What the memory planner saves in each part of a training step. */
+  describeMemory(): string {
+    return this.#steps.programs()
+      .map(([part, source]) => `${part}: ${describeMemory(plannedMemory(source))}`)
+      .join("; ");
   }
 
   evaluate(batch: Batch, variant?: Variant): Promise<Metrics> {

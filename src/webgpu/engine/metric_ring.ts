@@ -63,6 +63,7 @@ export class MetricRing {
 
   /** Appends the copy of some columns into `slot`, or their sum with what is there. */
   record(recorder: PlanRecorder, slot: Matrix, { start, cols }: ColumnRange, add: boolean): void {
+    recorder.scope = "metrics";
     const row = columnsOf(this.row, start, cols);
     const ring = columnsOf(this.#rows, start, cols);
     recorder.dispatch(recordMetrics({ row, ring, slot, add }), row, ring, slot);

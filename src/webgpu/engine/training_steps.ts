@@ -14,7 +14,7 @@ import { lower } from "../../graph/lower.ts";
 import { type ColumnRange, MetricRing } from "./metric_ring.ts";
 import type { ModelState } from "./model_state.ts";
 import { hyperRows, recordUpdate } from "./optimizer.ts";
-import type { PlanSource } from "../plan/plan.ts";
+import type { PlanSource } from "../../graph/plan_source.ts";
 import { PlanRecorder } from "../../graph/plan_recorder.ts";
 import { profilePlan, type ProfileRow } from "../plan/profile.ts";
 import { metricNames, metricPlaces, traceModel } from "./trace.ts";
@@ -100,6 +100,14 @@ export class TrainingSteps {
     return profilePlan(this.#memory.gpu, plan);
   }
 
+  /** The programs that a step consists of, by the part of the step. */
+  programs(): [part: string, source: PlanSource][] {
+    const parts: Part[] = (this.#options.microBatches ?? 1) > 1
+      ? ["first", "next", "update"]
+      : ["step"];
+    return parts.map((part) => [part, this.#record(part, false).source]);
+  }
+
   /** Forward and backward over one batch, without an update. */
   differentiate(batch: Batch): void {
     const values = { batch, slot: 0, inverseCount: inverseCount(batch.count), hyper: [] };
@@ -128,8 +136,9 @@ export class TrainingSteps {
     return { plan: this.#compiler.compile(source), inputs };
   }
 
-  #record(part: Part): Recorded {
-    const inputs = this.#compiler.inputs(this.#options.batchSize);
+  /** @param isPlaced whether the inputs get memory: to be run, not only looked at */
+  #record(part: Part, isPlaced = true): Recorded {
+    const inputs = this.#compiler.inputs(this.#options.batchSize, isPlaced);
     const source = part === "update"
       ? this.#recordUpdate(inputs)
       : this.#recordGradients(part, inputs);

@@ -9,7 +9,9 @@ import type { Matrix, Storage } from "../../ops/op.ts";
 import type { Gpu } from "../device/device.ts";
 import type { Dispatch } from "../../graph/plan_recorder.ts";
 import { windowSize } from "../../ops/matrix.ts";
-import { type Lifetime, planMemory } from "../../graph/memory.ts";
+import { planMemory } from "../../graph/memory.ts";
+import { lifetimes, type PlanSource } from "../../graph/plan_source.ts";
+import { formatBytes } from "../../text/units.ts";
 
 const STORAGE_USAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
@@ -23,14 +25,6 @@ export function createStorageBuffer(gpu: Gpu, label: string, elements: number): 
     );
   }
   return gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE });
-}
-
-/** `1.5 GiB`. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const power = bytes < 1 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
-  const value = bytes / 1024 ** power;
-  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[power]}`;
 }
 
 /**
@@ -77,13 +71,6 @@ export class SlotPool {
     for (const buffer of this.#buffers) buffer.destroy();
     this.#buffers.length = 0;
   }
-}
-
-/** What {@linkcode Plan} is made from. */
-export interface PlanSource {
-  readonly dispatches: readonly Dispatch[];
-  readonly temporaries: ReadonlySet<Storage>;
-  readonly kept: ReadonlySet<Storage>;
 }
 
 /** A dispatch with its memory bound. */
@@ -206,23 +193,6 @@ export class Plan {
   destroy(): void {
     this.#uniforms.destroy();
   }
-}
-
-function lifetimes({ dispatches, temporaries, kept }: PlanSource): Map<Storage, Lifetime> {
-  const out = new Map<Storage, Lifetime>();
-  dispatches.forEach(({ operands }, i) => {
-    for (const { storage } of operands) {
-      if (!temporaries.has(storage)) continue;
-      const span = out.get(storage);
-      if (span) span.last = i;
-      else out.set(storage, { first: i, last: i });
-    }
-  });
-  for (const storage of kept) {
-    const span = out.get(storage);
-    if (span) span.last = Infinity;
-  }
-  return out;
 }
 
 /** All uniform structs in one buffer at 256-byte steps, equal ones stored once. */
