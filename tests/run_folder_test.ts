@@ -128,8 +128,11 @@ Deno.test("logs shorter than the mark lose only their half line", () =>
     Deno.removeSync(join(run.path, "samples.txt"));
     const again = RunFolder.resume(run.path, { config, logs });
     assert.deepEqual(rows(again), [{ step: 0, "train/loss": 2 }]);
-    Deno.writeTextFileSync(metrics, "{}\nnonsense\n{}\n");
-    assert.throws(() => readMetrics(metrics), /line 2 is damaged/);
+    const whole = '{"step":1,"t":0.5,"val/loss":null}';
+    for (const line of ["nonsense", "{}", "null", '{"step":2,"t":1,"val/loss":"3"}']) {
+      Deno.writeTextFileSync(metrics, `${whole}\n${line}\n${whole}\n`);
+      assert.throws(() => readMetrics(metrics), /line 2 is damaged/);
+    }
   }));
 
 Deno.test("the environment is written, and added to when the run goes on", () =>

@@ -8,13 +8,19 @@ import type { ConfigInput, RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
 import { evaluateModel, type EvaluationReport } from "../eval/evaluate_model.ts";
 import { loadModel } from "../runs/load_model.ts";
+import { UserError } from "../errors.ts";
 import { readJson } from "../files/files.ts";
+import { anObject, aNull, aNumber, aRecord, either } from "../files/shape.ts";
 import type { Device } from "../open_device.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import type { RunData } from "./run_data.ts";
 
 /** What `evaluations.json` holds, by name. */
 type Saved = Record<string, { keys: ConfigInput; metrics: Metrics }>;
+
+const savedShape = aRecord(
+  anObject({ keys: aRecord(() => null), metrics: aRecord(either(aNull, aNumber)) }),
+);
 
 /** The metrics of all evaluations of a run, by name; null where there are none. */
 export function readEvaluations(folder: string): Record<string, Metrics> | null {
@@ -70,5 +76,9 @@ function metricsOf(report: EvaluationReport): Metrics {
 }
 
 function read(folder: string): Saved {
-  return (readJson(join(folder, "evaluations.json")) ?? {}) as Saved;
+  const path = join(folder, "evaluations.json");
+  const saved = readJson(path) ?? {};
+  const wrong = savedShape(saved, "it");
+  if (!wrong) return saved as Saved;
+  throw new UserError(`Cannot read ${path}: it is damaged (${wrong}); remove it`);
 }

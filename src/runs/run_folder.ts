@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
+import { anObject, aNull, aNumber, aRecord, either, type Shape } from "../files/shape.ts";
 import { cutLogs, type LogMark } from "./log_mark.ts";
 
 /** Where run folders lie, unless said otherwise. */
@@ -211,12 +212,19 @@ export function readMetrics(path: string): MetricsRow[] {
   const lines = Deno.readTextFileSync(path).split("\n");
   return lines.slice(0, -1).map((line, i) => {
     try {
-      return JSON.parse(line);
+      const row = JSON.parse(line);
+      if (!rowShape(row, "it")) return row;
     } catch {
-      throw new UserError(`Cannot read ${path}: line ${i + 1} is damaged; remove it`);
+      // Told below.
     }
+    throw new UserError(`Cannot read ${path}: line ${i + 1} is damaged; remove it`);
   });
 }
+
+/** That of {@linkcode MetricsRow}. */
+const rowShape: Shape = (value, where) =>
+  anObject({ step: aNumber, t: aNumber })(value, where) ??
+    aRecord(either(aNull, aNumber))(value, where);
 
 /** Reads `summary.json`, or returns null where there is none. */
 export function readSummary(run: string): Summary | null {
