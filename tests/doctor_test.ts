@@ -11,7 +11,9 @@ import type { Kernel } from "../src/kernels/wgsl/kernel.ts";
 import { matrixAt } from "../src/ops/matrix.ts";
 import type { Op } from "../src/ops/op.ts";
 import { TfjsBackend, type TfjsTensor } from "../src/tfjs/backend.ts";
-import { Graph } from "../src/graph/graph.ts";
+import { Graph, type GraphTensor } from "../src/graph/graph.ts";
+import { lower } from "../src/graph/lower.ts";
+import type { Capabilities } from "../src/kernels/wgsl/device.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
 import { assertClose, randomNormal, testGpu } from "./check_op.ts";
 import { tensor64, values64 } from "./float64_backend.ts";
@@ -20,14 +22,35 @@ const seed = Math.floor(Math.random() * 2 ** 32);
 const random = new Random(seed, "doctor test");
 const cases = allCases(random);
 
-/** Names of the ops that a case applies. */
-function opsOf({ inputs, apply }: OpCase): string[] {
+/** A case as a graph on nothing, and what it gives. */
+function trace({ inputs, apply }: OpCase): { graph: Graph; outputs: GraphTensor[] } {
   const graph = new Graph();
-  apply(inputs.map(({ rows, cols, dtype }) => {
+  const outputs = apply(inputs.map(({ rows, cols, dtype, gradient = dtype !== "i32" }) => {
     const storage = { label: "input", size: rows * cols };
-    return graph.leaf(matrixAt(storage, 0, { rows, cols, dtype }));
+    return graph.leaf(matrixAt(storage, 0, { rows, cols, dtype }), { trained: gradient });
   }));
-  return graph.nodes.map(({ op }) => op.name);
+  return { graph, outputs: outputs as GraphTensor[] };
+}
+
+/** Names of the ops that a case applies. */
+function opsOf(given: OpCase): string[] {
+  return trace(given).graph.nodes.map(({ op }) => op.name);
+}
+
+/** Names of the kernels that a case runs on a device, forwards and backwards. */
+function kernelsOf(given: OpCase, capabilities: Capabilities): string[] {
+  const { graph, outputs } = trace(given);
+  const wants = given.inputs.some(({ dtype, gradient }) => gradient ?? dtype !== "i32");
+  const losses = Object.entries(given.losses ?? {});
+  const { rows, cols } = outputs[0];
+  const cotangent = matrixAt({ label: "cotangent", size: rows * cols }, 0, { rows, cols });
+  const { dispatches } = lower(graph, {
+    capabilities,
+    keep: outputs,
+    losses: losses.map(([i, weight]) => ({ tensor: outputs[Number(i)], weight })),
+    cotangents: wants && !losses.length ? [{ tensor: outputs[0], matrix: cotangent }] : [],
+  });
+  return dispatches.map(({ kernel }) => kernel.label.split(" ")[0]);
 }
 
 /** The files in a folder and in those within it. */
@@ -49,6 +72,26 @@ Deno.test("doctor checks every op that there is", async () => {
   assert.deepEqual(all.filter((name) => !checked.has(name)), []);
   // And the kernels of the update, which are no ops of a model.
   for (const name of ["adamw", "globalNorm", "recordMetrics"]) assert(checked.has(name), name);
+});
+
+Deno.test("doctor runs every kernel that there is, on one kind of device or the other", () => {
+  const common = { maxBindingBytes: 2 ** 27, maxInvocations: 1024 };
+  const devices: Capabilities[] = [
+    { ...common, software: true, workgroupBytes: 32_768, subgroups: { min: 8, max: 8 } },
+    { ...common, software: false, workgroupBytes: 49_152, subgroups: { min: 32, max: 32 } },
+  ];
+  const run = new Set(devices.flatMap((device) => cases.flatMap((one) => kernelsOf(one, device))));
+  const missing: string[] = [];
+  let count = 0;
+  for (const file of filesIn(new URL("../src/kernels/", import.meta.url))) {
+    const code = Deno.readTextFileSync(file).replace(/\/\*[^]*?\*\//g, "");
+    for (const [, name] of code.matchAll(/\bname: "(\w+)",/g)) {
+      count++;
+      if (!run.has(name)) missing.push(name);
+    }
+  }
+  assert(count > 40, `the walk found ${count} kernels`);
+  assert.deepEqual(missing, []);
 });
 
 Deno.test("doctor's float64 is that of the tests, outputs and gradients of every case", async () => {
@@ -100,6 +143,7 @@ async function check(name: string, change?: (kernel: Kernel) => Kernel): Promise
   const index = cases.findIndex((one) => one.name === name);
   return await checkCase(
     gpu,
+    cases[index],
     () => allCases(random)[index],
     familiesOf(gpu, "own")[0],
     random,
@@ -151,9 +195,16 @@ Deno.test("doctor notices kernels that write nothing, and wrong sums and selecti
 
 Deno.test("doctor says which kernel a driver refuses", async () => {
   using gpu = (await Gpu.open())!;
-  const make = () => cases.find(({ name }) => name === "swiglu")!;
+  const given = cases.find(({ name }) => name === "swiglu")!;
   const change = (kernel: Kernel) => ({ ...kernel, code: `${kernel.code} nonsense` });
-  const report = await checkCase(gpu, make, familiesOf(gpu, "own")[0], random, change);
+  const report = await checkCase(
+    gpu,
+    given,
+    () => given,
+    familiesOf(gpu, "own")[0],
+    random,
+    change,
+  );
   assert.equal(report.ok, false);
   assert.match(report.note!, /^GPU error: /);
 });

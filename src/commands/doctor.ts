@@ -18,7 +18,8 @@ const HELP = `usage: deno task doctor [key=value ...] [--json]
 Prints adapter, driver, limits, features, versions, memory, disk and caches, and checks every
 kernel family on this adapter: outputs and gradients on random inputs, in memory full of NaN,
 against float64; reading back, long loops, compiling, and whether training gives the same bits
-twice. Needs no network and no npm packages, changes no file of yours.
+twice. Needs no network and no npm packages (deno task itself asks for those of deno.json once;
+deno run -A src/commands/doctor.ts does not), and changes no file of yours.
 
 Keys:
   kernels   own: those that this adapter trains with, all: those for GPUs and for software

@@ -58,8 +58,9 @@ export async function checkAdapter(
   let gpu = await openGpu();
   try {
     for (const family of familiesOf(gpu, kernels)) {
-      for (const i of allCases(random).keys()) {
-        const report = await checkCase(gpu, () => allCases(random)[i], family, random, change);
+      for (const [i, given] of allCases(random).entries()) {
+        const again = () => allCases(random)[i];
+        const report = await checkCase(gpu, given, again, family, random, change);
         reports.push(report);
         onCase?.(report);
         if (report.ok || report.note === null) continue;

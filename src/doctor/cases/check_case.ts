@@ -78,18 +78,19 @@ export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): 
  * a product that is nearly zero before its ReLU) the two may differ and both be right, so what
  * differs is drawn again once.
  *
- * @param make the case, with inputs of its own each time
+ * @param again the same case with other inputs
  */
 export async function checkCase(
   gpu: Gpu,
-  make: () => OpCase,
+  given: OpCase,
+  again: () => OpCase,
   family: Family,
   random: Random,
   change?: (kernel: Kernel) => Kernel,
 ): Promise<CaseReport> {
-  const first = await checkOnce(gpu, make(), family, random, change);
+  const first = await checkOnce(gpu, given, family, random, change);
   if (first.ok || first.note) return first;
-  const second = await checkOnce(gpu, make(), family, random, change);
+  const second = await checkOnce(gpu, again(), family, random, change);
   return second.ok ? { ...second, note: "only with a second draw of inputs" } : first;
 }
 

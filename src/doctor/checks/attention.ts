@@ -10,10 +10,13 @@ import { listsOf, masksOf, randomSelection } from "./selections.ts";
 const mla = { batch: 2, seqLen: 41, heads: 2, qkNopeHeadDim: 8, qkRopeHeadDim: 4, vHeadDim: 8 };
 const mlaShape = `${mla.batch}x${mla.seqLen}, 2 heads of 8+4, 8`;
 
+/** Long enough for GPUs to keep weights for the gradients. */
+const long = { ...mla, batch: 1, seqLen: 389, heads: 1 };
+
 /** Inputs of {@linkcode mlaAttention}. */
-function mlaInputs(): CaseInput[] {
-  const rows = mla.batch * mla.seqLen;
-  const { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim } = mla;
+function mlaInputs(dims = mla): CaseInput[] {
+  const rows = dims.batch * dims.seqLen;
+  const { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim } = dims;
   return [heads * (nope + rope), heads * (nope + vHeadDim), rope].map((cols) => ({ rows, cols }));
 }
 
@@ -34,6 +37,10 @@ export function denseAttentionCases(): OpCase[] {
     {
       ...{ name: "mlaAttention", shape: mlaShape, inputs: mlaInputs() },
       apply: ([q, kv, kPe]) => Object.values(mlaAttention(q, kv, kPe, mla)),
+    },
+    {
+      ...{ name: "mlaAttention, long", shape: "1x389, 1 head of 8+4, 8", inputs: mlaInputs(long) },
+      apply: ([q, kv, kPe]) => Object.values(mlaAttention(q, kv, kPe, long)),
     },
   ];
 }

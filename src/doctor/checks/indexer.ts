@@ -4,6 +4,7 @@ import { indexerLoss } from "../../ops/indexer/loss.ts";
 import type { IndexerLossAttributes } from "../../ops/indexer/loss_attributes.ts";
 import { indexerMetrics, maskOverlap } from "../../ops/indexer/metrics.ts";
 import { mlaAttention } from "../../ops/attention/mla_attention.ts";
+import { sparseMlaAttention } from "../../ops/attention/sparse_mla_attention.ts";
 import type { Tensor } from "../../ops/op.ts";
 import { indexTopk, type IndexTopkAttributes } from "../../ops/select/index.ts";
 import { oracleTopk } from "../../ops/select/oracle.ts";
@@ -61,6 +62,21 @@ export function indexerLossCases(random: Random): OpCase[] {
     loss("one a head", { klHeads: "each" }, false),
     loss("masked", { form: "masked" }, true),
     loss("gathered", { form: "gathered" }, true),
+    {
+      ...loss("gathered, of attention's scores", { form: "gathered" }, true),
+      // The lse of attention along the same lists, which keeps its scores.
+      apply([qI, kI, w, q, kv, kPe, mask, indices]) {
+        const sparse = { ...dims, topk, form: "gathered" as const };
+        const { lse } = sparseMlaAttention(q, kv, kPe, indices, mask, sparse);
+        const attributes = {
+          ...sparse,
+          direction: "forward" as const,
+          weight: 0.7,
+          gradient: true,
+        };
+        return [indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask, indices }, attributes)];
+      },
+    },
     loss("gathered, reverse", { form: "gathered", direction: "reverse" }, true),
   ];
 }

@@ -39,6 +39,11 @@ export function rowOpCases(): OpCase[] {
       ...{ name: "rope, half split", shape, inputs: [x] },
       apply: ([x]) => [rope(x, { ...spec, layout: "halfSplit" })],
     },
+    {
+      ...{ name: "rope, in place", shape: `${rows}x44`, inputs: [{ rows, cols: 44 }] },
+      // The view of a temporary, which nobody else reads, may be overwritten.
+      apply: ([x]) => [rope(columns(gelu(x), 4, cols), { ...spec, layout: "interleaved" })],
+    },
     { ...{ name: "swiglu", shape, inputs: [x] }, apply: ([x]) => [swiglu(x)] },
     { ...{ name: "gelu", shape, inputs: [x] }, apply: ([x]) => [gelu(x)] },
     { ...{ name: "add", shape, inputs: [x, x] }, apply: ([a, b]) => [add(a, b)] },
