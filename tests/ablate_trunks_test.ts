@@ -2,6 +2,14 @@
 import assert from "node:assert/strict";
 import { planRuns } from "../src/ablate/plan.ts";
 import { assignTrunks, stageIdentities, type Trunk } from "../src/ablate/trunks.ts";
+import {
+  type ConfigInput,
+  type ConfigKey,
+  configKeys,
+  fields,
+  resolveConfig,
+  type RunConfig,
+} from "../src/config/config.ts";
 import { type Delta, type Experiment, resolveDelta } from "../src/config/experiment.ts";
 import { MANY } from "./ablate_experiment.ts";
 
@@ -72,3 +80,39 @@ Deno.test("runs share the stages that are bitwise the same, and no others", () =
     "",
   ]);
 });
+
+/** Another value than that of the configuration. */
+function otherValue(key: ConfigKey): unknown {
+  const { kind, values } = fields[key];
+  const value = config[key];
+  if (values) return values.find((other) => other !== value);
+  if (kind === "boolean") return !value;
+  if (kind === "text") return `${value}_`;
+  if (kind === "numbers") return [0.5];
+  return Number(value ?? 1) * 2 + 2;
+}
+
+const config = resolveConfig({ recipe: "dsa" });
+
+for (const key of configKeys) {
+  const { effect, reach } = fields[key];
+  Deno.test(`${key} acts on ${effect}${reach ? ` by ${reach}` : ""}: beginnings are shared by that`, () => {
+    const isShared = effect === "run" || effect === "log";
+    const before = stageIdentities(config);
+    const changed = { ...config, [key]: otherValue(key) } as RunConfig;
+    const after = stageIdentities(changed);
+    const differs = before.map((identity, i) => identity !== after[i]);
+    if (isShared || reach === "stages") {
+      assert.deepEqual(differs, [false, false, false]);
+    } else {
+      const first = { indexer: 1, selection: 2, everywhere: 0 }[reach ?? "everywhere"];
+      assert.deepEqual(differs, differs.map((_, i) => i >= first));
+    }
+    if (reach !== "stages" || key === "steps" || key === "recipe") return;
+    // What acts by way of the stages is in them.
+    const schedule = key === "decaySteps" ? "wsd" : "cosine";
+    const with_ = (given: ConfigInput) => stageIdentities(resolveConfig({ schedule, ...given }));
+    const value = key === "schedule" ? "wsd" : key === "minLr" ? 0.5 : Number(config[key]) + 1;
+    assert.notDeepEqual(with_({ [key]: value }), with_({}));
+  });
+}

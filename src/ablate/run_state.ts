@@ -45,21 +45,11 @@ export function configOf(folder: string): RunConfig | null {
   return saved && savedConfig(saved, path);
 }
 
-/** Keys that may differ from those of a run that is there: its results stay the same. */
-const FREE: readonly string[] = [
-  "name",
-  "resume",
-  "preset",
-  "autotune",
-  "profile",
-  "plan",
-  "recompute",
-  "recipe",
-];
-
-/** Whether a key says only what is written when: all of the group but the size of evaluations. */
-export function isForLogs(key: ConfigKey): boolean {
-  return fields[key].group === "log" && key !== "evalBatches";
+/** Whether a run's results stay the same whatever the key says. */
+function isFreeKey(key: ConfigKey): boolean {
+  const { effect } = fields[key];
+  // What a recipe comes to is in the stages.
+  return effect === "run" || effect === "log" || key === "recipe";
 }
 
 /**
@@ -71,7 +61,7 @@ export function requireSame(folder: string, planned: RunConfig): void {
   const saved = configOf(folder);
   if (!saved) return;
   for (const key of configKeys) {
-    const isFree = FREE.includes(key) || isForLogs(key) ||
+    const isFree = isFreeKey(key) ||
       key === "vocabSize" && planned.vocabSize === 0;
     if (isFree || String(saved[key]) === String(planned[key])) continue;
     refuse(folder, key, saved[key], planned[key]);

@@ -9,7 +9,6 @@ import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/co
 import { isIndexed, stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import type { PlannedRun } from "./plan.ts";
-import { isForLogs } from "./run_state.ts";
 
 /** The first stages of several runs. */
 export interface Trunk {
@@ -22,38 +21,6 @@ export interface Trunk {
   /** Where it starts itself; null: with new weights. */
   readonly parent: Trunk | null;
 }
-
-/** Keys that act through the stages alone, which hold what they come to. */
-const STAGE_MAKERS: readonly ConfigKey[] = [
-  "recipe",
-  "steps",
-  "lr",
-  "schedule",
-  "warmupSteps",
-  "decaySteps",
-  "minLr",
-];
-/** Keys that change what is computed when, but no value. */
-const PASSIVE: readonly ConfigKey[] = [
-  "name",
-  "resume",
-  "preset",
-  "autotune",
-  "profile",
-  "plan",
-  "recompute",
-];
-/** Keys of the group `indexer` that matter only where keys are selected. */
-const SELECTION: readonly ConfigKey[] = [
-  "selector",
-  "blockSize",
-  "blockPool",
-  "sinks",
-  "sparseForm",
-  "klTarget",
-];
-/** Keys of the group `indexer` that matter through the stages alone, or to when is measured. */
-const OF_INDEXER_STAGES: readonly ConfigKey[] = ["indexTopk", "indexerLr", "measureEvery"];
 
 /**
  * What a run's state at the end of each of its stages depends on: two runs with the same text for
@@ -81,11 +48,12 @@ export function stageIdentities(config: RunConfig): string[] {
   });
 
   function matters(key: ConfigKey): boolean {
-    if (PASSIVE.includes(key) || STAGE_MAKERS.includes(key) || isForLogs(key)) return false;
-    if (fields[key].group !== "indexer") return true;
-    if (key === "indexTopk") return config.attention === "mosa";
-    if (OF_INDEXER_STAGES.includes(key) || !hasIndexer) return false;
-    return selects || !SELECTION.includes(key);
+    const { effect, reach } = fields[key];
+    if (effect === "run" || effect === "log") return false;
+    // MoSA's heads take that many tokens in every stage.
+    if (key === "indexTopk" && config.attention === "mosa") return true;
+    if (reach === "stages") return false;
+    return reach === undefined || hasIndexer && (selects || reach === "indexer");
   }
 }
 

@@ -110,14 +110,15 @@ export function parseOverrides(overrides: readonly string[]): ConfigInput {
 
 /** The keys with meaning, allowed values and defaults, by group: the body of `--help`. */
 export function describeFields(): string {
-  return groups.map((group) => {
+  const lines = groups.map((group) => {
     const table: Record<string, Field<unknown>> = group === "stage" ? stageFields : fields;
     const own = Object.entries(table).filter(([, field]) => field.group === group);
     const title = group === "stage"
       ? "stage (one of the recipe's, e.g. warmup.steps=200):"
       : `${group}:`;
     return [title, ...own.map(([key, field]) => describeField(key, field))].join("\n");
-  }).join("\n");
+  });
+  return [...lines, "* may be changed with resume=…, (*) when a run has failed"].join("\n");
 }
 
 /** Whether the vocabulary size of one configuration holds for another. */

@@ -18,6 +18,30 @@ export const groups = [
   "stage",
 ] as const;
 
+/**
+ * What a key acts on:
+ *
+ * - `model`: what is computed from the weights
+ * - `training`: what they become
+ * - `data`: the tokens that they are trained on
+ * - `measurement`: what the numbers of evaluations are over
+ * - `log`: what is written when
+ * - `run`: how and where it is computed, without a change of any value
+ */
+export type Effect = "model" | "training" | "data" | "measurement" | "log" | "run";
+
+/** The effect of the keys under a heading, unless a key says otherwise. */
+const effects: Readonly<Record<typeof groups[number], Effect>> = {
+  run: "run",
+  data: "data",
+  training: "training",
+  log: "log",
+  model: "model",
+  indexer: "model",
+  task: "data",
+  stage: "training",
+};
+
 /** One key of the configuration. */
 export interface Field<T> {
   /** The value if nothing else sets one. */
@@ -38,12 +62,43 @@ export interface Field<T> {
   readonly max?: number;
   /** Says where the value comes from if neither typed nor given by experiment or preset. */
   readonly derived?: string;
+  /** What it acts on. Shared beginnings, resuming and the help text follow from it. */
+  readonly effect: Effect;
+  /**
+   * Where it acts: by way of the stages alone, which hold what it comes to; where an indexer is
+   * trained or used; where keys are selected. Default: everywhere.
+   */
+  readonly reach?: "stages" | "indexer" | "selection";
+  /**
+   * Whether a run that goes on may change it: always, after it has failed, or never. Default:
+   * always, if it acts on what is measured, logged or how it runs.
+   */
+  readonly onResume: "free" | "afterFailure" | "fixed";
+  /**
+   * Which of Hugging Face's models have it in their config.json, under the same word in snake_case:
+   * all, those with MLA, or those with its indexer. `latentk`: those that no class there computes,
+   * with an indexer; `taught`: the same, for how it was taught.
+   */
+  readonly huggingFace?: "all" | "mla" | "indexer" | "latentk" | "taught";
 }
 
 /** A heading of the help text. */
 export type Group = Field<unknown>["group"];
-/** Limits of a value, and where it comes from if nobody sets it. */
-export type Rest = { min?: number; max?: number; derived?: string };
+/** Limits of a value, where it comes from if nobody sets it, and what it acts on. */
+export type Rest = Partial<
+  Pick<
+    Field<unknown>,
+    "min" | "max" | "derived" | "effect" | "reach" | "onResume" | "huggingFace"
+  >
+>;
+
+/** What all kinds of fields have in common. */
+function common(group: Group, describe: string, rest: Rest) {
+  const effect = rest.effect ?? effects[group];
+  const isFree = effect === "measurement" || effect === "log" || effect === "run";
+  const onResume = isFree ? "free" : "fixed";
+  return { group, describe, nullable: false, effect, onResume, ...rest } as const;
+}
 
 /** A whole number, from 1 up unless said otherwise. */
 export function integer(
@@ -52,8 +107,8 @@ export function integer(
   describe: string,
   rest: Rest = {},
 ): Field<number> {
-  const field = { group, default: fallback, describe, nullable: false, min: 1, max: 2 ** 31 - 1 };
-  return { ...field, kind: "integer", ...rest };
+  const limits = { min: 1, max: 2 ** 31 - 1 };
+  return { ...limits, ...common(group, describe, rest), default: fallback, kind: "integer" };
 }
 
 /** A number, from 0 up unless said otherwise. */
@@ -63,12 +118,17 @@ export function number(
   describe: string,
   rest: Rest = {},
 ): Field<number> {
-  return { group, default: fallback, describe, nullable: false, min: 0, ...rest, kind: "number" };
+  return { min: 0, ...common(group, describe, rest), default: fallback, kind: "number" };
 }
 
 /** Any text. */
-export function text(group: Group, fallback: string, describe: string): Field<string> {
-  return { group, default: fallback, describe, nullable: false, kind: "text" };
+export function text(
+  group: Group,
+  fallback: string,
+  describe: string,
+  rest: Rest = {},
+): Field<string> {
+  return { ...common(group, describe, rest), default: fallback, kind: "text" };
 }
 
 /** True or false. */
@@ -78,12 +138,12 @@ export function flag(
   describe: string,
   rest: Rest = {},
 ): Field<boolean> {
-  return { group, default: fallback, describe, nullable: false, ...rest, kind: "boolean" };
+  return { ...common(group, describe, rest), default: fallback, kind: "boolean" };
 }
 
 /** Several numbers with commas between. */
 export function numbers(group: Group, describe: string, rest: Rest): Field<readonly number[]> {
-  return { group, default: [], describe, nullable: false, min: 0, ...rest, kind: "numbers" };
+  return { min: 0, ...common(group, describe, rest), default: [], kind: "numbers" };
 }
 
 /** One of a few texts. */
@@ -94,7 +154,7 @@ export function choice<const V extends readonly string[]>(
   describe: string,
   rest: Rest = {},
 ): Field<V[number]> {
-  return { group, default: fallback, describe, nullable: false, kind: "text", values, ...rest };
+  return { ...common(group, describe, rest), default: fallback, kind: "text", values };
 }
 
 /** The same, or `none`. */
@@ -175,5 +235,8 @@ export type ValuesOf<T> = {
 /** The lines of the help text for one field. */
 export function describeField(key: string, field: Field<unknown>): string {
   const values = field.values ? `${field.values.join(" | ")}: ` : "";
-  return `  ${key.padEnd(18)} ${values}${field.describe} [${field.derived ?? show(field.default)}]`;
+  const mark = { free: "*", afterFailure: "(*)", fixed: "" }[field.onResume];
+  return `  ${(key + mark).padEnd(18)} ${values}${field.describe} [${
+    field.derived ?? show(field.default)
+  }]`;
 }

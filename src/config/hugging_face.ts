@@ -3,48 +3,27 @@
  *
  * @module
  */
-import type { ConfigInput, RunConfig } from "./config.ts";
+import { type ConfigInput, type ConfigKey, configKeys, fields, type RunConfig } from "./config.ts";
+import type { Field } from "./fields.ts";
 import { UserError } from "../errors.ts";
 import { usesIndexer } from "./stages.ts";
 import type { Stage } from "./stage_fields.ts";
 
-/** Model keys whose Hugging Face name is the same word in snake_case. */
-const sameWords = [
-  "vocabSize",
-  "hiddenSize",
-  "intermediateSize",
-  "numHiddenLayers",
-  "numAttentionHeads",
-  "numKeyValueHeads",
-  "rmsNormEps",
-  "tieWordEmbeddings",
-  "initializerRange",
-] as const;
-const mlaWords = ["qLoraRank", "kvLoraRank", "qkNopeHeadDim", "qkRopeHeadDim", "vHeadDim"] as const;
-const indexerWords = ["indexNHeads", "indexHeadDim", "indexTopk"] as const;
-const ownIndexerWords = [
-  "indexInput",
-  "indexActivation",
-  "indexKeyNorm",
-  "indexRope",
-  "selector",
-  "blockSize",
-  "blockPool",
-  "sinks",
-  "indexShare",
-] as const;
+/** The keys that a kind of model has in its `config.json`, in the order of the fields. */
+function wordsOf(kind: Field<unknown>["huggingFace"]): ConfigKey[] {
+  return configKeys.filter((key) => fields[key].huggingFace === kind);
+}
+
+const sameWords = wordsOf("all");
+const mlaWords = wordsOf("mla");
+const indexerWords = wordsOf("indexer");
+const ownIndexerWords = wordsOf("latentk");
 /** How an indexer was taught: it computes the same without them. */
-const teachingWords = [
-  "indexShareLoss",
-  "indexerDetach",
-  "klHeads",
-  "klDirection",
-  "klTarget",
-] as const;
+const teachingWords = wordsOf("taught");
 
 /** What a `config.json` of model type `latentk` says of its attention. */
 function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
-  const widths = attention === "mla" ? [...mlaWords, "latentRope"] as const : ["headDim"] as const;
+  const widths: ConfigKey[] = attention === "mla" ? [...mlaWords, "latentRope"] : ["headDim"];
   return [
     "attention",
     "window",

@@ -1,6 +1,6 @@
 /**
  * The keys of a run's configuration: {@linkcode fields} is the only place that knows a key's type,
- * default and meaning. Model keys are Hugging Face's words in camelCase.
+ * default, meaning and effect. Model keys are Hugging Face's words in camelCase.
  *
  * @module
  */
@@ -9,11 +9,24 @@ import type { Stage, StageInput } from "./stage_fields.ts";
 
 /** Every key, with its default: the `nano` preset, the quick start on two CPU cores. */
 export const fields = {
-  name: orNone(text("run", "", "folder under runs/; none: experiment and a number"), null),
+  name: orNone(
+    text("run", "", "folder under runs/; none: experiment and a number", { onResume: "fixed" }),
+    null,
+  ),
   resume: orNone(text("run", "", "run folder to go on with, from its last checkpoint"), null),
-  seed: integer("run", 0, "of weights, batches and samples", { min: 0, max: 2 ** 32 - 1 }),
-  preset: choice("run", ["nano", "tiny", "small", "base", "long"], "nano", "sizes to start from"),
-  device: choice("run", ["auto", "webgpu", "cpu"], "auto", "auto: WebGPU if there is an adapter"),
+  seed: integer("run", 0, "of weights, batches and samples", {
+    min: 0,
+    max: 2 ** 32 - 1,
+    effect: "training",
+    onResume: "fixed",
+  }),
+  preset: choice("run", ["nano", "tiny", "small", "base", "long"], "nano", "sizes to start from", {
+    onResume: "fixed",
+  }),
+  device: choice("run", ["auto", "webgpu", "cpu"], "auto", "auto: WebGPU if there is an adapter", {
+    effect: "training",
+    onResume: "free",
+  }),
   autotune: flag("run", true, "try which tiles of matrix products are the fastest on this GPU"),
   profile: flag("run", false, "print a table of the GPU time of each kernel"),
   plan: flag("run", false, "print the kernels of each stage's step, with where their operands lie"),
@@ -27,6 +40,7 @@ export const fields = {
   vocabSize: integer("data", 0, "tokens; bpe learns that many; 0: as many as char finds", {
     min: 0,
     derived: "of the tokenizer; 1024 for bpe",
+    huggingFace: "all",
   }),
   batchSize: integer("data", 8, "sequences of a micro-batch"),
   seqLen: integer("data", 128, "tokens of a sequence", { min: 2 }),
@@ -36,36 +50,59 @@ export const fields = {
     ["dense", "dsa", "dsa_twin", "sparse"],
     "dsa",
     "stages: dense; dense, warmup, sparse; the same and a dense twin; sparse from scratch",
-    { derived: "dsa for mla, else dense" },
+    { derived: "dsa for mla, else dense", reach: "stages" },
   ),
-  steps: integer("training", 700, "updates of the weights, in the dense stage"),
-  lr: number("training", 4e-3, "peak learning rate", { min: Number.MIN_VALUE }),
+  steps: integer("training", 700, "updates of the weights, in the dense stage", {
+    reach: "stages",
+    onResume: "free",
+  }),
+  lr: number("training", 4e-3, "peak learning rate", {
+    min: Number.MIN_VALUE,
+    reach: "stages",
+    onResume: "afterFailure",
+  }),
   schedule: choice(
     "training",
     ["constant", "cosine", "wsd"],
     "cosine",
     "learning rate after the warm-up; wsd: stable, then linear decay",
+    { reach: "stages" },
   ),
   warmupSteps: integer("training", 0, "steps of linear warm-up", {
     min: 0,
     derived: "steps / 10, at most 100",
+    reach: "stages",
   }),
   decaySteps: integer("training", 0, "last steps, over which wsd decays", {
     min: 0,
     derived: "steps / 5",
+    reach: "stages",
   }),
-  minLr: number("training", 0.1, "last learning rate as a fraction of lr", { max: 1 }),
+  minLr: number("training", 0.1, "last learning rate as a fraction of lr", {
+    max: 1,
+    reach: "stages",
+  }),
   weightDecay: number("training", 0.1, "decoupled; norms are not decayed"),
   beta1: number("training", 0.9, "of AdamW's first moment", { max: 1 - 1e-7 }),
   beta2: number("training", 0.95, "of AdamW's second moment", { max: 1 - 1e-7 }),
   adamEps: number("training", 1e-8, "of AdamW", { min: Number.MIN_VALUE }),
-  clip: orNone(number("training", 0, "largest global gradient norm; none: not clipped"), 1),
+  clip: orNone(
+    number("training", 0, "largest global gradient norm; none: not clipped", {
+      onResume: "afterFailure",
+    }),
+    1,
+  ),
   accumulate: integer("training", 1, "micro-batches of a step"),
-  recompute: flag("training", false, "compute activations again in the backward pass: less memory"),
+  recompute: flag(
+    "training",
+    false,
+    "compute activations again in the backward pass: less memory",
+    { effect: "run" },
+  ),
 
   logEvery: integer("log", 10, "steps between rows of metrics.jsonl"),
   evalEvery: integer("log", 100, "steps between evaluations; 0: only at the end", { min: 0 }),
-  evalBatches: integer("log", 8, "batches of an evaluation"),
+  evalBatches: integer("log", 8, "batches of an evaluation", { effect: "measurement" }),
   saveEvery: integer("log", 100, "steps between checkpoints; 0: only at the end", { min: 0 }),
   keepCheckpoints: integer("log", 2, "checkpoints to keep, the newest"),
   sampleEvery: integer("log", 0, "steps between samples; 0: only at the end", { min: 0 }),
@@ -75,21 +112,30 @@ export const fields = {
 
   attention: choice("model", ["mha", "gqa", "mla", "mosa"], "mla", "kind of attention"),
   window: orNone(integer("model", 0, "keys that dense attention sees back; none: all"), null),
-  hiddenSize: integer("model", 96, "width of the residual stream"),
-  intermediateSize: integer("model", 256, "width of the SwiGLU layer"),
-  numHiddenLayers: integer("model", 3, "blocks"),
-  numAttentionHeads: integer("model", 4, "query heads"),
+  hiddenSize: integer("model", 96, "width of the residual stream", { huggingFace: "all" }),
+  intermediateSize: integer("model", 256, "width of the SwiGLU layer", { huggingFace: "all" }),
+  numHiddenLayers: integer("model", 3, "blocks", { huggingFace: "all" }),
+  numAttentionHeads: integer("model", 4, "query heads", { huggingFace: "all" }),
   numKeyValueHeads: integer("model", 0, "key and value heads", {
     derived: "numAttentionHeads; a half of them for gqa",
+    huggingFace: "all",
   }),
   headDim: integer("model", 0, "width of a query head of mha and gqa", {
     derived: "hiddenSize / numAttentionHeads",
   }),
-  qLoraRank: orNone(integer("model", 0, "width of the query latent; none: not compressed"), 48),
-  kvLoraRank: integer("model", 32, "width of the cached latent of mla"),
-  qkNopeHeadDim: integer("model", 16, "part of an mla head that is not rotated"),
-  qkRopeHeadDim: integer("model", 8, "part of an mla head that is rotated; even", { min: 2 }),
-  vHeadDim: integer("model", 16, "width of an mla value head"),
+  qLoraRank: orNone(
+    integer("model", 0, "width of the query latent; none: not compressed", { huggingFace: "mla" }),
+    48,
+  ),
+  kvLoraRank: integer("model", 32, "width of the cached latent of mla", { huggingFace: "mla" }),
+  qkNopeHeadDim: integer("model", 16, "part of an mla head that is not rotated", {
+    huggingFace: "mla",
+  }),
+  qkRopeHeadDim: integer("model", 8, "part of an mla head that is rotated; even", {
+    min: 2,
+    huggingFace: "mla",
+  }),
+  vHeadDim: integer("model", 16, "width of an mla value head", { huggingFace: "mla" }),
   latentRope: choice(
     "model",
     ["decoupled", "onLatent", "none"],
@@ -100,69 +146,124 @@ export const fields = {
   ropeInterleave: flag("model", true, "rotate neighbours; false: halves", {
     derived: "true for mla, else false",
   }),
-  rmsNormEps: number("model", 1e-6, "of RMSNorm", { min: Number.MIN_VALUE }),
-  tieWordEmbeddings: flag("model", false, "the head shares the embedding's weights"),
+  rmsNormEps: number("model", 1e-6, "of RMSNorm", { min: Number.MIN_VALUE, huggingFace: "all" }),
+  tieWordEmbeddings: flag("model", false, "the head shares the embedding's weights", {
+    huggingFace: "all",
+  }),
   initializerRange: number("model", 0.02, "standard deviation of the first weights", {
     min: Number.MIN_VALUE,
+    huggingFace: "all",
   }),
 
-  indexNHeads: integer("indexer", 2, "heads of the lightning indexer"),
-  indexHeadDim: integer("indexer", 12, "width of an indexer head"),
-  indexTopk: integer("indexer", 32, "latents that a query attends to; tokens of a head of mosa"),
+  indexNHeads: integer("indexer", 2, "heads of the lightning indexer", {
+    reach: "indexer",
+    huggingFace: "indexer",
+  }),
+  indexHeadDim: integer("indexer", 12, "width of an indexer head", {
+    reach: "indexer",
+    huggingFace: "indexer",
+  }),
+  indexTopk: integer("indexer", 32, "latents that a query attends to; tokens of a head of mosa", {
+    reach: "stages",
+    huggingFace: "indexer",
+  }),
   indexInput: choice(
     "indexer",
     ["qLatent", "hidden", "kvLatent"],
     "qLatent",
     "what its queries are made from",
-    { derived: "qLatent, or hidden where queries are not compressed" },
+    {
+      derived: "qLatent, or hidden where queries are not compressed",
+      reach: "indexer",
+      huggingFace: "latentk",
+    },
   ),
-  indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products"),
-  indexKeyNorm: choice("indexer", ["layerNorm", "none"], "layerNorm", "of its keys"),
+  indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products", {
+    reach: "indexer",
+    huggingFace: "latentk",
+  }),
+  indexKeyNorm: choice("indexer", ["layerNorm", "none"], "layerNorm", "of its keys", {
+    reach: "indexer",
+    huggingFace: "latentk",
+  }),
   indexRope: choice(
     "indexer",
     ["halfSplit", "interleaved", "none"],
     "halfSplit",
     "layout of its rotary embedding, on the first qkRopeHeadDim dims",
+    { reach: "indexer", huggingFace: "latentk" },
   ),
-  indexShare: integer("indexer", 1, "layers that use one indexer, that of the first of them"),
+  indexShare: integer("indexer", 1, "layers that use one indexer, that of the first of them", {
+    reach: "indexer",
+    huggingFace: "latentk",
+  }),
   indexShareLoss: choice(
     "indexer",
     ["own", "served"],
     "own",
     "whose attention a shared indexer learns: of its own layer, or of all its layers in the mean",
+    { effect: "training", reach: "indexer", huggingFace: "taught" },
   ),
-  indexerLr: number("indexer", 1e-3, "learning rate of the indexer", { min: Number.MIN_VALUE }),
+  indexerLr: number("indexer", 1e-3, "learning rate of the indexer", {
+    min: Number.MIN_VALUE,
+    effect: "training",
+    reach: "stages",
+    onResume: "afterFailure",
+  }),
   indexerLossWeight: number("indexer", 1, "of the indexer's KL in the objective", {
     min: Number.MIN_VALUE,
+    effect: "training",
+    reach: "indexer",
   }),
-  indexerDetach: flag("indexer", true, "false: KL's gradient goes on into the backbone"),
+  indexerDetach: flag("indexer", true, "false: KL's gradient goes on into the backbone", {
+    effect: "training",
+    reach: "indexer",
+    huggingFace: "taught",
+  }),
   klHeads: choice(
     "indexer",
     ["sum", "each"],
     "sum",
     "teach the indexer the heads' attention in sum, or each of its heads one's (over all pairs)",
+    { effect: "training", reach: "indexer", huggingFace: "taught" },
   ),
-  klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)"),
+  klDirection: choice("indexer", ["forward", "reverse"], "forward", "KL(p||q) or KL(q||p)", {
+    effect: "training",
+    reach: "indexer",
+    huggingFace: "taught",
+  }),
   klTarget: choice(
     "indexer",
     ["restricted", "renormalized"],
     "restricted",
     "selected keys' target: softmax over them alone, or dense attention renormalised",
+    { effect: "training", reach: "selection", huggingFace: "taught" },
   ),
   selector: choice(
     "indexer",
     ["learned", "block", "random", "recency", "sinkRecency", "oracle"],
     "learned",
     "who picks the keys of sparse attention",
+    { reach: "selection", huggingFace: "latentk" },
   ),
-  blockSize: integer("indexer", 16, "keys of a block of selector=block"),
-  blockPool: choice("indexer", ["max", "mean"], "max", "score of a block"),
-  sinks: integer("indexer", 4, "first keys that selector=sinkRecency keeps"),
+  blockSize: integer("indexer", 16, "keys of a block of selector=block", {
+    reach: "selection",
+    huggingFace: "latentk",
+  }),
+  blockPool: choice("indexer", ["max", "mean"], "max", "score of a block", {
+    reach: "selection",
+    huggingFace: "latentk",
+  }),
+  sinks: integer("indexer", 4, "first keys that selector=sinkRecency keeps", {
+    reach: "selection",
+    huggingFace: "latentk",
+  }),
   sparseForm: choice(
     "indexer",
     ["auto", "masked", "gathered"],
     "auto",
     "kernels of sparse attention; auto: the faster one for the length",
+    { reach: "selection" },
   ),
   measureEvery: integer(
     "indexer",
@@ -170,6 +271,7 @@ export const fields = {
     "steps between measurements of the indexer; 0: stage ends",
     {
       min: 0,
+      effect: "log",
     },
   ),
 

@@ -8,6 +8,7 @@ import {
   type ConfigInput,
   type ConfigKey,
   configKeys,
+  fields,
   parseOverrides,
   resolveConfig,
   type RunConfig,
@@ -19,30 +20,8 @@ import { stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
 
-/** The keys that a resumed run may change: they do not touch what is trained. */
-const changeableOnResume: readonly ConfigKey[] = [
-  "resume",
-  "steps",
-  "device",
-  "recompute",
-  "autotune",
-  "profile",
-  "plan",
-  "logEvery",
-  "evalEvery",
-  "evalBatches",
-  "saveEvery",
-  "keepCheckpoints",
-  "sampleEvery",
-  "sampleTokens",
-  "samplePrompt",
-  "temperature",
-  "measureEvery",
-];
-
-/** The keys that a run which has failed may change too: it goes back, and on with other rates. */
+/** The rates of a stage. */
 const rates = ["lr", "indexerLr"] as const;
-const changeableAfterFailure: readonly ConfigKey[] = [...rates, "clip"];
 
 /**
  * The configuration of a run that was stopped before its first checkpoint, or null where there is
@@ -77,7 +56,7 @@ export function withRates(config: RunConfig, run: string): RunConfig {
 
 /**
  * The configuration of a run that goes on: that of its checkpoint with what was typed, which may
- * only change {@linkcode changeableOnResume}; of a run that has failed also `clip` and the rates
+ * only change keys whose field says so; of a run that has failed also `clip` and the rates
  * of stages that are not over. `lr=…` then scales those of all of them.
  *
  * @param options.failedAfter steps at the checkpoint to which a failed run goes back
@@ -101,10 +80,11 @@ export function resumeConfig(
 ): RunConfig {
   const typed = parseOverrides(overrides);
   const hasFailed = failedAfter !== undefined;
-  const changeable = [...changeableOnResume, ...hasFailed ? changeableAfterFailure : []];
+  const mayChange = (key: ConfigKey) =>
+    fields[key].onResume === "free" || hasFailed && fields[key].onResume === "afterFailure";
   for (const key of configKeys) {
     const value = typed[key];
-    if (value === undefined || changeable.includes(key)) continue;
+    if (value === undefined || mayChange(key)) continue;
     if (String(value) === String(saved[key])) continue;
     throw new UserError(
       `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +
