@@ -5,6 +5,7 @@ import { UserError } from "../src/errors.ts";
 import { describeEnvironment } from "../src/runs/environment.ts";
 import { markLogs } from "../src/runs/log_mark.ts";
 import { readMetrics, readSummary, RunFolder } from "../src/runs/run_folder.ts";
+import { userError } from "./user_error.ts";
 
 const config = resolveConfig({});
 
@@ -117,20 +118,32 @@ Deno.test("a resumed run's logs are those of a run never stopped", () =>
     assert.equal(JSON.parse(Deno.readTextFileSync(join(again.path, "config.json"))).steps, 999);
   }));
 
-Deno.test("logs shorter than the mark lose only their half line", () =>
+Deno.test("metrics shorter than the mark, or edited, are refused; samples may be lost", () =>
   withRoot((root) => {
     const run = RunFolder.create(config, { experiment: "x", root });
     run.log(0, { "train/loss": 2 });
     run.log(1, { "train/loss": 1 });
     const logs = markLogs(run.path);
     const metrics = join(run.path, "metrics.jsonl");
-    Deno.truncateSync(metrics, logs.metrics - 5);
+    const whole = Deno.readTextFileSync(metrics);
+    const damages: [damaged: string, message: RegExp][] = [
+      [whole.slice(0, -5), /cut off, \d+ bytes long and not \d+; put it back/],
+      [whole.split("\n")[0] + "\n", /cut off/],
+      [whole.replace(/loss":2/, 'loss":1'), /damaged or edited/],
+      ["", /cut off, 0 bytes/],
+    ];
+    for (const [damaged, message] of damages) {
+      Deno.writeTextFileSync(metrics, damaged);
+      assert.match(userError(() => RunFolder.resume(run.path, { config, logs })), message);
+      assert.equal(Deno.readTextFileSync(metrics), damaged, "it is left as it is");
+    }
+    Deno.writeTextFileSync(metrics, whole + "more");
     Deno.removeSync(join(run.path, "samples.txt"));
     const again = RunFolder.resume(run.path, { config, logs });
-    assert.deepEqual(rows(again), [{ step: 0, "train/loss": 2 }]);
-    const whole = '{"step":1,"t":0.5,"val/loss":null}';
+    assert.equal(rows(again).length, 2);
+    const good = '{"step":1,"t":0.5,"val/loss":null}';
     for (const line of ["nonsense", "{}", "null", '{"step":2,"t":1,"val/loss":"3"}']) {
-      Deno.writeTextFileSync(metrics, `${whole}\n${line}\n${whole}\n`);
+      Deno.writeTextFileSync(metrics, `${good}\n${line}\n${good}\n`);
       assert.throws(() => readMetrics(metrics), /line 2 is damaged/);
     }
   }));
@@ -154,4 +167,24 @@ Deno.test("the environment is written, and added to when the run goes on", () =>
     assert.equal(stored.versions.deno, Deno.version.deno);
     assert.deepEqual(stored.argv, ["quickstart", "seed=7"]);
     assert.match(String(stored.git.sha), /^([0-9a-f]{40}|null)$/);
+  }));
+
+Deno.test("a damaged env.json or summary.json is written anew", () =>
+  withRoot((root) => {
+    const run = RunFolder.create(config, { experiment: "x", root });
+    run.log(3, { "train/loss": 2 });
+    const logs = markLogs(run.path);
+    const damages = ["", "{", "[]", "null", '"done"', "\0\0\0", '{"resumed":5,"status":5}'];
+    for (const damaged of damages) {
+      for (const name of ["env.json", "summary.json"]) {
+        Deno.writeTextFileSync(join(run.path, name), damaged);
+      }
+      assert.equal(readSummary(run.path), null);
+      const again = RunFolder.resume(run.path, { config, logs });
+      again.writeEnvironment({ adapter: "a card" });
+      const environment = JSON.parse(Deno.readTextFileSync(join(run.path, "env.json")));
+      assert.equal((environment.resumed?.[0] ?? environment).adapter, "a card");
+      again.finish("done", { step: 3 });
+      assert.equal(readSummary(run.path)!.final["train/loss"], 2);
+    }
   }));

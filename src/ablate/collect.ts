@@ -8,7 +8,7 @@ import type { RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
 import { stageSpans } from "../config/stages.ts";
 import { describeEnvironment } from "../runs/environment.ts";
-import { type MetricsRow, readMetrics, readSummary } from "../runs/run_folder.ts";
+import { type MetricsRow, readMetrics } from "../runs/run_folder.ts";
 import { readEvaluations } from "./evaluations.ts";
 import { readResults } from "./folder.ts";
 import type { AblationPlan, PlannedRun } from "./plan.ts";
@@ -39,12 +39,11 @@ export function doneRun(
 ): RunResult {
   const path = join(ablation, runPath(run));
   const rows = readMetrics(join(path, "metrics.jsonl"));
-  const { final } = readSummary(path)!;
   const evaluations = readEvaluations(path);
   return {
     ...described(run),
     status: "done",
-    metrics: { ...withoutNulls(final), ...atStageEnds(config, rows) },
+    metrics: { ...withoutNulls(Object.assign({}, ...rows)), ...atStageEnds(config, rows) },
     costs: { ...computedCosts(config), ...measuredCosts(config, rows) },
     ...(evaluations ? { evaluations } : {}),
   };
@@ -115,10 +114,13 @@ function atStageEnds(config: RunConfig, rows: readonly MetricsRow[]): Metrics {
   return values;
 }
 
+/** What a row of the log has that is no result. */
+const NO_METRICS: readonly string[] = ["step", "t", "stage"];
+
 /** Known values; times are costs. */
 function withoutNulls(values: Readonly<Record<string, number | null>>): Metrics {
   const known = Object.entries(values).filter(([name, value]) =>
-    value !== null && name !== "stage" && !name.startsWith("time/")
+    value !== null && !NO_METRICS.includes(name) && !name.startsWith("time/")
   );
   return Object.fromEntries(known) as Metrics;
 }

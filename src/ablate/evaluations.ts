@@ -7,8 +7,9 @@ import { join } from "node:path";
 import type { ConfigInput, RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
 import { evaluateModel, type EvaluationReport } from "../eval/evaluate_model.ts";
-import { loadModel } from "../runs/load_model.ts";
+import { stageSpans } from "../config/stages.ts";
 import { UserError } from "../errors.ts";
+import { loadModel } from "../runs/load_model.ts";
 import { readJson } from "../files/files.ts";
 import { anObject, aNull, aNumber, aRecord, either } from "../files/shape.ts";
 import type { Device } from "../open_device.ts";
@@ -53,6 +54,13 @@ export async function evaluateRun(
   },
 ): Promise<void> {
   const model = await loadModel(folder, keys);
+  const { end } = stageSpans(config.stages).at(-1)!;
+  if (model.step !== end) {
+    throw new UserError(
+      `Cannot evaluate ${folder}: its checkpoint of step ${end} is damaged or missing; remove the ` +
+        "folder to train the run again",
+    );
+  }
   // Of another text than its own the model's tokenizer must be asked.
   const isOwn = model.config.data === config.data;
   const dataset = isOwn ? (await data.open(model.config)).dataset : undefined;

@@ -9,7 +9,9 @@ import { UserError } from "../errors.ts";
 import { show } from "../config/fields.ts";
 import { readJson } from "../files/files.ts";
 import { savedConfig } from "../config/saved_config.ts";
-import { latestCheckpoint } from "../runs/checkpoint.ts";
+import { newestCheckpoint } from "../runs/checkpoint.ts";
+import { readState } from "../runs/checkpoint_files.ts";
+import { requireMetrics } from "../runs/log_mark.ts";
 import { readSummary, type Summary } from "../runs/run_folder.ts";
 
 /**
@@ -22,16 +24,23 @@ export interface RunState {
   readonly summary: Summary | null;
 }
 
-/** The state of a run folder. */
+/**
+ * The state of a run folder.
+ *
+ * @throws {UserError} if the metrics of a run that is done are not those that it had
+ */
 export async function stateOf(folder: string): Promise<RunState> {
   const summary = readSummary(folder);
-  if (summary?.status === "done") return { status: "done", summary };
+  if (summary?.status === "done") {
+    const newest = await newestCheckpoint(folder);
+    if (newest) requireMetrics(folder, readState(newest).logs);
+    return { status: "done", summary };
+  }
   // The same again would diverge again; what else made it fail may have been mended.
   if (summary?.status === "failed" && /^Training diverged/.test(summary.error ?? "")) {
     return { status: "diverged", summary };
   }
-  const isSaved = await latestCheckpoint(folder).then(() => true, () => false);
-  return { status: isSaved ? "started" : "new", summary };
+  return { status: await newestCheckpoint(folder) ? "started" : "new", summary };
 }
 
 /**

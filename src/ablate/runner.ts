@@ -6,7 +6,8 @@
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { keepLatestCheckpoint, latestCheckpoint, loadCheckpoint } from "../runs/checkpoint.ts";
+import { keepLatestCheckpoint, latestCheckpoint } from "../runs/checkpoint.ts";
+import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
@@ -226,7 +227,7 @@ class Runner implements Disposable {
     }
     const checkpoint = isNew && !parent
       ? null
-      : await loadCheckpoint(await latestCheckpoint(folder));
+      : await loadNewest(folder, { forResume: true, note: (line) => this.#progress.say(line) });
     // A trunk may have been begun for another run.
     const own = until === undefined ? config : checkpoint?.config ?? config;
     this.#progress.start(name, checkpoint?.step ?? 0);

@@ -84,9 +84,9 @@ async function main(args: string[]): Promise<number> {
   try {
     if (!interrupted) await writeAblationReport(folder);
   } catch (error) {
-    // The results are there; only plotly could not be loaded.
-    if (!(error instanceof UserError)) throw error;
-    console.error(`no report yet: ${error.message}; later: deno task report ${folder}`);
+    // The results are there, whatever is wrong with their report.
+    const reason = error instanceof Error ? error.message : String(error);
+    console.error(`no report yet: ${reason}; later: deno task report ${folder}`);
   }
   const left = results.runs.filter(({ status }) => status === "missing").length;
   if (left) {

@@ -13,8 +13,8 @@ import { experimentNames, loadExperiment, resolveDelta } from "../config/experim
 import { openDevice } from "../open_device.ts";
 import { writeReportAfterTraining } from "../report/run/run_report.ts";
 import { stageSpans } from "../config/stages.ts";
-import { type Checkpoint, latestCheckpoint, loadCheckpoint } from "../runs/checkpoint.ts";
-import { requireMetrics } from "../runs/log_mark.ts";
+import type { Checkpoint } from "../runs/checkpoint.ts";
+import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { Progress } from "../train/progress.ts";
 import { resumeConfig, unsavedConfig, withRates } from "../train/resume.ts";
 import { openRunData, startRun } from "../train/run.ts";
@@ -95,12 +95,11 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
   if (resume) {
     if (name) throw new UserError(`Cannot start experiment "${name}" with resume=: leave one out`);
     const unsaved = await unsavedConfig(resume);
-    const checkpoint = unsaved ? null : await loadCheckpoint(await latestCheckpoint(resume));
+    const checkpoint = unsaved ? null : await loadNewest(resume, { forResume: true });
     const saved = unsaved ?? withRates(checkpoint!.config, resume);
     const hasFailed = readSummary(resume)?.status === "failed";
     const failedAfter = hasFailed ? checkpoint?.step ?? 0 : undefined;
     const config = resumeConfig(saved, pairs, { failedAfter });
-    if (checkpoint) requireMetrics(resume, checkpoint.logs);
     return { config: { ...config, resume }, checkpoint, experiment: "" };
   }
   const experiment = name ?? QUICK_START;

@@ -6,6 +6,7 @@
  * @module
  */
 import { UserError } from "../errors.ts";
+import { type FileSum, Summing } from "./checksum.ts";
 
 /** Element types that can be read; F32 and I32 are written. */
 export type TensorDtype = "F32" | "I32" | "F64" | "F16" | "BF16";
@@ -41,6 +42,7 @@ const maxHeaderBytes = 100_000_000;
 /**
  * Writes tensors in the order of the map, one write each, and waits until they are on the disk.
  *
+ * @returns size and SHA-256 of what was written
  * @throws {RangeError} if the data of a tensor is not as long as its shape says
  * @throws {Error} what the file system reports, e.g. a full disk
  *
@@ -59,7 +61,7 @@ export async function writeSafetensors(
   path: string,
   tensors: ReadonlyMap<string, TensorData>,
   options: { metadata?: Record<string, string> } = {},
-): Promise<void> {
+): Promise<FileSum> {
   const entries: [string, unknown][] = [];
   if (options.metadata) entries.push(["__metadata__", options.metadata]);
   let end = 0;
@@ -77,11 +79,17 @@ export async function writeSafetensors(
   new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
   header.set(json, 8);
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
-  await writeAll(file, header);
+  const summing = new Summing();
+  const write = async (bytes: Uint8Array) => {
+    summing.add(bytes);
+    await writeAll(file, bytes);
+  };
+  await write(header);
   for (const { data } of tensors.values()) {
-    await writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    await write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   }
   await file.sync();
+  return summing.sum();
 }
 
 /**

@@ -17,8 +17,8 @@ import { savedConfig } from "../config/saved_config.ts";
 import { isIndexed, stageAt, stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import {
-  readState,
   readTensors,
+  readVerified,
   type Snapshot,
   syncFolder,
   writeFiles,
@@ -96,7 +96,7 @@ export function checkpointAt(run: string, step: number): string {
 /** The newest whole checkpoint of a run, or null where there is none. */
 export async function newestCheckpoint(run: string): Promise<string | null> {
   const folder = join(run, "checkpoints");
-  const newest = (await list(folder)).at(-1);
+  const newest = (await checkpointNames(folder)).at(-1);
   return newest === undefined ? null : join(folder, newest);
 }
 
@@ -132,16 +132,16 @@ export async function loadCheckpoint(
   path: string,
   options: { optimizer?: boolean } = {},
 ): Promise<Checkpoint> {
-  const { config: saved, step, logs } = readState(path);
+  const { optimizer = true } = options;
+  const { config: saved, step, logs } = readVerified(path, { optimizer });
   const config = savedConfig(saved, join(path, "state.json"));
-  const model = join(path, "model.safetensors");
   const state: EngineState = {
-    parameters: await readTensors(model, config),
+    parameters: await readTensors(path, { step, config, kind: "model" }),
     m: new Map(),
     v: new Map(),
   };
-  if (options.optimizer ?? true) {
-    const moments = await readTensors(join(path, "optimizer.safetensors"), config, ["m.", "v."]);
+  if (optimizer) {
+    const moments = await readTensors(path, { step, config, kind: "optimizer" });
     for (const [name, data] of moments) state[name[0] as "m" | "v"].set(name.slice(2), data);
   }
   const tokenizer = readJson(join(path, "tokenizer.json"));
@@ -153,12 +153,12 @@ export function checkpointView({ config, step }: Pick<Checkpoint, "config" | "st
   return { ...viewOf(stageAt(config.stages, step), config), kl: "none", trainsIndexer: false };
 }
 
-/** Names of the whole checkpoints, oldest first. */
-async function list(folder: string): Promise<string[]> {
+/** Names of the whole checkpoints in a folder `checkpoints`, oldest first. */
+export async function checkpointNames(folder: string): Promise<string[]> {
   const names: string[] = [];
   try {
     for await (const { name, isDirectory } of Deno.readDir(folder)) {
-      if (isDirectory && /^step_\d{6,}$/.test(name)) names.push(name);
+      if (isDirectory && isCheckpoint(name)) names.push(name);
     }
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
@@ -166,7 +166,13 @@ async function list(folder: string): Promise<string[]> {
   return names.sort((a, b) => stepOf(a) - stepOf(b));
 }
 
-function stepOf(name: string): number {
+/** Whether a folder of `checkpoints` is whole, by its name. */
+export function isCheckpoint(name: string): boolean {
+  return /^step_\d{6,}$/.test(name);
+}
+
+/** Steps of a checkpoint `step_…`. */
+export function stepOf(name: string): number {
   return Number(name.slice("step_".length));
 }
 
@@ -194,7 +200,7 @@ async function removeOld(
   folder: string,
   { newest, needed }: { newest: number; needed: readonly (number | undefined)[] },
 ): Promise<void> {
-  for (const name of (await list(folder)).slice(0, -newest)) {
+  for (const name of (await checkpointNames(folder)).slice(0, -newest)) {
     if (!needed.includes(stepOf(name))) await removeCheckpoint(folder, name);
   }
 }

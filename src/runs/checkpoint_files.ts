@@ -4,22 +4,28 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { TOKENIZER_CONFIG } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
+import { type FileSum, Summing } from "../files/checksum.ts";
 import { toHuggingFace } from "../config/hugging_face.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { savedParameters } from "../model/saved_parameters.ts";
 import { readSafetensors, type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { stageAt } from "../config/stages.ts";
 import type { EngineState } from "../engine.ts";
+import { MANIFEST, type Manifest, verifyFiles } from "./manifest.ts";
 import type { LogMark } from "./log_mark.ts";
 import { pretty } from "./run_folder.ts";
 
 const format = "latentk";
-const version = 2;
+/** Version 2 had no manifest. */
+const version = 3;
+const readable: readonly unknown[] = [2, version];
+const MODEL = "model.safetensors";
+const OPTIMIZER = "optimizer.safetensors";
 
 /** What a run needs to go on. */
 export interface Snapshot {
@@ -53,15 +59,23 @@ export async function writeFiles(folder: string, snapshot: Snapshot, logs: LogMa
     optimizer.set(`v.${name}`, { shape, data: valuesOf(state.v, name) });
   }
   const metadata = { format: "pt", step: String(step) };
-  await writeSafetensors(join(folder, "model.safetensors"), model, { metadata });
-  await writeSafetensors(join(folder, "optimizer.safetensors"), optimizer, { metadata });
-  const saved = { format, version, step, config: { ...config, resume: null }, logs };
-  await writeJson(join(folder, "config.json"), toHuggingFace(config, stageAt(config.stages, step)));
-  if (tokenizer !== null) {
-    await writeJson(join(folder, "tokenizer.json"), tokenizer);
-    await writeJson(join(folder, "tokenizer_config.json"), TOKENIZER_CONFIG);
+  const files: Record<string, FileSum> = {};
+  for (const [name, tensors] of [[MODEL, model], [OPTIMIZER, optimizer]] as const) {
+    files[name] = await writeSafetensors(join(folder, name), tensors, { metadata });
   }
-  await writeJson(join(folder, "state.json"), saved);
+  const saved = { format, version, step, config: { ...config, resume: null }, logs };
+  const texts: Record<string, unknown> = {
+    "config.json": toHuggingFace(config, stageAt(config.stages, step)),
+    ...(tokenizer === null
+      ? {}
+      : { "tokenizer.json": tokenizer, "tokenizer_config.json": TOKENIZER_CONFIG }),
+    "state.json": saved,
+  };
+  for (const [name, content] of Object.entries(texts)) {
+    files[name] = await writeJson(join(folder, name), content);
+  }
+  const manifest: Manifest = { step, files };
+  await writeJson(join(folder, MANIFEST), manifest);
   await syncFolder(folder);
 }
 
@@ -71,14 +85,43 @@ function valuesOf(tensors: ReadonlyMap<string, Float32Array>, name: string): Flo
   return data;
 }
 
-/** Reads the parameters of a model, once for each prefix of their names. */
+/**
+ * Reads the parameters of a checkpoint's model or, by `m.` and `v.` and their names, its moments.
+ *
+ * @throws {UserError} if the file is missing, damaged, or of another model or step
+ */
 export async function readTensors(
-  file: string,
-  config: RunConfig,
-  prefixes?: readonly string[],
+  folder: string,
+  { step, config, kind }: { step: number; config: RunConfig; kind: "model" | "optimizer" },
 ): Promise<Map<string, Float32Array>> {
-  const { tensors } = await readSafetensors(file);
+  const [name, prefixes] = kind === "model" ? [MODEL, [""]] : [OPTIMIZER, ["m.", "v."]];
+  const file = join(folder, name);
+  const { tensors, metadata } = await readSafetensors(file);
+  if (metadata.step !== String(step)) {
+    throw new UserError(
+      `Cannot load ${file}: it is of step ${metadata.step}, state.json of step ${step}`,
+    );
+  }
   return savedParameters(tensors, config, { file, prefixes });
+}
+
+/**
+ * Reads `state.json` of a checkpoint, and checks its files by their checksums.
+ *
+ * @param options `optimizer: false` leaves out the moments
+ * @throws {UserError} if one is missing, damaged, edited, or of another step or program
+ */
+export function readVerified(path: string, options: { optimizer: boolean }): SavedState {
+  const state = readState(path);
+  const { step } = state;
+  const name = basename(resolve(path));
+  // A checkpoint that was copied may be called anything else.
+  if (/^step_\d+$/.test(name) && Number(name.slice("step_".length)) !== step) {
+    throw new UserError(`Cannot load ${path}: its state.json is of step ${step}`);
+  }
+  const without = options.optimizer ? [] : [OPTIMIZER];
+  if (state.version === version) verifyFiles(path, { step, without });
+  return state;
 }
 
 /**
@@ -95,9 +138,11 @@ export function readState(path: string): SavedState {
         (state ? 'state.json has no format "latentk")' : "state.json is missing)"),
     );
   }
-  if (state.version !== version) {
+  if (!readable.includes(state.version)) {
     throw new UserError(
-      `Cannot load ${path}: its version is ${state.version}, this program reads ${version}`,
+      `Cannot load ${path}: its version is ${state.version}, this program reads ${
+        readable.join(" and ")
+      }`,
     );
   }
   const { step, config, logs } = state;
@@ -107,11 +152,12 @@ export function readState(path: string): SavedState {
   return state as SavedState;
 }
 
-async function writeJson(path: string, value: unknown): Promise<void> {
+async function writeJson(path: string, value: unknown): Promise<FileSum> {
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const bytes = new TextEncoder().encode(pretty(value));
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
   await file.sync();
+  return new Summing().add(bytes).sum();
 }
 
 /** Makes renames in a folder durable. Windows has no such call, and needs none. */

@@ -12,7 +12,8 @@ import { isThere, readJson } from "../files/files.ts";
 import { fromHuggingFace } from "../config/hugging_face.ts";
 import { savedParameters } from "../model/saved_parameters.ts";
 import { readSafetensors } from "../files/safetensors.ts";
-import { loadCheckpoint, newestCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, loadCheckpoint, newestCheckpoint } from "./checkpoint.ts";
+import { loadNewest } from "./newest_checkpoint.ts";
 
 /** A model as found in a folder. */
 export interface SavedModel {
@@ -55,10 +56,13 @@ export async function loadModel(
         "model.safetensors",
     );
   }
-  if (has("state.json")) return await fromCheckpoint(asked, folder);
+  if (has("state.json")) {
+    return fromCheckpoint(asked, await loadCheckpoint(folder, { optimizer: false }));
+  }
   if (has("model.safetensors")) return await fromFolder(asked);
-  const newest = await newestCheckpoint(folder);
-  if (newest) return await fromCheckpoint(asked, newest);
+  if (await newestCheckpoint(folder)) {
+    return fromCheckpoint(asked, await loadNewest(folder, { forResume: false }));
+  }
   if (has("results.json")) {
     refuse(asked, `it is an ablation; give one of its runs, ${join(folder, "runs/…")}`);
   }
@@ -81,9 +85,9 @@ function refuse({ purpose, folder }: Asked, reason: string): never {
   throw new UserError(`Cannot ${purpose} ${folder}: ${reason}`);
 }
 
-async function fromCheckpoint(asked: Asked, path: string): Promise<SavedModel> {
+function fromCheckpoint(asked: Asked, checkpoint: Checkpoint): SavedModel {
   const { folder, typed } = asked;
-  const { config, step, state, tokenizer } = await loadCheckpoint(path, { optimizer: false });
+  const { config, step, state, tokenizer } = checkpoint;
   if (typed.data !== undefined && isTask(typed.data) !== isTask(config.data)) {
     refuse(
       { ...asked, folder: `${folder} on data=${typed.data}` },

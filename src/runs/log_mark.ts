@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { isThere } from "../files/files.ts";
+import { sumOfFile } from "../files/checksum.ts";
 
 /** How far the logs had been written at some moment, in bytes. */
 export interface LogMark {
@@ -13,30 +14,41 @@ export interface LogMark {
   readonly metrics: number;
   /** Of `samples.txt`. */
   readonly samples: number;
+  /** SHA-256 of `metrics.jsonl` up to there; checkpoints of version 2 lack it. */
+  readonly sha256?: string;
 }
 
 /** How far the logs of a run are written; everything up to there is on the disk afterwards. */
 export function markLogs(run: string): LogMark {
-  return { metrics: sizeOnDisk(run, "metrics.jsonl"), samples: sizeOnDisk(run, "samples.txt") };
+  const [metrics, samples] = ["metrics.jsonl", "samples.txt"].map((log) => sizeOnDisk(run, log));
+  return { metrics, samples, sha256: sumOfFile(join(run, "metrics.jsonl"), metrics).sha256 };
 }
 
 /**
- * Refuses a run whose metrics are gone: those of its later part would pass for the whole.
+ * Refuses a run whose metrics are not those that it had: what is left of them, or what they were
+ * edited to, would pass for the whole.
  *
  * @param logs how far they had been written
- * @throws {UserError} if there is no `metrics.jsonl`
+ * @throws {UserError} if `metrics.jsonl` is missing, shorter, or another one
  */
 export function requireMetrics(path: string, logs: LogMark): void {
-  if (logs.metrics === 0 || isThere(join(path, "metrics.jsonl"))) return;
-  throw new UserError(
-    `Cannot resume ${path}: metrics.jsonl, which it had, is missing; put it back, or start a new run`,
-  );
+  if (logs.metrics === 0) return;
+  const file = join(path, "metrics.jsonl");
+  const refuse = (reason: string) => {
+    throw new UserError(
+      `Cannot resume ${path}: metrics.jsonl${reason}; put it back, or start a new run`,
+    );
+  };
+  if (!isThere(file)) refuse(", which it had, is missing");
+  const { bytes, sha256 } = sumOfFile(file, logs.metrics);
+  if (bytes < logs.metrics) refuse(` is cut off, ${bytes} bytes long and not ${logs.metrics}`);
+  if (sha256 !== (logs.sha256 ?? sha256)) refuse(" is damaged or edited, its SHA-256 has changed");
 }
 
 /**
  * Cuts the logs of a run to where they were, `metrics.jsonl` to a whole line.
  *
- * @throws {UserError} if there is no `metrics.jsonl`
+ * @throws {UserError} as {@linkcode requireMetrics}
  */
 export function cutLogs(path: string, logs: LogMark): void {
   requireMetrics(path, logs);

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
-import { anObject, aNull, aNumber, aRecord, either, type Shape } from "../files/shape.ts";
+import { anObject, aNull, aNumber, aRecord, either, oneOf, type Shape } from "../files/shape.ts";
 import { cutLogs, type LogMark } from "./log_mark.ts";
 
 /** Where run folders lie, unless said otherwise. */
@@ -26,6 +26,8 @@ export interface MetricsRow {
 
 /** State of a run. `running` without a process means that it was killed. */
 export type RunStatus = "running" | "done" | "interrupted" | "failed";
+
+const STATUSES: readonly RunStatus[] = ["running", "done", "interrupted", "failed"];
 
 /** Content of `summary.json`. */
 export interface Summary {
@@ -118,12 +120,14 @@ export class RunFolder {
   }
 
   /**
-   * Writes `env.json`. The environment of a resumed run is added to those of its earlier parts.
+   * Writes `env.json`. The environment of a resumed run is added to those of its earlier parts;
+   * a damaged file is begun anew.
    */
   writeEnvironment(environment: Record<string, unknown>): void {
     const path = join(this.path, "env.json");
-    const first = readJson(path) as { resumed?: unknown[] } | null;
-    const all = first && { ...first, resumed: [...first.resumed ?? [], environment] };
+    const first = readOrNull(path);
+    const earlier = Array.isArray(first?.resumed) ? first.resumed : [];
+    const all = first && { ...first, resumed: [...earlier, environment] };
     writeAside(path, pretty(all ?? environment));
   }
 
@@ -226,9 +230,31 @@ const rowShape: Shape = (value, where) =>
   anObject({ step: aNumber, t: aNumber })(value, where) ??
     aRecord(either(aNull, aNumber))(value, where);
 
-/** Reads `summary.json`, or returns null where there is none. */
+/**
+ * Reads `summary.json`, or returns null where there is none, or a damaged one: all of it can be
+ * had from the other files of a run.
+ */
 export function readSummary(run: string): Summary | null {
-  return readJson(join(run, "summary.json")) as unknown as Summary | null;
+  const summary = readOrNull(join(run, "summary.json"));
+  return summaryShape(summary, "summary") === null ? summary as unknown as Summary : null;
+}
+
+const summaryShape = anObject({
+  status: oneOf(...STATUSES),
+  step: aNumber,
+  seconds: aNumber,
+  final: aRecord(either(aNull, aNumber)),
+  best: aRecord(anObject({ value: aNumber, step: aNumber })),
+});
+
+/** The object in a JSON file, or null where there is none, or a damaged one. */
+export function readOrNull(path: string): Record<string, unknown> | null {
+  try {
+    return readJson(path);
+  } catch (error) {
+    if (error instanceof UserError) return null;
+    throw error;
+  }
 }
 
 /** Replaces a file as a whole: whenever the process dies, the old or the new one is there. */

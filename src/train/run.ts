@@ -6,6 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
+import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
 import { train } from "./loop.ts";
@@ -71,6 +72,7 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
   let run: RunFolder | null = null;
   const openRun = () => {
     const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
+    if (config.resume && checkpoint) setAsideLater(config.resume, checkpoint.step);
     run = config.resume
       ? RunFolder.resume(config.resume, { config, logs })
       : RunFolder.create(config, { experiment, root });

@@ -9,7 +9,13 @@ import { UserError } from "../../errors.ts";
 import { isThere, readJson, readText } from "../../files/files.ts";
 import { savedConfig } from "../../config/saved_config.ts";
 import { type StageSpan, stageSpans } from "../../config/stages.ts";
-import { type MetricsRow, readMetrics, readSummary, type Summary } from "../../runs/run_folder.ts";
+import {
+  type MetricsRow,
+  readMetrics,
+  readOrNull,
+  readSummary,
+  type Summary,
+} from "../../runs/run_folder.ts";
 
 /** A run as its folder tells it. */
 export interface ReportedRun {
@@ -20,7 +26,7 @@ export interface ReportedRun {
   readonly spans: readonly StageSpan[];
   readonly rows: readonly MetricsRow[];
   readonly summary: Summary | null;
-  /** Content of `env.json`; empty where there is none. */
+  /** Content of `env.json`; empty where there is none, or a damaged one. */
   readonly environment: Environment;
   /** Content of `samples.txt`. */
   readonly samples: string;
@@ -31,8 +37,6 @@ export interface Environment {
   readonly started?: string;
   readonly adapter?: string;
   readonly git?: { readonly sha: string | null; readonly dirty: boolean | null };
-  readonly versions?: { readonly deno?: string };
-  readonly os?: string;
 }
 
 /**
@@ -52,8 +56,17 @@ export function readRun(folder: string): ReportedRun {
     spans: stageSpans(config.stages),
     rows: isThere(log) ? readMetrics(log) : [],
     summary: readSummary(folder),
-    environment: readJson(join(folder, "env.json")) ?? {},
+    environment: readEnvironment(join(folder, "env.json")),
     samples: readText(join(folder, "samples.txt")) ?? "",
+  };
+}
+
+function readEnvironment(path: string): Environment {
+  const { started, adapter, git } = (readOrNull(path) ?? {}) as Environment;
+  return {
+    ...(typeof started === "string" ? { started } : {}),
+    ...(typeof adapter === "string" ? { adapter } : {}),
+    ...(typeof git?.sha === "string" ? { git } : {}),
   };
 }
 

@@ -12,7 +12,6 @@ import {
   type RunConfig,
 } from "../../config/config.ts";
 import { countParameters } from "../../costs/costs.ts";
-import { UserError } from "../../errors.ts";
 import { experimentNames, loadExperiment } from "../../config/experiment.ts";
 import { withUnit } from "../../text/units.ts";
 import { costSection } from "./cost_section.ts";
@@ -53,8 +52,9 @@ export async function writeReportAfterTraining(folder: string): Promise<string> 
   try {
     return `report: ${await writeRunReport(folder)}`;
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    return `no report yet (${error.message}); "deno task report ${folder}" makes it`;
+    // What the run came to stays as it is, whatever is wrong with its report.
+    const reason = error instanceof Error ? error.message : String(error);
+    return `no report yet (${reason}); "deno task report ${folder}" makes it`;
   }
 }
 

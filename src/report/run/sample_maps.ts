@@ -3,7 +3,10 @@
  *
  * @module
  */
+import { basename } from "node:path";
 import type { RunConfig } from "../../config/config.ts";
+import { UserError } from "../../errors.ts";
+import { isThere } from "../../files/files.ts";
 import { openDataset } from "../../data/dataset.ts";
 import { modelParameters } from "../../model/parameters.ts";
 import { type StageView, viewOf } from "../../model/stage_view.ts";
@@ -11,7 +14,7 @@ import { languageModel } from "../../model/transformer.ts";
 import { openDevice } from "../../open_device.ts";
 import { isIndexed, stageAt, stageSpans } from "../../config/stages.ts";
 import type { Stage } from "../../config/stage_fields.ts";
-import { checkpointAt, latestCheckpoint } from "../../runs/checkpoint.ts";
+import { checkpointAt } from "../../runs/checkpoint.ts";
 import { loadModel } from "../../runs/load_model.ts";
 
 /** Longest sequence that maps are made of. */
@@ -59,10 +62,14 @@ export async function sampleMaps(
   const indexed = stageSpans(config.stages).findLast(({ stage }) => isIndexed(stage));
   if (!indexed || config.attention !== "mla") return null;
   const end = checkpointAt(folder, indexed.end);
-  const path = await Deno.stat(end).then(() => end, () => latestCheckpoint(folder));
   const seqLen = Math.min(config.seqLen, MOST_TOKENS);
   const { device: name = config.device, note } = options;
-  const model = await loadModel(path, { batchSize: 1, seqLen, device: name });
+  const typed = { batchSize: 1, seqLen, device: name };
+  const model = await loadModel(isThere(end) ? end : folder, typed).catch((error) => {
+    if (!(error instanceof UserError) || !isThere(end)) throw error;
+    note?.(`passing over ${basename(end)}: ${error.message}`);
+    return loadModel(folder, typed);
+  });
   const step = model.step!;
   const stage = stageAt(config.stages, step);
   const dataset = await openDataset({
