@@ -193,6 +193,15 @@ Deno.test("doctor notices kernels that write nothing, and wrong sums and selecti
   assert.equal(ties.ok, false);
 });
 
+Deno.test("doctor draws again what differs, and says so", async () => {
+  let runs = 0;
+  // The first kernel of all.
+  const once = (kernel: Kernel) => runs++ < 1 ? { ...kernel, grid: [0, 1, 1] as const } : kernel;
+  const report = await check("gelu", once);
+  assert.deepEqual([report.ok, report.note], [true, "only with a second draw of inputs"]);
+  assert(report.output < 1e-5);
+});
+
 Deno.test("doctor says which kernel a driver refuses", async () => {
   using gpu = (await Gpu.open())!;
   const given = cases.find(({ name }) => name === "swiglu")!;
