@@ -17,3 +17,9 @@ export class MemoryError extends RangeError {
   /** Tells it from other errors where classes are not compared. */
   override readonly name = "MemoryError";
 }
+
+/** A file or folder that cannot be written, e.g. on a full disk: one line, with the way out. */
+export class WriteError extends Error {
+  /** The name of the class, for printed errors. */
+  override readonly name = "WriteError";
+}

@@ -178,7 +178,7 @@ Deno.test("a full disk leaves the earlier checkpoint and no rubbish", () =>
     });
     await assert.rejects(
       saveCheckpoint(run, full),
-      /^Error: Cannot save \S*step_000010: No space left.*earlier checkpoints are intact.*resume=/,
+      /^WriteError: Cannot save \S*step_000010: No space left.*earlier checkpoints are intact.*resume=/,
     );
     assert.deepEqual(names(join(run, "checkpoints")), ["step_000005"]);
     assert.equal((await loadCheckpoint(path)).step, 5);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { MemoryError, UserError } from "../errors.ts";
+import { MemoryError, UserError, WriteError } from "../errors.ts";
 import { NotFinite } from "../model/finite.ts";
 import { suggest } from "../text/suggest.ts";
 
@@ -34,6 +34,9 @@ export async function runCommand(main: (args: string[]) => Promise<number>): Pro
         : error.message;
       console.error(`error: ${message}`);
       code = exitCodes.usage;
+    } else if (error instanceof WriteError) {
+      console.error(`error: ${error.message}`);
+      code = exitCodes.failed;
     } else if (error instanceof NotFinite) {
       console.error(`error: Cannot go on: ${error.message}: the model's numbers overflow`);
       code = exitCodes.failed;

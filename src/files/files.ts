@@ -4,7 +4,7 @@
  * @module
  */
 import { basename } from "node:path";
-import { UserError } from "../errors.ts";
+import { UserError, WriteError } from "../errors.ts";
 
 /** Whether there is a file or folder. */
 export function isThere(path: string): boolean {
@@ -49,4 +49,24 @@ export function readJson(path: string): Record<string, unknown> | null {
     return value as Record<string, unknown>;
   }
   throw new UserError(`Cannot read ${path}: ${basename(path)} is damaged, it holds no JSON object`);
+}
+
+/**
+ * Does what writes to a file or folder.
+ *
+ * @throws {WriteError} naming it, and why it cannot be written
+ */
+export function writing<T>(path: string, write: () => T): T {
+  try {
+    return write();
+  } catch (error) {
+    if (error instanceof UserError || error instanceof WriteError) throw error;
+    throw new WriteError(
+      `Cannot write ${path}: ${
+        error instanceof Error ? error.message : error
+      }; make room or mend ` +
+        "its folder, then go on with resume=…",
+      { cause: error },
+    );
+  }
 }

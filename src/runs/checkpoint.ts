@@ -10,7 +10,7 @@
 import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import type { EngineState } from "../engine.ts";
-import { UserError } from "../errors.ts";
+import { UserError, WriteError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { savedConfig } from "../config/saved_config.ts";
@@ -41,7 +41,7 @@ export interface Checkpoint extends Snapshot {
  *
  * @param run the run folder
  * @returns the checkpoint's folder
- * @throws {Error} if it cannot be written, e.g. on a full disk; the earlier ones stay as they are
+ * @throws {WriteError} if it cannot be written, e.g. on a full disk; the earlier ones stay as they are
  * @throws {Diverged} if the state is not finite
  *
  * @example
@@ -80,7 +80,7 @@ export async function saveCheckpoint(run: string, snapshot: Snapshot): Promise<s
   } catch (error) {
     await Deno.remove(partial, { recursive: true }).catch(() => {});
     const reason = error instanceof Error ? error.message : String(error);
-    throw new Error(
+    throw new WriteError(
       `Cannot save ${path}: ${reason}; earlier checkpoints are intact: go on with resume=${run}`,
       { cause: error },
     );

@@ -5,8 +5,8 @@
  */
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import { isThere } from "../files/files.ts";
 import { sumOfFile } from "../files/checksum.ts";
+import { isThere, writing } from "../files/files.ts";
 
 /** How far the logs had been written at some moment, in bytes. */
 export interface LogMark {
@@ -52,8 +52,10 @@ export function requireMetrics(path: string, logs: LogMark): void {
  */
 export function cutLogs(path: string, logs: LogMark): void {
   requireMetrics(path, logs);
-  cutLines(join(path, "metrics.jsonl"), logs.metrics);
-  cut(join(path, "samples.txt"), logs.samples);
+  writing(path, () => {
+    cutLines(join(path, "metrics.jsonl"), logs.metrics);
+    cut(join(path, "samples.txt"), logs.samples);
+  });
 }
 
 function sizeOnDisk(run: string, log: string): number {

@@ -7,12 +7,15 @@
 import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
-import { isThere, readJson } from "../files/files.ts";
+import { isThere, readJson, writing } from "../files/files.ts";
 import { anObject, aNull, aNumber, aRecord, either, oneOf, type Shape } from "../files/shape.ts";
 import { cutLogs, type LogMark } from "./log_mark.ts";
 
 /** Where run folders lie, unless said otherwise. */
 export const RUNS = "runs";
+
+/** What a run appends to. */
+const LOGS: readonly string[] = ["metrics.jsonl", "samples.txt"];
 
 /** A line of `metrics.jsonl`: names are paths, such as `train/loss`. */
 export interface MetricsRow {
@@ -94,9 +97,15 @@ export class RunFolder {
     const path = join(root, name);
     if (!makeFolder(path)) refuseExisting(path);
     const run = new RunFolder(path, { ...config, name, resume: null });
-    writeAside(join(path, "config.json"), pretty(run.config));
-    for (const log of ["metrics.jsonl", "samples.txt"]) Deno.writeTextFileSync(join(path, log), "");
-    run.#summarize("running");
+    try {
+      writeAside(join(path, "config.json"), pretty(run.config));
+      for (const log of LOGS) append(join(path, log), "");
+      run.#summarize("running");
+    } catch (error) {
+      // Half a folder could neither be gone on with nor started in.
+      Deno.removeSync(path, { recursive: true });
+      throw error;
+    }
     return run;
   }
 
@@ -139,17 +148,13 @@ export class RunFolder {
   /** Appends a row to `metrics.jsonl`. */
   log(step: number, values: Readonly<Record<string, number>>): void {
     const row = { step, t: this.#seconds(), ...values };
-    Deno.writeTextFileSync(join(this.path, "metrics.jsonl"), JSON.stringify(row) + "\n", {
-      append: true,
-    });
+    append(join(this.path, "metrics.jsonl"), JSON.stringify(row) + "\n");
     this.#keep(row);
   }
 
   /** Appends a text to `samples.txt`. */
   sample(step: number, text: string): void {
-    Deno.writeTextFileSync(join(this.path, "samples.txt"), `--- step ${step} ---\n${text}\n\n`, {
-      append: true,
-    });
+    append(join(this.path, "samples.txt"), `--- step ${step} ---\n${text}\n\n`);
   }
 
   /** Writes the final `summary.json`. */
@@ -257,16 +262,27 @@ export function readOrNull(path: string): Record<string, unknown> | null {
   }
 }
 
-/** Replaces a file as a whole: whenever the process dies, the old or the new one is there. */
+/**
+ * Replaces a file as a whole: whenever the process dies, the old or the new one is there.
+ *
+ * @throws {WriteError} if it cannot be written; the old one is still there
+ */
 export function writeAside(path: string, text: string): void {
-  const partial = `${path}.partial`;
-  {
-    using file = Deno.openSync(partial, { write: true, create: true, truncate: true });
-    const bytes = new TextEncoder().encode(text);
-    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
-    file.syncSync();
-  }
-  Deno.renameSync(partial, path);
+  writing(path, () => {
+    const partial = `${path}.partial`;
+    {
+      using file = Deno.openSync(partial, { write: true, create: true, truncate: true });
+      const bytes = new TextEncoder().encode(text);
+      for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+      file.syncSync();
+    }
+    Deno.renameSync(partial, path);
+  });
+}
+
+/** Writes to the end of a log. */
+function append(path: string, text: string): void {
+  writing(path, () => Deno.writeTextFileSync(path, text, { append: true }));
 }
 
 /** JSON as people like to read it, with a line end. */

@@ -5,7 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
-import { UserError } from "../errors.ts";
+import { UserError, WriteError } from "../errors.ts";
 import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
@@ -94,7 +94,12 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
     const started = run as RunFolder | null;
     const message = error instanceof Error ? error.message : String(error);
     const step = error instanceof Diverged ? error.step : started?.step ?? 0;
-    started?.finish("failed", { step, error: message });
+    try {
+      started?.finish("failed", { step, error: message });
+    } catch (unwritten) {
+      // What ended the run is told; that its folder cannot be marked follows from a full disk.
+      if (!(unwritten instanceof WriteError)) throw unwritten;
+    }
     if (!(error instanceof Diverged) || !started) throw error;
     return { path: started.path, status: "failed", step, error: message };
   }
