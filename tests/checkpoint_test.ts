@@ -38,7 +38,8 @@ function snapshotOf(step: number, changes: Partial<RunConfig> = {}): Snapshot {
       values.set(name, data);
     }
   }
-  return { step, config: { ...config, ...changes }, state, tokenizer: { version: "1.0" } };
+  const data = { files: ["a.txt"], bytes: 3, sha256: "ba78" };
+  return { step, config: { ...config, ...changes }, state, tokenizer: { version: "1.0" }, data };
 }
 
 /** Runs `body` with the path of a new run. */

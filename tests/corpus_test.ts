@@ -8,7 +8,9 @@ Deno.test("a corpus is a file or a glob, joined in order, and knows its bytes", 
     assert.deepEqual(await openCorpus(`${folder}/b.txt`), {
       name: `${folder}/b.txt`,
       text: "zwei\n",
+      files: ["b.txt"],
       bytes: 5,
+      sha256: "7f8a8826056904f3d7deacfa717c20685764790c28b7b4ee22e5b596c4bab920",
     });
     const both = await openCorpus(`${folder}/*.txt`);
     assert.equal(both.text, "été\nzwei\n");

@@ -39,7 +39,7 @@ Deno.test("wrong input gives one clear line and exit code 2", async (t) => {
   await Deno.writeTextFile(join(cwd, "abl/results.json"), '{"runs":[]}');
   const state = JSON.parse(await Deno.readTextFile(join(good, "state.json")));
   for (const [folder, config] of [["foreign", { model_type: "gpt2" }], ["list", { stages: 3 }]]) {
-    const text = JSON.stringify({ ...state, config });
+    const text = JSON.stringify({ ...state, version: 2, config });
     await Deno.writeTextFile(join(cwd, `${folder}/state.json`), text);
   }
   const copies = [

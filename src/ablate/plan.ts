@@ -109,7 +109,7 @@ export function planRuns(experiment: Experiment, typed: readonly string[] = []):
     throw new UserError("Cannot run an experiment without variants and seeds: name some");
   }
   const keys = new Set(variants.flatMap(({ delta }) => Object.keys(delta)));
-  for (const key of [...keys, "seed", "name", "resume"]) {
+  for (const key of [...keys, "seed", "name", "resume", "otherData"]) {
     if (!typed.some((word) => word.startsWith(`${key}=`))) continue;
     throw new UserError(
       `Cannot set ${key} for all runs: ` +

@@ -4,6 +4,7 @@
  * @module
  */
 import { configKeys, fields, type RunConfig } from "../config/config.ts";
+import { type DataIdentity, requireSameData } from "../data/identity.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { openRunData } from "../train/run.ts";
 
@@ -11,6 +12,8 @@ import { openRunData } from "../train/run.ts";
 export class RunData {
   #last: { key: string; dataset: Dataset } | null = null;
   readonly #tokenizers = new Map<string, unknown>();
+  /** Of each `data` that was opened. */
+  readonly #identities = new Map<string, DataIdentity | null>();
 
   /** The data of a run, and its configuration with the data's vocabulary. See `openRunData`. */
   async open(config: RunConfig): Promise<{ config: RunConfig; dataset: Dataset }> {
@@ -22,10 +25,24 @@ export class RunData {
     }
     const vocabulary = JSON.stringify([data, tokenizer, vocabSize]);
     const opened = await openRunData(config, this.#tokenizers.get(vocabulary));
+    const { identity } = opened.dataset;
+    this.requireSame(data, identity, "the text has changed meanwhile");
+    this.#identities.set(data, identity);
     const saved = opened.dataset.tokenizer?.toJSON();
     if (saved) this.#tokenizers.set(vocabulary, saved);
     this.#last = { key, dataset: opened.dataset };
     return opened;
+  }
+
+  /**
+   * Refuses a text that is not the one which was opened here.
+   *
+   * @throws {UserError} saying how both differ
+   */
+  requireSame(data: string, other: DataIdentity | null | undefined, action: string): void {
+    if (!this.#identities.has(data)) return;
+    const wayOut = "put it back, or take another folder with name=…";
+    requireSameData(this.#identities.get(data)!, other, { action, data, wayOut });
   }
 
   /**

@@ -6,7 +6,8 @@
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { type Device, openDevice } from "../open_device.ts";
-import { keepLatestCheckpoint, latestCheckpoint } from "../runs/checkpoint.ts";
+import { readState } from "../runs/checkpoint_files.ts";
+import { keepLatestCheckpoint, latestCheckpoint, newestCheckpoint } from "../runs/checkpoint.ts";
 import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
@@ -97,6 +98,7 @@ class Runner implements Disposable {
     const pending = await this.#pending();
     if (pending.length) {
       await this.#data.check(pending.map(({ config }) => config));
+      await this.#requireSameData();
       await this.#open(pending[0].config);
     }
     Deno.mkdirSync(this.#job.folder, { recursive: true });
@@ -127,6 +129,16 @@ class Runner implements Disposable {
   #partOf(run: PlannedRun): Part {
     const parent = this.#trunks[this.#runs.indexOf(run)];
     return { name: run.name, folder: this.#path(run), config: run.config, parent };
+  }
+
+  /** Refuses to add runs to those that were made with another text. */
+  async #requireSameData(): Promise<void> {
+    for (const run of this.#runs) {
+      const newest = await newestCheckpoint(this.#path(run));
+      if (!newest) continue;
+      const action = `go on in ${this.#path(run)}`;
+      this.#data.requireSame(run.config.data, readState(newest).data, action);
+    }
   }
 
   /** The runs that are not done; plans their steps. */

@@ -23,12 +23,13 @@ last tenth is used. Prints validation loss, also by position; of generated tasks
 right answers, also by distance; of models with an indexer its measurements and the loss under
 other selectors. --json prints one object.
 
-keys: device, data, evalBatches, batchSize, seqLen, indexTopk, seed`;
+keys: device, data, otherData, evalBatches, batchSize, seqLen, indexTopk, seed`;
 
 /** What may be changed: none of it touches the weights. */
 const changeable: readonly ConfigKey[] = [
   "device",
   "data",
+  "otherData",
   "evalBatches",
   "batchSize",
   "seqLen",

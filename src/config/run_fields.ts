@@ -14,6 +14,7 @@ export const fields = {
     null,
   ),
   resume: orNone(text("run", "", "run folder to go on with, from its last checkpoint"), null),
+  otherData: flag("run", false, "resume or evaluate a run though its text has changed since"),
   seed: integer("run", 0, "of weights, batches and samples", {
     min: 0,
     max: 2 ** 32 - 1,
@@ -35,6 +36,8 @@ export const fields = {
     "data",
     "moby_dick",
     "moby_dick | sotu | copy | recall | needle | path or glob of text files",
+    // Where the same text lies does not matter; another one is refused.
+    { onResume: "free" },
   ),
   tokenizer: choice("data", ["byte", "char", "bpe"], "byte", "how text becomes tokens"),
   vocabSize: integer("data", 0, "tokens; bpe learns that many; 0: as many as char finds", {

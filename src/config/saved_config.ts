@@ -26,7 +26,7 @@ export function savedConfig(saved: object, path: string): RunConfig {
   try {
     const { stages } = saved as { stages?: unknown };
     if (stages !== undefined && !isStages(stages)) throw new UserError("stages is no list of them");
-    return resolveConfig({ ...saved, resume: null } as ConfigInput);
+    return resolveConfig({ ...saved, resume: null, otherData: false } as ConfigInput);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     throw new UserError(

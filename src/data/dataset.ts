@@ -7,6 +7,7 @@
 import { Rng } from "../rng.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { unigramEntropy } from "./entropy.ts";
+import type { DataIdentity } from "./identity.ts";
 import type { Answer, Task } from "./tasks/task.ts";
 import { type TaskOptions, tasks } from "./tasks/tasks.ts";
 import { type Tokenizer, type TokenizerKind } from "./tokenizer.ts";
@@ -32,6 +33,8 @@ export interface Batch {
 export interface Dataset {
   /** The `data` it was opened with. */
   readonly name: string;
+  /** Of the text; null for generated tasks, which are what their options say. */
+  readonly identity: DataIdentity | null;
   /** Token ids are 0 to `vocabSize - 1`. */
   readonly vocabSize: number;
   /** Null for generated tasks, whose tokens are symbols. */
@@ -113,7 +116,7 @@ export async function openDataset(options: DatasetOptions): Promise<Dataset> {
 
 function openText(corpus: Corpus, options: DatasetOptions): Dataset {
   const { batchSize, seqLen, seed } = options;
-  const { text } = corpus;
+  const { text, files, bytes, sha256 } = corpus;
   let cut = Math.floor(text.length * (1 - VALIDATION_SHARE));
   // Not between the two halves of a surrogate pair.
   if (/[\udc00-\udfff]/.test(text[cut] ?? "")) cut--;
@@ -129,6 +132,7 @@ function openText(corpus: Corpus, options: DatasetOptions): Dataset {
   const validationBatches = Math.ceil(windows.validationWindows / batchSize);
   return {
     name: corpus.name,
+    identity: { files, bytes, sha256 },
     vocabSize: tokenizer.vocabSize,
     tokenizer,
     bytesPerToken: new TextEncoder().encode(validationText).length / validation.length,
@@ -156,6 +160,7 @@ function openTask(task: Task<Partial<TaskOptions>>, options: DatasetOptions): Da
   const taskOptions = { ...task.defaults, ...options.taskOptions };
   const dataset: Dataset = {
     name: data,
+    identity: null,
     vocabSize: taskOptions.taskVocab!,
     tokenizer: null,
     bytesPerToken: null,

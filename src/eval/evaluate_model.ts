@@ -7,6 +7,7 @@ import type { RunConfig } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
 import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
+import { requireSameData } from "../data/identity.ts";
 import { MemoryError, UserError } from "../errors.ts";
 import { NotFinite, requireFinite } from "../model/finite.ts";
 import { modelParameters } from "../model/parameters.ts";
@@ -78,6 +79,13 @@ export async function evaluateModel(
 ): Promise<EvaluationReport> {
   const { config } = model;
   const dataset = options.dataset ?? await openData(model);
+  if (!config.otherData) {
+    requireSameData(dataset.identity, model.data, {
+      action: `evaluate ${model.folder}`,
+      data: config.data,
+      wayOut: "put it back, give that text with data=…, or evaluate on this one by otherData=true",
+    });
+  }
   using own = options.device ? null : await openDevice(config.device, options);
   const device = options.device ?? own!;
   using engine = await device.open({

@@ -133,7 +133,7 @@ export async function loadCheckpoint(
   options: { optimizer?: boolean } = {},
 ): Promise<Checkpoint> {
   const { optimizer = true } = options;
-  const { config: saved, step, logs } = readVerified(path, { optimizer });
+  const { config: saved, step, logs, data } = readVerified(path, { optimizer });
   const config = savedConfig(saved, join(path, "state.json"));
   const state: EngineState = {
     parameters: await readTensors(path, { step, config, kind: "model" }),
@@ -145,7 +145,7 @@ export async function loadCheckpoint(
     for (const [name, data] of moments) state[name[0] as "m" | "v"].set(name.slice(2), data);
   }
   const tokenizer = readJson(join(path, "tokenizer.json"));
-  return { path, step, config, state, logs, tokenizer };
+  return { path, step, config, state, logs, tokenizer, data };
 }
 
 /** The attention that the model of a checkpoint has: that of the stage it was saved in. */

@@ -6,6 +6,7 @@
  */
 import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../config/config.ts";
+import type { DataIdentity } from "../data/identity.ts";
 import { TOKENIZER_CONFIG } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
@@ -37,6 +38,8 @@ export interface Snapshot {
   readonly state: EngineState;
   /** A Hugging Face `tokenizer.json`, or null where the tokenizer needs none. */
   readonly tokenizer: unknown;
+  /** Of the text that it is trained on; null for generated tasks, undefined where not known. */
+  readonly data?: DataIdentity | null;
 }
 
 /** Content of `state.json`. */
@@ -46,11 +49,12 @@ export interface SavedState {
   step: number;
   config: Partial<RunConfig>;
   logs: LogMark;
+  data?: DataIdentity | null;
 }
 
 /** Writes all files of a checkpoint; they are on the disk afterwards. */
 export async function writeFiles(folder: string, snapshot: Snapshot, logs: LogMark): Promise<void> {
-  const { step, config, state, tokenizer } = snapshot;
+  const { step, config, state, tokenizer, data } = snapshot;
   const model = new Map<string, TensorData>();
   const optimizer = new Map<string, TensorData>();
   for (const { name, shape } of modelParameters(config)) {
@@ -63,7 +67,7 @@ export async function writeFiles(folder: string, snapshot: Snapshot, logs: LogMa
   for (const [name, tensors] of [[MODEL, model], [OPTIMIZER, optimizer]] as const) {
     files[name] = await writeSafetensors(join(folder, name), tensors, { metadata });
   }
-  const saved = { format, version, step, config: { ...config, resume: null }, logs };
+  const saved = { format, version, step, config: { ...config, resume: null }, logs, data };
   const texts: Record<string, unknown> = {
     "config.json": toHuggingFace(config, stageAt(config.stages, step)),
     ...(tokenizer === null

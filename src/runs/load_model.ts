@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { type ConfigInput, resolveConfig, type RunConfig } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
+import type { DataIdentity } from "../data/identity.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { fromHuggingFace } from "../config/hugging_face.ts";
@@ -27,6 +28,8 @@ export interface SavedModel {
   readonly parameters: ReadonlyMap<string, Float32Array>;
   /** Content of its `tokenizer.json`; null where there is none. */
   readonly tokenizer: object | null;
+  /** Of the text of its run, if it is to be evaluated on that; undefined: on any. */
+  readonly data?: DataIdentity | null;
 }
 
 /** What a model is loaded for; it stands in errors. */
@@ -87,7 +90,8 @@ function refuse({ purpose, folder }: Asked, reason: string): never {
 
 function fromCheckpoint(asked: Asked, checkpoint: Checkpoint): SavedModel {
   const { folder, typed } = asked;
-  const { config, step, state, tokenizer } = checkpoint;
+  const { config, step, state, tokenizer, data } = checkpoint;
+  const isOwn = typed.data === undefined || typed.data === config.data;
   if (typed.data !== undefined && isTask(typed.data) !== isTask(config.data)) {
     refuse(
       { ...asked, folder: `${folder} on data=${typed.data}` },
@@ -106,6 +110,7 @@ function fromCheckpoint(asked: Asked, checkpoint: Checkpoint): SavedModel {
     config: resolveConfig({ ...config, ...typed, stages }),
     parameters: state.parameters,
     tokenizer: tokenizer as object | null,
+    data: isOwn ? data : undefined,
   };
 }
 

@@ -162,5 +162,6 @@ async function save({ dataset, run }: Running, engine: Engine, step: number): Pr
     config: run.config,
     state: await engine.exportState(),
     tokenizer: dataset.tokenizer?.toJSON() ?? null,
+    data: dataset.identity,
   });
 }

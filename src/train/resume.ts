@@ -13,6 +13,7 @@ import {
   resolveConfig,
   type RunConfig,
 } from "../config/config.ts";
+import { isTask } from "../config/checks.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { savedConfig } from "../config/saved_config.ts";
@@ -84,7 +85,8 @@ export function resumeConfig(
     fields[key].onResume === "free" || hasFailed && fields[key].onResume === "afterFailure";
   for (const key of configKeys) {
     const value = typed[key];
-    if (value === undefined || mayChange(key)) continue;
+    const isOtherTask = key === "data" && [value, saved.data].some((data) => isTask(String(data)));
+    if (value === undefined || mayChange(key) && !isOtherTask) continue;
     if (String(value) === String(saved[key])) continue;
     throw new UserError(
       `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +

@@ -5,6 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
+import { requireSameData } from "../data/identity.ts";
 import { UserError, WriteError } from "../errors.ts";
 import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
@@ -68,7 +69,14 @@ export async function openRunData(
  * @throws whatever else ends it; its folder is then marked failed
  */
 export async function startRun(options: RunOptions): Promise<Outcome> {
-  const { config, checkpoint, device, experiment, root, argv } = options;
+  const { config, dataset, checkpoint, device, experiment, root, argv } = options;
+  if (!config.otherData) {
+    requireSameData(dataset.identity, checkpoint?.data, {
+      action: `resume ${config.resume}`,
+      data: config.data,
+      wayOut: "put it back, give that text with data=…, or go on with this one by otherData=true",
+    });
+  }
   let run: RunFolder | null = null;
   const openRun = () => {
     const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };

@@ -5,6 +5,7 @@
  */
 import { basename } from "node:path";
 import type { RunConfig } from "../../config/config.ts";
+import { requireSameData } from "../../data/identity.ts";
 import { UserError } from "../../errors.ts";
 import { isThere } from "../../files/files.ts";
 import { openDataset } from "../../data/dataset.ts";
@@ -76,6 +77,11 @@ export async function sampleMaps(
     ...model.config,
     taskOptions: model.config,
     ...(model.tokenizer ? { tokenizerJson: model.tokenizer } : {}),
+  });
+  requireSameData(dataset.identity, model.data, {
+    action: `make maps of ${folder}`,
+    data: model.config.data,
+    wayOut: "put it back",
   });
   const batch = dataset.batch("validation", 0);
   const view = { ...viewOf(stage, model.config), kl: "none" as const, maps: true };
