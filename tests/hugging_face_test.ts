@@ -59,6 +59,21 @@ Deno.test("a config.json of transformers is read", () => {
   assert.deepEqual([config.tieWordEmbeddings, config.ropeInterleave], [true, true]);
 });
 
+Deno.test("plain rotations are read under each of their names", () => {
+  const { rope_parameters: _, ...rest } = deepseek;
+  const cases: [Record<string, unknown>, number][] = [
+    [{ rope_parameters: { type: "default", rope_theta: 700 } }, 700],
+    [{ rope_parameters: { rope_type: null, rope_theta: 700, factor: null } }, 700],
+    [{ rope_scaling: { type: "default" }, rope_theta: 700 }, 700],
+    [{ rope_scaling: { rope_type: "default", rope_theta: 700 } }, 700],
+    [{ rope_scaling: null, rope_theta: 700 }, 700],
+    [{}, 10_000],
+  ];
+  for (const [json, theta] of cases) {
+    assert.equal(fromHuggingFace({ ...rest, ...json }).ropeTheta, theta, JSON.stringify(json));
+  }
+});
+
 Deno.test("what would change the maths is refused by name", () => {
   const cases: [string, unknown][] = [
     ["mlp_layer_types", ["dense", "sparse"]],
@@ -69,6 +84,13 @@ Deno.test("what would change the maths is refused by name", () => {
     ["rope_scaling", { type: "yarn", factor: 40 }],
     ["rope_parameters", { rope_type: "yarn", rope_theta: 1e4, factor: 40 }],
     ["rope_parameters", { rope_theta: 1e4, partial_rotary_factor: 0.5 }],
+    ["rope_parameters", { type: "linear", rope_theta: 1e4, factor: 4 }],
+    ["rope_parameters", { rope_type: "default", type: "yarn" }],
+    ["rope_parameters", { rope_type: "default", mrope_section: [2, 1, 1] }],
+    ["rope_parameters", { full_attention: { rope_type: "yarn" } }],
+    ["rope_parameters", "yarn"],
+    ["rope_scaling", { rope_type: "llama3", factor: 8 }],
+    ["rope_scaling", { factor: 8 }],
     ["quantization_config", { quant_method: "fp8" }],
     ["num_key_value_heads", 2],
     ["model_type", "mamba"],

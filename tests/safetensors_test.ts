@@ -18,7 +18,12 @@ async function withFile(body: (path: string) => Promise<void>): Promise<void> {
 
 /** A file of one tensor of raw bytes, put together without the writer. */
 function rawFile(entry: object, data: Uint8Array, pad = 0): Uint8Array {
-  const json = new TextEncoder().encode(JSON.stringify({ x: entry }) + " ".repeat(pad));
+  return fileOf({ x: entry }, data, pad);
+}
+
+/** A file of raw bytes under a header. */
+function fileOf(header: object, data: Uint8Array, pad = 0): Uint8Array {
+  const json = new TextEncoder().encode(JSON.stringify(header) + " ".repeat(pad));
   const file = new Uint8Array(8 + json.length + data.length);
   new DataView(file.buffer).setUint32(0, json.length, true);
   file.set(json, 8);
@@ -82,6 +87,28 @@ Deno.test("half, bfloat16 and double are converted", () =>
     }
   }));
 
+Deno.test("empty tensors may begin where others do, in any order", () =>
+  withFile(async (path) => {
+    // "a" is listed first and is not empty: the empty ones lie before, between and after.
+    const entry = (begin: number, end: number) => ({
+      dtype: "F32",
+      shape: [(end - begin) / 4],
+      data_offsets: [begin, end],
+    });
+    const header = {
+      a: entry(0, 4),
+      b: entry(0, 0),
+      d: entry(4, 8),
+      c: entry(4, 4),
+      e: entry(8, 8),
+    };
+    const data = Float32Array.of(1, 2);
+    await Deno.writeFile(path, fileOf(header, new Uint8Array(data.buffer)));
+    const { tensors } = await readSafetensors(path);
+    const read = Object.keys(header).map((name) => [...tensors.get(name)!.data]);
+    assert.deepEqual(read, [[1], [], [2], [], []]);
+  }));
+
 Deno.test("damaged and foreign files are refused in one line", () =>
   withFile(async (path) => {
     const data = new Uint8Array(8);
@@ -99,6 +126,8 @@ Deno.test("damaged and foreign files are refused in one line", () =>
       ["shape", rawFile({ ...good, shape: [-2] }, data), /entry of x/],
       ["offsets", rawFile({ ...good, data_offsets: [8, 16] }, data), /does not follow/],
       ["entry", rawFile({ dtype: "F32" }, data), /entry of x/],
+      ["metadata", fileOf({ __metadata__: { step: 3 }, x: good }, data), /__metadata__ is not/],
+      ["overlap", fileOf({ x: good, y: good }, data), /y does not follow/],
     ];
     for (const [name, bytes, expected] of cases) {
       await Deno.writeFile(path, bytes);
@@ -112,6 +141,7 @@ Deno.test("damaged and foreign files are refused in one line", () =>
     await Deno.writeFile(path, whole);
     assert.equal((await readSafetensors(path)).tensors.size, 1);
     await assert.rejects(readSafetensors(`${path}.none`), /Cannot read .*there is no such file/);
+    await assert.rejects(readSafetensors("/dev/zero"), /zero: it is not a file/);
   }));
 
 Deno.test("a shape that the data does not fill is refused", () =>

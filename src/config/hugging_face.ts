@@ -178,14 +178,7 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
 }
 
 function refuseOtherMaths(json: Record<string, unknown>, isMla: boolean): void {
-  if (json.rope_scaling) refuse("rope_scaling", json, "null");
-  const rope = json.rope_parameters as Record<string, unknown> | undefined;
-  if (rope && (rope.rope_type ?? "default") !== "default") {
-    refuse("rope_parameters", json, 'rope_type "default"');
-  }
-  if (Number(rope?.partial_rotary_factor ?? json.partial_rotary_factor ?? 1) !== 1) {
-    refuse(rope?.partial_rotary_factor ? "rope_parameters" : "partial_rotary_factor", json, "1");
-  }
+  refuseOtherRotations(json);
   for (const key of ["attention_bias", "mlp_bias", "attention_dropout", "quantization_config"]) {
     if (json[key]) refuse(key, json, key === "attention_dropout" ? "0" : "false");
   }
@@ -195,6 +188,30 @@ function refuseOtherMaths(json: Record<string, unknown>, isMla: boolean): void {
   ) {
     refuse("num_key_value_heads", json, "num_attention_heads");
   }
+}
+
+/** Where rotations are told: by the newest name, and the one before. */
+const ropeKeys = ["rope_parameters", "rope_scaling"] as const;
+
+function refuseOtherRotations(json: Record<string, unknown>): void {
+  const computed: Record<string, unknown> = {
+    rope_type: "default",
+    type: "default",
+    partial_rotary_factor: 1,
+  };
+  for (const key of ropeKeys) {
+    const rope = json[key] ?? {};
+    if (typeof rope !== "object" || Array.isArray(rope)) refuse(key, json, "an object");
+    for (const [name, value] of Object.entries(rope)) {
+      if (name === "rope_theta" || value === null || value === computed[name]) continue;
+      refuse(
+        key,
+        json,
+        name in computed ? `${name} ${JSON.stringify(computed[name])}` : `no ${name}`,
+      );
+    }
+  }
+  if (Number(json.partial_rotary_factor ?? 1) !== 1) refuse("partial_rotary_factor", json, "1");
 }
 
 function refuseExperts(json: Record<string, unknown>): void {
@@ -215,8 +232,8 @@ function refuse(key: string, json: Record<string, unknown>, expected: string): n
 }
 
 function ropeTheta(json: Record<string, unknown>): unknown {
-  const rope = json.rope_parameters as Record<string, unknown> | undefined;
-  return rope?.rope_theta ?? json.rope_theta ?? 10_000;
+  const [rope, scaling] = ropeKeys.map((key) => json[key] as Record<string, unknown> | undefined);
+  return rope?.rope_theta ?? scaling?.rope_theta ?? json.rope_theta ?? 10_000;
 }
 
 function snakeCase(key: string): string {

@@ -19,6 +19,8 @@ export function isThere(path: string): boolean {
 /** The text of a file, or null where there is none. */
 export function readText(path: string): string | null {
   try {
+    // Reading a pipe or a device could wait, or go on, for ever.
+    if (!Deno.statSync(path).isFile) throw new TypeError("not a file");
     return Deno.readTextFileSync(path);
   } catch (error) {
     const isMissing = error instanceof Deno.errors.NotFound ||

@@ -102,8 +102,10 @@ export async function readSafetensors(path: string): Promise<Safetensors> {
   using file = await openForReading(path);
   const { header, start, size } = await readHeader(file, path);
   const { __metadata__: metadata = {}, ...rest } = header;
+  if (!isTexts(metadata)) throw corrupt(path, "its __metadata__ is not texts by name");
   const places = Object.entries(rest).map(([name, entry]) => place(path, name, entry));
-  places.sort((a, b) => a.begin - b.begin);
+  // An empty tensor begins where the next one does.
+  places.sort((a, b) => a.begin - b.begin || a.end - b.end);
   const tensors = new Map<string, StoredTensor>();
   let expected = 0;
   for (const { name, dtype, shape, begin, end } of places) {
@@ -118,15 +120,18 @@ export async function readSafetensors(path: string): Promise<Safetensors> {
     tensors.set(name, { dtype, shape, data: convert(dtype, bytes.buffer) });
   }
   if (start + expected !== size) throw corrupt(path, `${size - start - expected} bytes left over`);
-  return { tensors, metadata: metadata as Record<string, string> };
+  return { tensors, metadata };
 }
 
 type Header = Record<string, unknown>;
 
 async function openForReading(path: string): Promise<Deno.FsFile> {
   try {
+    // Opening a pipe would wait for its writer.
+    if (!(await Deno.stat(path)).isFile) throw corrupt(path, "it is not a file");
     return await Deno.open(path);
   } catch (error) {
+    if (error instanceof UserError) throw error;
     const reason = error instanceof Deno.errors.NotFound ? "there is no such file" : String(error);
     throw new UserError(`Cannot read ${path}: ${reason}`);
   }
@@ -136,8 +141,7 @@ async function readHeader(
   file: Deno.FsFile,
   path: string,
 ): Promise<{ header: Header; start: number; size: number }> {
-  const { size, isFile } = await file.stat();
-  if (!isFile) throw corrupt(path, "it is not a file");
+  const { size } = await file.stat();
   const first = new Uint8Array(8);
   if (!await readFull(file, first)) throw corrupt(path, `it is only ${size} bytes long`);
   const length = Number(new DataView(first.buffer).getBigUint64(0, true));
@@ -180,6 +184,11 @@ function place(path: string, name: string, entry: unknown): Place {
     throw corrupt(path, `${name} of shape [${shape}] cannot have ${end - begin} bytes`);
   }
   return { name, dtype: dtype as TensorDtype, shape, begin, end };
+}
+
+function isTexts(value: unknown): value is Record<string, string> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) &&
+    Object.values(value).every((text) => typeof text === "string");
 }
 
 function areSizes(value: unknown): value is number[] {

@@ -12,9 +12,9 @@ import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { fromHuggingFace } from "../config/hugging_face.ts";
 import { savedParameters } from "../model/saved_parameters.ts";
-import { readSafetensors } from "../files/safetensors.ts";
 import { type Checkpoint, loadCheckpoint, newestCheckpoint } from "./checkpoint.ts";
 import { loadNewest } from "./newest_checkpoint.ts";
+import { hasWeights, readWeights } from "./weight_files.ts";
 
 /** A model as found in a folder. */
 export interface SavedModel {
@@ -40,7 +40,7 @@ const HUGGING_FACE_SEQ_LEN = 1024;
 
 /**
  * Reads the model of a run folder, a checkpoint (`…/checkpoints/step_…`) or a folder with
- * `config.json` and `model.safetensors`.
+ * `config.json` and `model.safetensors`, whole or in shards.
  *
  * @param typed keys that win over those of the run
  * @throws {UserError} if there is no model, or it is damaged or one that is not computed here
@@ -62,7 +62,7 @@ export async function loadModel(
   if (has("state.json")) {
     return fromCheckpoint(asked, await loadCheckpoint(folder, { optimizer: false }));
   }
-  if (has("model.safetensors")) return await fromFolder(asked);
+  if (hasWeights(folder)) return await fromFolder(asked);
   if (await newestCheckpoint(folder)) {
     return fromCheckpoint(asked, await loadNewest(folder, { forResume: false }));
   }
@@ -121,8 +121,7 @@ async function fromFolder(asked: Asked): Promise<SavedModel> {
   if (purpose === "evaluate" && typed.data === undefined) {
     refuse(asked, "it does not tell its data; add data=<text file>, or a task");
   }
-  const file = join(folder, "model.safetensors");
-  const { tensors } = await readSafetensors(file);
+  const { file, tensors } = await readWeights(folder);
   const hasIndexer = [...tensors.keys()].some((name) => name.includes(".indexer."));
   const longest = Number(json.max_position_embeddings ?? HUGGING_FACE_SEQ_LEN);
   const model = fromHuggingFace(json);
