@@ -78,3 +78,40 @@ Deno.test("measurements describe the selection in use, or what the indexer would
     assertClose("block", [values["swap/block"]], [nats], 1e-6);
   });
 });
+
+Deno.test("neighbouring layers agree in the keys that both select, in the mean over pairs", async () => {
+  const c = config({ numHiddenLayers: 4 });
+  const batch = randomBatch(c);
+  const { seqLen } = c;
+  using engine = await WebGpuEngine.open(await testGpu(), {
+    ...options(c, denseView),
+    trained: [],
+  });
+  const loss = languageModel(c, { stage: { ...sparse, maps: true } });
+  const maps = await engine.maps(batch, { name: "maps", loss });
+  const k = sparse.indexTopk;
+  const keysOf = (layer: number, row: number) =>
+    new Set(maps.get(`topk.${layer}`)!.subarray(row * k, row * k + k));
+  const rows = [...new Array(c.batchSize * seqLen).keys()]
+    .filter((row) => row % seqLen >= firstMeasured(seqLen, k));
+  const pairs = [1, 2, 3].map((layer) => {
+    const shared = rows.map((row) => keysOf(layer - 1, row).intersection(keysOf(layer, row)).size);
+    return shared.reduce((a, b) => a + b) / k / rows.length;
+  });
+  assert(new Set(pairs).size === 3, "pairs can be told apart");
+  const got = await measureIndexer(engine, { config: c, stage: c.stages.at(-1)!, batch });
+  assertClose(
+    "pairs",
+    [1, 2, 3].map((layer) => got[`index/${layer}/neighbour_overlap`]),
+    pairs,
+    1e-5,
+  );
+  assertClose(
+    "mean",
+    [got["index/neighbour_overlap"]],
+    [pairs.reduce((a, b) => a + b) / 3],
+    1e-5,
+  );
+  const masses = [0, 1, 2, 3].map((layer) => got[`index/${layer}/captured_mass`]);
+  assertClose("mass", [got["index/captured_mass"]], [masses.reduce((a, b) => a + b) / 4], 1e-6);
+});

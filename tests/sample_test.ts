@@ -26,6 +26,27 @@ Deno.test("text is generated token by token, of the tokenizer's tokens only", as
   assert.equal((await sample(engine, options))[0], 4);
 });
 
+Deno.test("tokens are drawn as often as softmax(logits / temperature) says", async () => {
+  const logits = [1, 0, -1, 2];
+  const engine = { logits: () => Promise.resolve(Float32Array.from(logits)) } as unknown as Engine;
+  const count = 6000;
+  for (const temperature of [0.5, 1, 3]) {
+    const rng = new Rng(3, `temperature ${temperature}`);
+    const tokens = await sample(engine, { prompt: [0], count, temperature, seqLen: 1, rng });
+    const weights = logits.map((x) => Math.exp(x / temperature));
+    const sum = weights.reduce((a, b) => a + b);
+    weights.forEach((weight, token) => {
+      const [share, expected] = [tokens.filter((t) => t === token).length / count, weight / sum];
+      const sd = Math.sqrt(expected * (1 - expected) / count);
+      assert(
+        Math.abs(share - expected) < 4 * sd,
+        `temperature ${temperature}, token ${token}: ${share} for ${expected}`,
+      );
+    });
+    assert.equal(rng.position, count, "a word a token");
+  }
+});
+
 Deno.test("deno task sample", async (t) => {
   const cwd = await Deno.makeTempDir();
   const sampled = async (...args: string[]) => {
