@@ -29,6 +29,219 @@
  *
  * @module
  */
+
+// Configuration.
+export {
+  type ConfigInput,
+  type ConfigKey,
+  configKeys,
+  fields,
+  parseOverrides,
+  resolveConfig,
+  type RunConfig,
+} from "./src/config/config.ts";
+export {
+  type Delta,
+  type Experiment,
+  experimentNames,
+  loadExperiment,
+  resolveDelta,
+  type Value,
+} from "./src/config/experiment.ts";
+export { type Effect, type Field, groups, type ValuesOf } from "./src/config/fields.ts";
+export { fromHuggingFace, toHuggingFace } from "./src/config/hugging_face.ts";
+export { type Stage, stageFields, type StageInput } from "./src/config/stage_fields.ts";
+export {
+  isIndexed,
+  recipes,
+  resolveStages,
+  stageAt,
+  type StageSpan,
+  stageSpans,
+  usesIndexer,
+} from "./src/config/stages.ts";
+
+// Data.
+export { type Corpus, openCorpus } from "./src/data/corpus.ts";
+export {
+  type Batch,
+  type Dataset,
+  type DatasetOptions,
+  openDataset,
+  type Split,
+} from "./src/data/dataset.ts";
+export type { DataIdentity } from "./src/data/identity.ts";
+export type { CopyOptions } from "./src/data/tasks/copy.ts";
+export type { NeedleOptions } from "./src/data/tasks/needle.ts";
+export type { RecallOptions } from "./src/data/tasks/recall.ts";
+export type { Answer, VocabularyOptions } from "./src/data/tasks/task.ts";
+export type { TaskOptions } from "./src/data/tasks/tasks.ts";
+export {
+  type ByteLevelJson,
+  type Tokenizer,
+  TOKENIZER_CONFIG,
+  type TokenizerJson,
+  type TokenizerKind,
+} from "./src/data/tokenizer.ts";
+export { createTokenizer, loadTokenizer } from "./src/data/tokenizers.ts";
+
+// Model.
+export {
+  groupedQueryAttention,
+  latentAttention,
+  type LatentProjections,
+  latentProjections,
+} from "./src/model/attention.ts";
+export { decodingModel } from "./src/model/decode.ts";
+export {
+  type IndexerInputs,
+  lightningIndexer,
+  selectedAttention,
+  type SelectedAttentionDims,
+} from "./src/model/indexer.ts";
+export type { LayerContext, Selection, TokenContext } from "./src/model/layer.ts";
+export { mixtureOfSparseAttention } from "./src/model/mosa.ts";
+export { initialParameters, modelParameters } from "./src/model/parameters.ts";
+export { denseView, type StageView, viewOf } from "./src/model/stage_view.ts";
+export {
+  languageModel,
+  type Parameters,
+  residualStream,
+  transformer,
+  type TransformerOutput,
+} from "./src/model/transformer.ts";
+
+// Ops, selectors and kernels.
+export type { Pool } from "./src/kernels/select/block_pool.ts";
+export type { Capabilities } from "./src/kernels/wgsl/device.ts";
+export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/wgsl/kernel.ts";
+export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
+export type { Teacher } from "./src/ops/indexer/teacher.ts";
+export {
+  type Backend,
+  type Dtype,
+  type GradientRecorder,
+  type GradientSink,
+  type Matrix,
+  matrixType,
+  type Op,
+  type Recorder,
+  requireShapes,
+  type Storage,
+  type Tensor,
+  type TensorType,
+  type Tf,
+  type TfMatrix,
+} from "./src/ops/op.ts";
+export type {
+  AttentionTensors,
+  IndexerTensors,
+  SelectionContext,
+  Selector,
+} from "./src/ops/select/selectors/selector.ts";
+export { type SelectorName, selectors } from "./src/ops/select/selectors/selectors.ts";
+export type { RopeLayout, RopeSpec, Rotation } from "./src/ops/token/rope.ts";
+
+// Engines and devices.
+export type {
+  DecodeFunction,
+  DecodeInputs,
+  Decoder,
+  DecodeResult,
+  Engine,
+  EngineOptions,
+  EngineState,
+  GroupHyper,
+  LossFunction,
+  LossResult,
+  Metrics,
+  ParameterSpec,
+  StepHyper,
+  StepInputs,
+  Variant,
+} from "./src/engine.ts";
+export { MemoryError, UserError, WriteError } from "./src/errors.ts";
+export { type Device, openDevice } from "./src/open_device.ts";
+export { philox4x32, Rng } from "./src/rng.ts";
+export { Gpu } from "./src/webgpu/device/device.ts";
+
+// Training and runs.
+export type { FileSum } from "./src/files/checksum.ts";
+export {
+  readSafetensors,
+  type Safetensors,
+  type StoredTensor,
+  type TensorData,
+  type TensorDtype,
+  writeSafetensors,
+} from "./src/files/safetensors.ts";
+export {
+  type Checkpoint,
+  checkpointAt,
+  checkpointView,
+  latestCheckpoint,
+  loadCheckpoint,
+  newestCheckpoint,
+  saveCheckpoint,
+} from "./src/runs/checkpoint.ts";
+export type { Snapshot } from "./src/runs/checkpoint_files.ts";
+export { Diverged } from "./src/runs/diverged.ts";
+export { loadModel, type LoadPurpose, type SavedModel } from "./src/runs/load_model.ts";
+export type { LogMark } from "./src/runs/log_mark.ts";
+export {
+  type MetricsRow,
+  readMetrics,
+  readSummary,
+  RunFolder,
+  RUNS,
+  type RunStatus,
+  type Summary,
+} from "./src/runs/run_folder.ts";
+export type { Job } from "./src/train/job.ts";
+export { train } from "./src/train/loop.ts";
+export {
+  formatDuration,
+  formatProgress,
+  Progress,
+  type ProgressOutput,
+  type ProgressUpdate,
+} from "./src/train/progress.ts";
+export { resumeConfig } from "./src/train/resume.ts";
+export { openRunData, type Outcome, type RunOptions, startRun } from "./src/train/run.ts";
+export { learningRate, type ScheduleConfig } from "./src/train/schedule.ts";
+
+// Evaluation, decoding and measurements.
+export {
+  type CacheCost,
+  cachePerToken,
+  countParameters,
+  type ForwardFlops,
+  forwardFlopsPerToken,
+  type ParameterCount,
+  type StageCosts,
+  teacherFlopsPerToken,
+  trainingFlopsPerToken,
+} from "./src/costs/costs.ts";
+export { describeCosts } from "./src/costs/description.ts";
+export {
+  evaluateModel,
+  type EvaluationReport,
+  type LayerReport,
+} from "./src/eval/evaluate_model.ts";
+export {
+  compareWithGolden,
+  type ParityCase,
+  type ParityTensor,
+  passes,
+  worst,
+} from "./src/eval/parity.ts";
+export { reportTables } from "./src/eval/report_tables.ts";
+export { isCausal, sample, type SampleOptions } from "./src/infer/sample.ts";
+export { evaluate, rightAnswers } from "./src/measure/evaluate.ts";
+export { measureIndexer, SWAPPED, swapTest } from "./src/measure/indexer.ts";
+export { type InformationDensity, measureDensity } from "./src/measure/latents.ts";
+
+// Ablations and their statistics.
 export {
   type AblationPlan,
   type PlannedRun,
@@ -36,81 +249,57 @@ export {
   REAL_SIZE,
   sized,
 } from "./src/ablate/plan.ts";
-export * from "./src/ablate/results.ts";
+export type {
+  AblationResults,
+  AdditiveFit,
+  Estimate,
+  RunResult,
+  SummaryRow,
+} from "./src/ablate/results.ts";
 export { type AblationJob, runAblation } from "./src/ablate/runner.ts";
-export { estimate } from "./src/ablate/summary.ts";
 export { runsCsv } from "./src/ablate/runs_csv.ts";
+export { estimate } from "./src/ablate/summary.ts";
 export { formatEstimate, resultsTable } from "./src/ablate/table.ts";
-export * from "./src/config/config.ts";
-export * from "./src/costs/description.ts";
-export * from "./src/costs/costs.ts";
-export * from "./src/data/corpus.ts";
-export * from "./src/data/dataset.ts";
-export * from "./src/data/tokenizer.ts";
-export * from "./src/data/tokenizers.ts";
-export * from "./src/engine.ts";
-export * from "./src/errors.ts";
 export {
-  evaluateModel,
-  type EvaluationReport,
-  type LayerReport,
-} from "./src/eval/evaluate_model.ts";
-export { type InformationDensity, measureDensity } from "./src/measure/latents.ts";
-export * from "./src/runs/load_model.ts";
-export * from "./src/eval/parity.ts";
-export { reportTables } from "./src/eval/report_tables.ts";
-export * from "./src/config/experiment.ts";
-export * from "./src/config/fields.ts";
-export * from "./src/config/hugging_face.ts";
-export * from "./src/infer/sample.ts";
-export * from "./src/model/attention.ts";
-export * from "./src/model/decode.ts";
-export * from "./src/model/indexer.ts";
-export type * from "./src/model/layer.ts";
-export * from "./src/model/mosa.ts";
-export * from "./src/model/parameters.ts";
-export * from "./src/model/stage_view.ts";
-export * from "./src/model/transformer.ts";
-export * from "./src/open_device.ts";
+  type BootstrapInterval,
+  bootstrapInterval,
+  type BootstrapOptions,
+} from "./src/statistics/bootstrap.ts";
+export {
+  normalCdf,
+  normalQuantile,
+  studentCdf,
+  studentQuantile,
+} from "./src/statistics/distributions.ts";
+export { type Interaction, interactionOf, type Price } from "./src/statistics/interaction.ts";
+export {
+  differenceInterval,
+  expInterval,
+  type Interval,
+  LEVEL,
+  meanInterval,
+  pairedInterval,
+  pValue,
+  slopeInterval,
+} from "./src/statistics/interval.ts";
+export {
+  ALPHA,
+  type Equivalence,
+  equivalence,
+  holm,
+  minimalDetectableEffect,
+  pairsNeeded,
+  POWER,
+} from "./src/statistics/power.ts";
+
+// Reports.
 export { writeAblationReport } from "./src/report/ablation/ablation_report.ts";
-export * from "./src/report/page/notebook_figure.ts";
+export {
+  heatMap,
+  type Line,
+  lineChart,
+  type NotebookOutput,
+  notebookTable,
+} from "./src/report/page/notebook_figure.ts";
 export { writeRunReport } from "./src/report/run/run_report.ts";
 export { type LayerMaps, type SampleMaps, sampleMaps } from "./src/report/run/sample_maps.ts";
-export * from "./src/rng.ts";
-export * from "./src/files/safetensors.ts";
-export * from "./src/config/stage_fields.ts";
-export * from "./src/config/stages.ts";
-export * from "./src/statistics/bootstrap.ts";
-export * from "./src/statistics/distributions.ts";
-export * from "./src/statistics/interaction.ts";
-export * from "./src/statistics/interval.ts";
-export * from "./src/statistics/power.ts";
-export * from "./src/runs/checkpoint.ts";
-export type { Snapshot } from "./src/runs/checkpoint_files.ts";
-export * from "./src/measure/evaluate.ts";
-export * from "./src/train/job.ts";
-export * from "./src/measure/indexer.ts";
-export * from "./src/runs/log_mark.ts";
-export * from "./src/train/loop.ts";
-export * from "./src/train/progress.ts";
-export * from "./src/train/resume.ts";
-export * from "./src/train/run.ts";
-export * from "./src/runs/run_folder.ts";
-export * from "./src/train/schedule.ts";
-export { Diverged } from "./src/runs/diverged.ts";
-export { Gpu } from "./src/webgpu/device/device.ts";
-export type { Answer } from "./src/data/tasks/task.ts";
-export type { CopyOptions } from "./src/data/tasks/copy.ts";
-export type { NeedleOptions } from "./src/data/tasks/needle.ts";
-export type { RecallOptions } from "./src/data/tasks/recall.ts";
-export type { VocabularyOptions } from "./src/data/tasks/task.ts";
-export type { TaskOptions } from "./src/data/tasks/tasks.ts";
-export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/wgsl/kernel.ts";
-export type { Capabilities } from "./src/kernels/wgsl/device.ts";
-export type * from "./src/ops/op.ts";
-export type { Teacher } from "./src/ops/indexer/teacher.ts";
-export type { RopeLayout, RopeSpec, Rotation } from "./src/ops/token/rope.ts";
-export type * from "./src/ops/select/selectors/selector.ts";
-export { type SelectorName, selectors } from "./src/ops/select/selectors/selectors.ts";
-export type { Pool } from "./src/kernels/select/block_pool.ts";
-export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";

@@ -6,7 +6,11 @@ export class UserError extends Error {
   /** The name of the class, for printed errors. */
   override readonly name = "UserError";
 
-  /** @param message one line; line ends in what it quotes are written as `\\n` */
+  /**
+   * An error of one line.
+   *
+   * @param message line ends in what it quotes are written as `\\n`
+   */
   constructor(message: string, options?: ErrorOptions) {
     super(message.replaceAll("\r", "\\r").replaceAll("\n", "\\n"), options);
   }

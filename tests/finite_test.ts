@@ -5,6 +5,7 @@ import { missingEvaluations } from "../src/ablate/evaluations.ts";
 import { resolveConfig } from "../src/config/config.ts";
 import type { Batch, Dataset } from "../src/data/dataset.ts";
 import type { Engine, EngineState, Metrics } from "../src/engine.ts";
+import { sumOfFile } from "../src/files/checksum.ts";
 import { evaluateModel } from "../src/eval/evaluate_model.ts";
 import { loadModel } from "../src/runs/load_model.ts";
 import { NotFinite } from "../src/model/finite.ts";
@@ -55,17 +56,22 @@ Deno.test("a state that is not finite is never saved, and never loaded", async (
   assert.equal(await latestCheckpoint(folder), good);
 
   // Zeros of the new moments become NaN on the disk, as an older program may have left them.
+  const intact = await Deno.readTextFile(join(good, "manifest.json"));
   for (const file of ["model", "optimizer"]) {
+    const manifest = JSON.parse(intact);
     const path = join(good, `${file}.safetensors`);
     const bytes = await Deno.readFile(path);
     const damaged = bytes.slice();
     new DataView(damaged.buffer).setUint32(bytes.length - 4, 0x7fc00000, true);
     await Deno.writeFile(path, damaged);
+    manifest.files[`${file}.safetensors`] = sumOfFile(path);
+    await Deno.writeTextFile(join(good, "manifest.json"), JSON.stringify(manifest));
     await refuses(
       () => loadCheckpoint(good),
       /Cannot load .*: \S+ holds NaN at \d+; take an earlier/,
     );
     await Deno.writeFile(path, bytes);
+    await Deno.writeTextFile(join(good, "manifest.json"), intact);
   }
   await loadCheckpoint(good);
   await Deno.remove(root, { recursive: true });

@@ -14,6 +14,7 @@ Deno.test("a resumed run may be longer, but not another model", () => {
     "evalBatches=3",
     "measureEvery=7",
     "device=cpu",
+    "data=elsewhere/*.txt",
     "hiddenSize=16",
   ];
   const [dense, warmup, twin, sparse] = saved.stages;
@@ -25,6 +26,7 @@ Deno.test("a resumed run may be longer, but not another model", () => {
     evalBatches: 3,
     measureEvery: 7,
     device: "cpu",
+    data: "elsewhere/*.txt",
   });
   const alone = resolveConfig({ recipe: "dense", steps: 100 });
   assert.equal(resumeConfig(alone, ["steps=900"]).stages[0].steps, 900);
@@ -34,7 +36,7 @@ Deno.test("a resumed run may be longer, but not another model", () => {
     ["qLoraRank=none", /qLoraRank=none.*qLoraRank=48/],
     ["attention=gqa", /attention=gqa.*attention=mla/],
     ["recipe=dense", /recipe=dense.*recipe=dsa_twin/],
-    ["data=sotu", /data=sotu.*data=moby_dick/],
+    ["data=copy", /data=copy.*data=moby_dick/],
     ["lr=1", /lr=1:.*lr=0\.004/],
     ["seed=1", /seed=1/],
     ["preset=small", /preset=small/],
