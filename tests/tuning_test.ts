@@ -66,6 +66,7 @@ function doubling(rounds: number, term = ""): Kernel {
     uniforms: { rounds },
     workgroup: 64,
     grid: [LENGTH / 64, 1, 1],
+    iterations: rounds,
     body: `
 let at = wid.x * 64u + lane;
 var v = 2.0 * x[at];

@@ -30,6 +30,7 @@ function multiplyAdds(threads: number): Kernel {
     uniforms: { turns: STEPS / UNROLL },
     workgroup: 64,
     grid: foldGrid(threads / 64),
+    iterations: STEPS / UNROLL,
     body: `
 let at = (wid.x + wid.y * groups.x) * 64u + lane;
 let factor = x[at];

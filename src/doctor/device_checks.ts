@@ -99,6 +99,8 @@ function countingKernel(outer: number, inner: number): Kernel {
     uniforms: { outer, inner, step: 1 },
     workgroup: 1,
     grid: [1, 1, 1],
+    // More than any other kernel may: what this one tries is how far loops go.
+    iterations: 0,
     body: `
   counted[0] = 0u;
   for (var i = 0u; i < u.outer; i++) {
@@ -139,6 +141,7 @@ async function checkPipelines(gpu: Gpu, random: Random): ReturnType<DeviceCheck>
     uniforms: { n: 100 },
     workgroup: 64,
     grid: [1, 1, 1],
+    iterations: 100,
     declarations: "var<workgroup> shared_words: array<u32, 64>;",
     body: `
   shared_words[lane] = lane * ${rounds}u;

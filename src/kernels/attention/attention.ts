@@ -191,6 +191,7 @@ export function attentionDelta(
     uniforms: { count: rows * heads, ...layoutUniforms({ o, grad_o: gradO, delta }) },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * heads / 64)),
+    iterations: value / unit,
     body: `
 let i = (wid.x + wid.y * groups.x) * 64u + lane;
 if (i >= u.count) { return; }
@@ -227,6 +228,7 @@ export function sumHeads(shares: Layout, out: Layout, accumulate = false): Kerne
     uniforms: { rows, cols, heads, ...layoutUniforms({ shares, result: out }) },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * cols / 64)),
+    iterations: heads,
     body: `
 let i = (wid.x + wid.y * groups.x) * 64u + lane;
 let row = i / u.cols;

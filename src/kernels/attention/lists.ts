@@ -11,9 +11,16 @@
  * @module
  */
 import { columnRuns, headColumns, type HeadDims, type HeadTensor, spanLoaders } from "./heads.ts";
-import type { AttentionSpec, Pass, PassCode } from "./pass.ts";
+import {
+  type AttentionSpec,
+  listLength,
+  type Pass,
+  type PassCode,
+  passIterations,
+} from "./pass.ts";
 import { EMPTY_LSE, listOf } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 
 /** Tuning of a pass. */
 export interface GatherShape {
@@ -62,6 +69,11 @@ export function gatherCode(
     body: body.join("\n"),
     workgroup: threads,
     tileRows: rows,
+    iterations: passIterations(
+      pass,
+      spec.dims,
+      rounds(listLength(pass, spec), shape.slots * shape.each),
+    ),
     headByHead: true,
   };
 }

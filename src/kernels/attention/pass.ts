@@ -146,8 +146,24 @@ export interface PassCode {
   readonly workgroup: number;
   /** Rows of one workgroup. */
   readonly tileRows: number;
+  /** Most iterations of an invocation. */
+  readonly iterations: number;
   /** Whether all tiles of a head come before the next head, so that its keys stay in the cache. */
   readonly headByHead?: boolean;
+}
+
+/** Iterations of a pass whose columns take `ofColumns`, if it is over keys, for each sharing head. */
+export function passIterations(
+  pass: Pass,
+  { heads, kvHeads }: HeadDims,
+  ofColumns: number,
+): number {
+  return pass.keyMajor ? heads / kvHeads * (1 + ofColumns) : ofColumns;
+}
+
+/** Most columns of a row's list: the keys of a query, or the queries that selected a key. */
+export function listLength(pass: Pass, { extent: { seqLen }, selection }: AttentionSpec): number {
+  return pass.keyMajor ? seqLen : Math.min(selection?.topk ?? seqLen, seqLen);
 }
 
 /**
@@ -195,6 +211,7 @@ export function passKernel(
     },
     workgroup: code.workgroup,
     grid: foldGrid(tiles * batch * heads),
+    iterations: code.iterations,
     declarations: [
       ...tensors.map((t) => loader(t, dims, aligned)),
       ...pass.sums.map((s) => storer(s.into, dims, aligned, accumulate)),

@@ -10,10 +10,17 @@
  * @module
  */
 import { headColumns, spanLoaders } from "./heads.ts";
-import type { AttentionSpec, Pass, PassCode } from "./pass.ts";
+import {
+  type AttentionSpec,
+  listLength,
+  type Pass,
+  type PassCode,
+  passIterations,
+} from "./pass.ts";
 import { type RowScope, step } from "./row_steps.ts";
 import { type Bits, EMPTY_LSE, ifAnySelected, listOf, maskBits } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 
 /** Tuning of a pass: rows per invocation and columns per step. Both are powers of two. */
 export interface RowShape {
@@ -56,6 +63,11 @@ export function rowCode(
     body: lines.join("\n"),
     workgroup: lanes,
     tileRows: span,
+    iterations: passIterations(
+      pass,
+      spec.dims,
+      lists ? listLength(pass, spec) : rounds(spec.extent.seqLen, cols.length),
+    ),
   };
 }
 

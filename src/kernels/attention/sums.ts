@@ -24,6 +24,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import {
   colOf,
   dividesLines,
@@ -117,6 +118,7 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
     },
     workgroup: tileThreads(tile),
     grid: foldGrid(heads * blocks * across),
+    iterations: (overQueries ? sharers : 1) * (1 + rounds(blocks * BLOCK, tile.depth)),
     declarations: [
       loader(of, dims, aligned),
       ...(aligned ? [spanLoaders(of, dims)] : []),

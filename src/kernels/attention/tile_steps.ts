@@ -68,6 +68,11 @@ export function unrolled(
   ];
 }
 
+/** Rounds of the loop of {@linkcode unrolled}. */
+export function unrolledRounds(count: number, limit: number): number {
+  return count <= limit ? 0 : Math.floor(count / limit);
+}
+
 /** Adds one vec4 column of the row side times the column side to the scores `name`. */
 export function productStep(
   name: string,

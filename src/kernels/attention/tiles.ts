@@ -9,7 +9,7 @@
  * @module
  */
 import { headColumns, spanLoaders } from "./heads.ts";
-import type { AttentionSpec, Pass, PassCode } from "./pass.ts";
+import { type AttentionSpec, type Pass, type PassCode, passIterations } from "./pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
 import { type AttentionTile, planTile, shareOut } from "./plan.ts";
@@ -24,7 +24,8 @@ import {
   type TileScope,
   weightsAndGradients,
 } from "./tile_scores.ts";
-import { loadSide, sumStep, unrolled } from "./tile_steps.ts";
+import { loadSide, sumStep, unrolled, unrolledRounds } from "./tile_steps.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { placeOf } from "../wgsl/lane_order.ts";
 
 /** Code of a pass for `passKernel`. */
@@ -68,7 +69,20 @@ export function tileCode(
     body: body.join("\n"),
     workgroup: threads,
     tileRows,
+    iterations: iterations(scope),
   };
+}
+
+/** Rounds of all loops: for each tile of columns those along the heads, and those of the sums. */
+function iterations({ pass, spec, dims, tile, plan }: TileScope): number {
+  const scores = pass.rows.map((tensor) => {
+    const width = headColumns(tensor, dims);
+    const chunk = Math.min(tile.chunk, width);
+    return rounds(width, chunk) * unrolledRounds(chunk, tile.unroll);
+  }).reduce((a, b) => a + b);
+  const sums = pass.sums.length * tile.cols / 4 * unrolledRounds(tile.lanesX, tile.unroll);
+  const tiles = rounds(spec.extent.seqLen, plan.tileCols);
+  return passIterations(pass, dims, tiles * (1 + scores + sums));
 }
 
 function declarations({ pass, dims, aligned, tile, plan, forward }: TileScope): string[] {

@@ -18,6 +18,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import {
   colOf,
   lanePlace,
@@ -104,6 +105,7 @@ export function attentionWeights(
     },
     workgroup: tileThreads(tile),
     grid: foldGrid(heads * places * parts),
+    iterations: rounds(width("q"), tile.depth) + rounds(width("grad_o"), tile.depth),
     declarations: [
       ...TENSORS.map((t) => loader(t, dims, aligned)),
       ...(aligned ? TENSORS.map((t) => spanLoaders(t, dims)) : []),

@@ -39,6 +39,7 @@ export function absorbQueriesKernel({ q, w, y, heads, nope }: AbsorbQueriesSpec)
     },
     workgroup: over.workgroup,
     grid: over.grid,
+    iterations: nope,
     body: `${over.prelude}
   let head = col / u.latent;
   let j = col % u.latent;

@@ -14,6 +14,7 @@ import {
   makeKernel,
   workgroupReduce,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
 
 /** Keys of a part, and invocations of its workgroup. */
@@ -108,6 +109,8 @@ export function absorbedParts(
     },
     workgroup: PART,
     grid: [attentionParts(spec), heads, 1],
+    iterations: latents.cols / width + ropeKeys.cols / ropeWidth +
+      rounds(latents.cols / width, PART) * (1 + PART),
     declarations: `
 var<workgroup> chosen: array<u32, ${PART}>;
 var<workgroup> weights: array<f32, ${PART}>;
@@ -178,6 +181,7 @@ export function absorbedMerge(
     },
     workgroup: over.workgroup,
     grid: over.grid,
+    iterations: 2 * attentionParts(spec),
     body: `${over.prelude}
   ${COUNT_KEYS}
   let parts = (keys + ${PART - 1}u) / ${PART}u;

@@ -61,6 +61,7 @@ export function cacheScores(spec: CacheScoresSpec): Kernel {
     },
     workgroup: WORKGROUP,
     grid: foldGrid(Math.ceil(k.rows / WORKGROUP)),
+    iterations: heads * (1 + k.cols / width),
     body: `
   let s = (wid.x + wid.y * groups.x) * ${WORKGROUP}u + lane;
   if (s > u32(position[u.position_offset])) { return; }

@@ -101,6 +101,7 @@ function passKernel(
     },
     workgroup: code.workgroup,
     grid: foldGrid(tiles * batch * heads),
+    iterations: code.iterations(pass === "q" ? keys : queries),
     declarations: [
       loader("q", dims, aligned),
       loader("k", dims, aligned),

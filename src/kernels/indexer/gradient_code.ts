@@ -38,4 +38,6 @@ export interface GradientCode {
   readonly tileRows: number;
   /** Floating-point operations for a visible pair of a head. */
   readonly flopsPerPair: number;
+  /** Iterations of an invocation that goes through so many keys, or queries. */
+  iterations(streamed: number): number;
 }

@@ -7,6 +7,7 @@
 import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { SIGN_TILE, signBit, signWord, tileSigns } from "./signs.ts";
 import { type Layout, startsAtVec4 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import {
   colOf,
   fitsDevice,
@@ -74,6 +75,7 @@ ${byQuery ? queryStores(tile, columns) : keyStores(tile, columns)}`,
     workgroup: tileThreads(tile),
     tileRows: tile.rows,
     flopsPerPair: 2 * dim,
+    iterations: (streamed) => rounds(streamed, tile.depth),
   };
 }
 

@@ -8,6 +8,7 @@
  */
 import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { range } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
 import { at } from "../wgsl/layout_units.ts";
 
@@ -110,6 +111,7 @@ export function gradientRows(
     workgroup: lanes,
     tileRows: span,
     flopsPerPair: 4 * dim,
+    iterations: (streamed) => rounds(streamed, steps.length),
   };
 }
 

@@ -49,7 +49,7 @@ export interface IndexerKlSpec {
  */
 export function indexerKl(spec: IndexerKlSpec): Kernel {
   const { scores, target, mask, kl, firstRow, batch = 1, direction, gradient } = spec;
-  const rows = rowGroups(scores.rows, scores.cols, spec.software);
+  const rows = rowGroups(scores.rows, scores.cols, spec.software, 4);
   const score = at("scores", "row", "col");
   const teacher = at("teacher", "row", "col");
   const forward = direction === "forward";
@@ -98,6 +98,7 @@ ${inside}
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: (oneLoop ? 3 : 4) * rows.rounds,
     declarations: rows.reduce("largest", "f32", larger) + "\n" + rows.reduce("total", "f32", plus),
     body: `${rows.prelude}
   let seen = min(n, u.first_row + row % u.queries + 1u);

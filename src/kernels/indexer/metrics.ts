@@ -11,6 +11,7 @@ import {
   makeKernel,
   workgroupReduce,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 import { at } from "../wgsl/layout_units.ts";
 
@@ -64,7 +65,7 @@ export interface RowMetricsSpec {
 /** Measures each row; see `indexerMetrics`. Buffers: scores, target, mask, oracle, out. */
 export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
   const { scores, target, mask, oracle, out, firstRow, batch, from, localWindow } = spec;
-  const rows = rowGroups(scores.rows, scores.cols, spec.software);
+  const rows = rowGroups(scores.rows, scores.cols, spec.software, 4);
   const bins = out.cols - ROW_METRICS.length;
   const perGroup = rows.workgroup / rows.lanes;
   const score = at("scores", "row", "col");
@@ -110,6 +111,7 @@ export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: 3 * rows.rounds + rounds(oracle.cols, rows.lanes) + bins,
     declarations: `${rows.reduce("largest", "f32", larger)}
 ${rows.reduce("total", "f32", plus)}
 ${rows.reduce("totals", "vec2f", plus)}
@@ -209,6 +211,7 @@ export function meanOfRows(
     },
     workgroup: lanes,
     grid: [x.cols, 1, 1],
+    iterations: rounds(sequences * (seqLen - from), lanes),
     declarations: workgroupReduce("sums", lanes),
     body: `
   var sum = 0.0;
@@ -230,7 +233,7 @@ export function meanOfRows(
 export function maskOverlapRows(
   { a, b, shares, k }: { a: Layout; b: Layout; shares: Layout; k: number },
 ): Kernel {
-  const rows = rowGroups(a.rows, 1, true);
+  const rows = rowGroups(a.rows, 1, true, 1);
   return makeKernel({
     name: "mask_overlap",
     shape: `${a.rows}x${a.cols}`,
@@ -238,6 +241,7 @@ export function maskOverlapRows(
     uniforms: { rows: a.rows, cols: a.cols, k, ...layoutUniforms({ a, b, shares }) },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: a.cols,
     body: `${rows.prelude}
   var both = 0u;
   for (var word = 0u; word < n; word++) {

@@ -6,6 +6,7 @@
  */
 import { activate, type IndexScoresSpec, scoresBase } from "./scores_spec.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel, range } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 
 /** Queries of a tile. */
 const ROWS = 32;
@@ -55,6 +56,7 @@ export function subgroupScores(spec: IndexScoresSpec, lanes: 4 | 8): Kernel {
     },
     workgroup: lanes,
     grid: [x, y, batch],
+    iterations: spec.heads * (1 + rounds(dim, DEPTH)),
     body: `
 let tilesN = (u.cols + ${cols - 1}u) / ${cols}u;
 let tile = wid.x + wid.y * groups.x;

@@ -49,6 +49,7 @@ ${ROWS.map((i) => weigh(spec, i)).join("\n")}
     },
     workgroup: tileThreads(TILE),
     grid: [x, y, batch],
+    iterations: heads * steps / TILE.depth,
     declarations: `${reader("q", vec4s.q)}
 ${reader("k", vec4s.k)}
 ${tileArrays(TILE)}`,

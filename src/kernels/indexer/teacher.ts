@@ -104,6 +104,7 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
     },
     workgroup: code.workgroup,
     grid: foldGrid(across * down * batch),
+    iterations: code.iterations,
     declarations: `${loader("q", dims, aligned)}
 ${loader("k", dims, aligned)}
 ${inFours ? storeFour(mask) : storeOne(mask)}

@@ -17,4 +17,6 @@ export interface TargetCode {
   readonly workgroup: number;
   readonly tileRows: number;
   readonly tileCols: number;
+  /** Most iterations of an invocation. */
+  readonly iterations: number;
 }

@@ -50,6 +50,7 @@ export function targetOfScores(
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * cols / 64)),
+    iterations: heads,
     body: `
 let index = (wid.x + wid.y * groups.x) * 64u + lane;
 let row = index / u.cols;

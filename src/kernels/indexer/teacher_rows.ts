@@ -7,13 +7,15 @@
  */
 import { headColumns, type HeadDims } from "../attention/heads.ts";
 import type { TargetCode } from "./teacher_code.ts";
-import { unrolled } from "../attention/tile_steps.ts";
+import { unrolled, unrolledRounds } from "../attention/tile_steps.ts";
 import { range } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 
 /** Queries, and keys per lane, of an invocation: alone, and within a subgroup. */
 const ALONE = { rows: 4, cols: 4 };
 const TOGETHER = { rows: 8, cols: 2 };
+/** Columns of a head that are written out. */
+const UNROLLED = 8;
 
 /** Code of {@linkcode TargetCode}; `subgroup` is the size of subgroups to be used, if any. */
 export function targetRows(dims: HeadDims, subgroup: 4 | 8 | null): TargetCode {
@@ -41,7 +43,7 @@ export function targetRows(dims: HeadDims, subgroup: 4 | 8 | null): TargetCode {
     "if (visible) {",
     "for (var head = 0u; head < u.heads; head++) {",
     ...pairs.map((ij) => `var s${ij} = 0.0;`),
-    ...unrolled(headColumns("q", dims), 8, product),
+    ...unrolled(headColumns("q", dims), UNROLLED, product),
     ...rows.flatMap((i) => [
       `let lse${i} = ${at("lse", `(q_row + row${i})`, "head")} * ${Math.LOG2E};`,
       ...cols.map((j) => `p${i}_${j} += exp2(fma(s${i}_${j}, u.scale_log2, -lse${i}));`),
@@ -58,6 +60,7 @@ export function targetRows(dims: HeadDims, subgroup: 4 | 8 | null): TargetCode {
     workgroup: lanes,
     tileRows: shape.rows,
     tileCols: lanes * shape.cols,
+    iterations: dims.heads * (1 + unrolledRounds(headColumns("q", dims), UNROLLED)),
   };
 }
 

@@ -80,5 +80,6 @@ export function targetTiles(dims: HeadDims, tile: Tile, aligned: boolean): Targe
     workgroup: tileThreads(tile),
     tileRows: tile.rows,
     tileCols: tile.cols,
+    iterations: dims.heads * steps / tile.depth,
   };
 }

@@ -143,6 +143,7 @@ export function mosaRouterGradient(
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * heads / 64)),
+    iterations: o.cols / heads / width,
     declarations: sigmoidFunction(1),
     body: `
 let i = (wid.x + wid.y * groups.x) * 64u + lane;

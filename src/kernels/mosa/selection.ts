@@ -11,6 +11,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 
 /** What {@linkcode mosaSelection} reads and writes. */
 export interface MosaSelectionArgs {
@@ -24,6 +25,14 @@ export interface MosaSelectionArgs {
   /** Tokens that a head picks, 1 … seqLen. */
   picks: number;
   software: boolean;
+}
+
+/** Most iterations of an invocation. */
+function selectionIterations(seqLen: number, lanes: number): number {
+  const sumBefore = Math.log2(lanes);
+  // Bins are cleared, added up and walked along.
+  const digit = 1 + rounds(seqLen, lanes) + 3 * rounds(256, lanes) + sumBefore;
+  return 4 * digit + sumBefore + 2 * rounds(seqLen, lanes);
 }
 
 /**
@@ -49,6 +58,7 @@ export function mosaSelection(args: MosaSelectionArgs): Kernel {
     },
     workgroup: lanes,
     grid: foldGrid(count),
+    iterations: selectionIterations(seqLen, lanes),
     declarations: `
 var<workgroup> bins: array<atomic<u32>, 256>;
 var<workgroup> sums: array<vec2u, ${lanes}>;

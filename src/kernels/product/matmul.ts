@@ -13,8 +13,9 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
 import { addend, type Form, type Product } from "./product.ts";
-import { subgroupLanes, subgroupProduct, subgroupTile } from "./subgroup.ts";
+import { DEPTH, subgroupLanes, subgroupProduct, subgroupTile } from "./subgroup.ts";
 import { tiledProduct } from "./tiled.ts";
 import {
   chooseParts,
@@ -142,14 +143,23 @@ function family(
   if (lanes && !tile) {
     const { rows, cols } = subgroupTile(lanes);
     const groups = Math.ceil(p.m / rows) * Math.ceil(p.n / cols);
-    const parts = Math.min(mostParts, Math.ceil(SOFTWARE_GROUPS / groups));
+    const parts = Math.max(
+      Math.min(mostParts, Math.ceil(SOFTWARE_GROUPS / groups)),
+      leastParts(p.k, DEPTH),
+    );
     return { parts, make: (p) => subgroupProduct(p, lanes) };
   }
   const size = [p.m, p.n, p.k] as const;
-  const parts = chooseParts(size, mostParts);
+  const shallowest = Math.min(...(tile ? [tile] : PRODUCT_TILES).map(({ depth }) => depth));
+  const parts = Math.max(chooseParts(size, mostParts), leastParts(p.k, shallowest));
   if (tile) return { parts, make: (p) => tiledProduct(p, tile) };
   const tiles = rankTiles(PRODUCT_TILES.filter((t) => fitsDevice(t, capabilities)), size, parts);
   return { parts, make: (p) => anyTile(p, tiles, capabilities) };
+}
+
+/** Parts of so long a sum that no loop over one is too long. */
+function leastParts(k: number, depth: number): number {
+  return rounds(k, MOST_ITERATIONS * depth);
 }
 
 /** The product with the first of some tiles, and, where that is worth a trial, the others. */
@@ -186,6 +196,7 @@ function sumParts(p: Product, count: number): Kernel {
     },
     workgroup: 64,
     grid: [x, y, 1],
+    iterations: count,
     body: `
 let size = u.m * u.n;
 let i = (wid.x + wid.y * groups.x) * 64u + lane;

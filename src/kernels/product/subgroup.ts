@@ -8,6 +8,7 @@
  * @module
  */
 import { foldGrid, isVec4, type Kernel, type Layout, makeKernel } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { addend, type Product, productCosts, productUniforms, store } from "./product.ts";
 
 /** Rows of a tile. */
@@ -15,7 +16,7 @@ const ROWS = 32;
 /** Columns of a tile that one lane sums; consecutive, so that a `vec4` holds them. */
 const COLS_PER_LANE = 4;
 /** Steps of k in one round of the loop: the size of a `vec4`. */
-const DEPTH = 4;
+export const DEPTH = 4;
 
 /** The subgroup size that {@linkcode subgroupProduct} can use, or null if it cannot run. */
 export function subgroupLanes(subgroups: { min: number; max: number } | null): 4 | 8 | null {
@@ -64,6 +65,7 @@ export function subgroupProduct(p: Product, lanes: 4 | 8): Kernel {
     uniforms: productUniforms(p),
     workgroup: lanes,
     grid: [x, y, Math.ceil(p.k / p.chunk)],
+    iterations: rounds(Math.min(p.k, p.chunk), DEPTH),
     body: `
 let tilesN = (u.n + ${cols - 1}u) / ${cols}u;
 let tile = wid.x + wid.y * groups.x;

@@ -4,6 +4,7 @@
  * @module
  */
 import { foldGrid, isVec4, type Kernel, type Layout, makeKernel } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { addend, type Product, productCosts, productUniforms, store } from "./product.ts";
 import {
   colOf,
@@ -36,6 +37,7 @@ export function tiledProduct(p: Product, t: Tile): Kernel {
     uniforms: productUniforms(p),
     workgroup: tileThreads(t),
     grid: [x, y, Math.ceil(p.k / p.chunk)],
+    iterations: rounds(Math.min(p.k, p.chunk), t.depth),
     declarations: tileArrays(t),
     body: `
 let tilesN = (u.n + ${t.cols - 1}u) / ${t.cols}u;

@@ -13,6 +13,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { subgroupLanes } from "./subgroup.ts";
 import { plus, rowGroups } from "../wgsl/rows.ts";
 import { at, inUnits, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
@@ -49,7 +50,9 @@ export function vectorProduct(spec: VectorProductSpec): Kernel {
   const added = d ? at("d", "0u", "row") : add === "inPlace" ? target : "0.0";
   // Lanes can only share a part of `a` that is the same for all their rows.
   const lanes = software && heads === 1 ? subgroupLanes(subgroups) : null;
-  const sum = lanes ? sharedSum(c.cols, lanes, width) : ownSum(c.cols, b.cols / width, software);
+  const sum = lanes
+    ? sharedSum(c.cols, b.cols / width, lanes, width)
+    : ownSum(c.cols, b.cols / width, software);
   return makeKernel({
     name: "vector_product",
     shape: `${heads > 1 ? `${heads}x` : ""}${c.cols / heads}x${b.cols}`,
@@ -74,6 +77,7 @@ export function vectorProduct(spec: VectorProductSpec): Kernel {
     },
     workgroup: sum.workgroup,
     grid: sum.grid,
+    iterations: sum.iterations,
     declarations: sum.declarations,
     body: `${sum.rows}
   let head = row / u.of_head;
@@ -91,6 +95,8 @@ export function vectorProduct(spec: VectorProductSpec): Kernel {
 interface Summation {
   readonly workgroup: number;
   readonly grid: [number, number, number];
+  /** Iterations of an invocation. */
+  readonly iterations: number;
   /** WGSL of `total`: the sum over what shares a row. */
   readonly declarations: string;
   /** WGSL that declares `row`, one that exists, and `stores`: whether its product is to be stored. */
@@ -101,10 +107,11 @@ interface Summation {
 
 /** Every lane of a row reads its part of it and of `a`. */
 function ownSum(rows: number, units: number, software: boolean): Summation {
-  const groups = rowGroups(rows, units, software);
+  const groups = rowGroups(rows, units, software, 1);
   return {
     workgroup: groups.workgroup,
     grid: groups.grid,
+    iterations: groups.rounds,
     declarations: groups.reduce("total", "f32", plus),
     rows: `${groups.prelude}
   let stores = live && sub == 0u;`,
@@ -118,7 +125,7 @@ function ownSum(rows: number, units: number, software: boolean): Summation {
  * On software adapters, where loads are dear: a lane for each row, and of `a` each lane of a subgroup
  * reads another part and hands it round.
  */
-function sharedSum(rows: number, lanes: number, width: Width): Summation {
+function sharedSum(rows: number, units: number, lanes: number, width: Width): Summation {
   const zero = `${unitType(width)}(0.0)`;
   const steps = Array.from({ length: lanes }, (_, e) => {
     const weight = at("b", "b_row", `min(i + ${e}u, u.cols - 1u)`);
@@ -127,6 +134,7 @@ function sharedSum(rows: number, lanes: number, width: Width): Summation {
   return {
     workgroup: lanes,
     grid: foldGrid(Math.ceil(rows / lanes)),
+    iterations: rounds(units, lanes),
     declarations: "fn total(lane: u32, value: f32) -> f32 { return value; }",
     rows: `let place = (wid.x + wid.y * groups.x) * ${lanes}u + lane;
   let stores = place < u.rows;

@@ -51,6 +51,7 @@ export function blockPool({ scores, firstRow, batch = 1, size, pool }: BlockPool
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(scores.rows * blocks / 64)),
+    iterations: 2 * Math.min(size, scores.cols),
     body: `
 let index = (wid.x + wid.y * groups.x) * 64u + lane;
 let row = index / u.blocks;

@@ -18,6 +18,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 
 /** Parts of the queries that are counted and listed side by side. */
 export const SEGMENTS = 8;
@@ -50,6 +51,7 @@ export function selectionBlocks(mask: Layout, blocks: Layout, seqLen: number): K
     uniforms: { count, words, seq_len: seqLen, ...layoutUniforms({ mask, blocks }) },
     workgroup: 64,
     grid: foldGrid(Math.ceil(count / 64)),
+    iterations: 32,
     body: `
 let i = (wid.x + wid.y * groups.x) * 64u + lane;
 if (i >= u.count) { return; }
@@ -102,6 +104,7 @@ sums[lane] += before${by};`);
     uniforms: { count, rows: starts.rows, ...layoutUniforms({ starts }) },
     workgroup: SCANNERS,
     grid: foldGrid(starts.rows),
+    iterations: rounds(count, SCANNERS * SCANNED),
     declarations: `var<workgroup> sums: array<u32, ${SCANNERS}>;`,
     body: `
 let index = wid.x + wid.y * groups.x;
@@ -186,6 +189,7 @@ function overColumns(
     uniforms: { count, words, seq_len: seqLen, ...layoutUniforms({ mask, ...layouts }) },
     workgroup: 32 * SEGMENTS,
     grid: foldGrid(count),
+    iterations: rounds(Math.ceil(seqLen / SEGMENTS), steps.length),
     body: `
 let index = wid.x + wid.y * groups.x;
 let word = index % u.words;

@@ -13,18 +13,20 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
 import { SEGMENTS } from "./lists.ts";
 
 /** Indices that are visited in one round of a loop. */
 const UNROLLED = 8;
 
-/** llvmpipe ends an invocation's loops, all together, after 65 535 rounds, without an error. */
-export const MOST_ROUNDS = 60_000;
+/** Iterations of an invocation. */
+function walkIterations(seqLen: number, topk: number): number {
+  return seqLen + rounds(seqLen, SEGMENTS) * (1 + rounds(topk, UNROLLED));
+}
 
 /** Whether lists can be made by rows. */
 export function canListByRows(seqLen: number, topk: number): boolean {
-  const rounds = Math.ceil(seqLen / SEGMENTS) * (Math.ceil(topk / UNROLLED) + 1);
-  return seqLen + rounds <= MOST_ROUNDS;
+  return walkIterations(seqLen, topk) <= MOST_ITERATIONS;
 }
 
 /** {@linkcode countQueries} from the lists of keys. Bindings: `indices`, `starts`. */
@@ -91,6 +93,7 @@ function overRows(
     },
     workgroup: SEGMENTS,
     grid: foldGrid(batch),
+    iterations: walkIterations(seqLen, indices.cols),
     body: `
 let sequence = wid.x + wid.y * groups.x;
 if (sequence >= u.batch) { return; }

@@ -39,6 +39,8 @@ export function selectionMaskKernel({ indices, mask }: SelectionMaskSpec): Kerne
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(mask.rows * mask.cols / 64)),
+    // A bisection, the bits of a word, and the first index past them.
+    iterations: Math.ceil(Math.log2(indices.cols + 1)) + 33,
     body: `
 let index = (wid.x + wid.y * groups.x) * 64u + lane;
 let row = index / u.words;

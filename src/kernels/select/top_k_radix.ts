@@ -7,6 +7,7 @@
  * @module
  */
 import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { fourScores, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
 
 /** Most keys of an invocation that are kept in registers. */
@@ -51,6 +52,7 @@ export function radixSelect(spec: TopKSpec): Kernel {
     ...topKBase(spec),
     workgroup: threads,
     grid: foldGrid(spec.scores.rows),
+    iterations: radixIterations(spec, sizes),
     declarations: declarations(sizes),
     body: `
 let row = wid.x + wid.y * groups.x;
@@ -88,6 +90,27 @@ indices[out + atomicLoad(&ties[key / 32u]) + countOneBits(word & (bit - 1u))] = 
   });
 }
 
+/** Most iterations of an invocation. */
+function radixIterations(
+  { scores, indices, capacity = scores.cols }: TopKSpec,
+  { threads, copies, words }: Sizes,
+): number {
+  // A loop over the keys for each digit, and one to mark them, unless registers keep them.
+  const visit = areKept(capacity, threads) ? 0 : rounds(capacity, 4 * threads);
+  const sumBefore = RUN + threads / RUN + RUN;
+  const digit = 1 + visit + 256 / threads * copies + sumBefore;
+  const place = 2 * rounds(words, threads) + 32 * rounds(words, threads) + sumBefore;
+  return Math.max(
+    rounds(indices.cols, threads),
+    4 * digit + visit + place + rounds(capacity, threads),
+  );
+}
+
+/** Whether registers have room for the keys of an invocation. */
+function areKept(capacity: number, threads: number): boolean {
+  return capacity <= MOST_KEPT * threads;
+}
+
 /** How an invocation gets at its keys, four neighbours at a time; keys that don't exist are 0. */
 function keyCode(spec: TopKSpec, threads: number) {
   const { scores, capacity = scores.cols } = spec;
@@ -96,7 +119,7 @@ function keyCode(spec: TopKSpec, threads: number) {
     `ordered(${
       fourScores(spec, "row", first)
     }, vec4u(${first}) + vec4u(0u, 1u, 2u, 3u) < vec4u(n))`;
-  if (capacity > MOST_KEPT * threads) {
+  if (!areKept(capacity, threads)) {
     return {
       load: "",
       visit: (body: (four: string, first: string) => string) =>

@@ -7,6 +7,7 @@
  * @module
  */
 import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { fourScores, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
 
 /** Most keys of a lane. */
@@ -41,6 +42,7 @@ export function subgroupSelect(spec: TopKSpec, lanes: 4 | 8): Kernel {
     ...topKBase(spec),
     workgroup: lanes,
     grid: foldGrid(scores.rows),
+    iterations: 32 + rounds(spec.indices.cols, lanes),
     declarations: `
 const LOWEST = i32(-2147483647 - 1);
 // Signed integers in the order of the scores, all above LOWEST.

@@ -4,6 +4,7 @@
  * @module
  */
 import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { plus, rowGroups } from "../wgsl/rows.ts";
 import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
 
@@ -19,20 +20,22 @@ export function sumOfSquaresBlocks(count: number): number {
  */
 export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): Kernel {
   const width = widthOf(x);
-  const group = rowGroups(1, 1024, false);
+  const group = rowGroups(1, 1024, false, 1);
   const blocks = partials.cols;
   const units = x.cols / width;
+  const block = Math.ceil(units / blocks);
   return makeKernel({
     name: "sum_of_squares",
     shape: `${x.cols}`,
     buffers: { x: `read ${unitType(width)}`, partials: "read_write" },
     uniforms: {
       units,
-      block: Math.ceil(units / blocks),
+      block,
       ...layoutUniforms({ x: inUnits({ ...x, stride: x.cols }, width), partials }),
     },
     workgroup: group.workgroup,
     grid: [blocks, 1, 1],
+    iterations: rounds(block, group.workgroup),
     declarations: group.reduce("total", "f32", plus),
     body: `
   let begin = wid.x * u.block;
@@ -51,7 +54,7 @@ export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): 
 
 /** norm = sqrt(Σ partials). partials [1, b], norm [1, 1]. Buffers: partials, norm. */
 export function normOfPartials({ partials, norm }: { partials: Layout; norm: Layout }): Kernel {
-  const group = rowGroups(1, 1024, false);
+  const group = rowGroups(1, 1024, false, 1);
   return makeKernel({
     name: "norm_of_partials",
     shape: `${partials.cols}`,
@@ -59,6 +62,7 @@ export function normOfPartials({ partials, norm }: { partials: Layout; norm: Lay
     uniforms: { rows: 1, cols: partials.cols, ...layoutUniforms({ partials, norm }) },
     workgroup: group.workgroup,
     grid: group.grid,
+    iterations: rounds(partials.cols, group.lanes),
     declarations: group.reduce("total", "f32", plus),
     body: `${group.prelude}
   var sum = 0.0;

@@ -5,6 +5,7 @@
  * @module
  */
 import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
 import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
 import { allInUnits, at, unitType, widthOf } from "../wgsl/layout_units.ts";
 
@@ -23,9 +24,16 @@ export interface ColumnSumArgs {
   software: boolean;
 }
 
-/** Good number of partial sums for a column sum over `rows` rows. */
+/** Columns and rows of a block that are summed side by side. */
+function sideBySide(software: boolean): [across: number, deep: number] {
+  return software ? [32, 1] : [16, 16];
+}
+
+/** Good number of partial sums for a column sum over `rows` rows: no loop over them is too long. */
 export function columnBlocks(rows: number, software: boolean): number {
-  return Math.max(1, Math.min(Math.ceil(rows / 128), software ? 8 : 128));
+  const [, deep] = sideBySide(software);
+  const least = rounds(rows, MOST_ITERATIONS * deep);
+  return Math.max(least, Math.min(Math.ceil(rows / 128), software ? 8 : 128));
 }
 
 /**
@@ -39,7 +47,8 @@ export function columnSum(args: ColumnSumArgs): Kernel {
   const type = unitType(width);
   const units = first.cols / width;
   const blocks = out.into.rows;
-  const [across, deep] = software ? [32, 1] : [16, 16];
+  const [across, deep] = sideBySide(software);
+  const block = Math.ceil(first.rows / blocks);
   const sink = sinkParts("out", out, width);
   const others = Array.from(
     { length: deep - 1 },
@@ -57,12 +66,13 @@ export function columnSum(args: ColumnSumArgs): Kernel {
     uniforms: {
       rows: first.rows,
       cols: units,
-      block: Math.ceil(first.rows / blocks),
+      block,
       ...layoutUniforms({ ...allInUnits(matrices, width), ...scalars }),
       ...sink.uniforms,
     },
     workgroup: [across, deep],
     grid: [Math.ceil(units / across), blocks, 1],
+    iterations: rounds(block, deep),
     declarations: deep === 1 ? "" : `var<workgroup> parts: array<${type}, ${across * deep}>;`,
     body: `
   let col = wid.x * ${across}u + lid.x;

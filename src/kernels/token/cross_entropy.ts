@@ -12,6 +12,7 @@ import {
   makeKernel,
 } from "../wgsl/kernel.ts";
 import { spread } from "../wgsl/elementwise.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
 import { allInUnits, at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
@@ -31,7 +32,7 @@ export function crossEntropyKernel(
   },
 ): Kernel {
   const width = widthOf(logits);
-  const rows = rowGroups(logits.rows, logits.cols / width, software);
+  const rows = rowGroups(logits.rows, logits.cols / width, software, 1);
   const largest = width === 4 ? "max(max(v.x, v.y), max(v.z, v.w))" : "v";
   const atTarget = width === 4 ? `${at("x", "row", "t / 4u")}[t % 4u]` : at("x", "row", "t");
   return makeKernel({
@@ -50,6 +51,7 @@ export function crossEntropyKernel(
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: rows.rounds,
     declarations: rows.reduce("largest", "f32", larger) + "\n" + rows.reduce("total", "f32", plus),
     body: `${rows.prelude}
   // Not -inf: the difference of two of these must be a number.
@@ -87,7 +89,7 @@ export function crossEntropyKernel(
 export function scaledSum(
   { x, scale, out }: { x: Layout; scale: Layout; out: Layout },
 ): Kernel {
-  const rows = rowGroups(1, 1024, false);
+  const rows = rowGroups(1, 1024, false, 1);
   return makeKernel({
     name: "scaled_sum",
     shape: `${x.rows}`,
@@ -95,6 +97,7 @@ export function scaledSum(
     uniforms: { rows: 1, cols: x.rows, ...layoutUniforms({ x, scale, out }) },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: rounds(x.rows, rows.lanes),
     declarations: rows.reduce("total", "f32", plus),
     body: `${rows.prelude}
   var sum = 0.0;

@@ -11,6 +11,7 @@ import {
   layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
 import { spread } from "../wgsl/elementwise.ts";
 import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
 import { allInUnits, at, inUnits, unitType, widthOf } from "../wgsl/layout_units.ts";
@@ -81,12 +82,58 @@ const FOUR_AT_ONCE = `while (bits != 0u) {
               if (more3) { sum += d3; }
             }`;
 
+/** How a gradient is spread: rows of the table that a workgroup serves, and runs side by side. */
+function gradientShape(table: Layout, software: boolean): { block: number; deep: number } {
+  // Barriers are dear without a GPU: there one run of invocations does all.
+  return software
+    ? { block: BLOCK, deep: 1 }
+    : { block: Math.max(1, Math.min(BLOCK, Math.ceil(table.rows / 1024))), deep: RUNS };
+}
+
+/** Most iterations of an invocation over so many tokens, of which all may be of one row. */
+function gradientIterations(
+  tokens: number,
+  table: Layout,
+  { width, software }: { width: number; software: boolean },
+): number {
+  const { block, deep } = gradientShape(table, software);
+  const threads = 32 * deep;
+  const ofTile = (count: number) => {
+    const marks = rounds(block * TILE / 32, threads) + rounds(BLOCK * RUNS, threads) +
+      rounds(count, threads);
+    const runs = rounds(RUNS, deep);
+    // Of the block's rows, each token is in one, and so is a word for each of them at most.
+    const hits = Math.min(count, runs * TILE / RUNS);
+    const words = Math.min(hits, block * runs * TILE / RUNS / 32);
+    const sums = words + (software ? hits : Math.ceil(hits / 4) + words);
+    return 1 + marks + block + rounds(table.cols / width, 32) * (block * (1 + runs) + sums);
+  };
+  const rest = tokens % TILE;
+  return Math.floor(tokens / TILE) * ofTile(TILE) + (rest ? ofTile(rest) : 0);
+}
+
+/**
+ * Most tokens of one {@linkcode embeddingGradient}: with more, its loops would be too long. Whole
+ * tiles of tokens, if it can be, so that sums are the same however many there are.
+ */
+export function embeddingGradientTokens(dy: Layout, dTable: Sink, software: boolean): number {
+  const width = widthOf(dy, ...sinkLayouts(dTable));
+  const isShort = (tokens: number) =>
+    gradientIterations(tokens, dTable.into, { width, software }) <= MOST_ITERATIONS;
+  let tokens = TILE;
+  while (tokens > 32 && !isShort(tokens)) tokens /= 2;
+  if (tokens < TILE) return tokens;
+  while (tokens < dy.rows && isShort(tokens + TILE)) tokens += TILE;
+  return tokens;
+}
+
 /**
  * dTable[v] = Σ dy[n] over the tokens n with ids[n] = firstRow + v; zero where there is none.
  *
  * No sorting and no float atomics: a workgroup owns up to 8 rows of the table, marks the tokens
  * that hit them in bit masks, and walks the masks in ascending order with 8 runs of tokens side by
- * side. Sums have a fixed order. Buffers: ids, dy, and those of the sink `dTable`.
+ * side. Sums have a fixed order. At most {@linkcode embeddingGradientTokens} tokens. Buffers: ids, dy,
+ * and those of the sink `dTable`.
  */
 export function embeddingGradient(
   { ids, dy, dTable, firstRow, software }: {
@@ -100,9 +147,7 @@ export function embeddingGradient(
   const table = dTable.into;
   const width = widthOf(dy, ...sinkLayouts(dTable));
   const type = unitType(width);
-  const block = software ? BLOCK : Math.max(1, Math.min(BLOCK, Math.ceil(table.rows / 1024)));
-  // Barriers are dear without a GPU: there one run of invocations does all.
-  const deep = software ? 1 : RUNS;
+  const { block, deep } = gradientShape(table, software);
   const workgroup = 32 * deep;
   const out = sinkParts("out", dTable, width);
   const parts = Array.from({ length: deep }, (_, i) => `parts[lid.x + ${32 * i}u]`);
@@ -122,6 +167,7 @@ export function embeddingGradient(
     },
     workgroup: [32, deep],
     grid: foldGrid(Math.ceil(table.rows / block)),
+    iterations: gradientIterations(dy.rows, table, { width, software }),
     declarations: `
 var<workgroup> masks: array<atomic<u32>, ${BLOCK * TILE / 32}>;
 // Bit w of word j: whether word 32 j + w of the row's mask is not zero.

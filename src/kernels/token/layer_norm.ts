@@ -44,7 +44,7 @@ export function layerNormKernel(args: {
   const matrices: Record<string, Layout> = b ? { x, w, b, y } : { x, w, y };
   const width = widthOf(...Object.values(matrices));
   const type = unitType(width);
-  const rows = rowGroups(x.rows, x.cols / width, software);
+  const rows = rowGroups(x.rows, x.cols / width, software, 3);
   return makeKernel({
     name: "layer_norm",
     shape: `${x.rows}x${x.cols}`,
@@ -63,6 +63,7 @@ export function layerNormKernel(args: {
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: 3 * rows.rounds,
     declarations: rows.reduce("total", "f32", plus),
     body: `${rows.prelude}${moments(rows, width)}
   for (var col = sub; col < n; col += ${rows.lanes}u) {
@@ -92,7 +93,7 @@ export function layerNormGradient(args: {
   const { x, w, dy, stats } = args;
   const width = widthOf(x, w, dy, ...sinkLayouts(args.dx));
   const type = unitType(width);
-  const rows = rowGroups(x.rows, x.cols / width, args.software);
+  const rows = rowGroups(x.rows, x.cols / width, args.software, 4);
   const dx = sinkParts("dx", args.dx, width);
   return makeKernel({
     name: "layer_norm_gradient",
@@ -114,6 +115,7 @@ export function layerNormGradient(args: {
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: 4 * rows.rounds,
     declarations: rows.reduce("total", "f32", plus) + "\n" +
       rows.reduce("totals", "vec2f", plus),
     body: `${rows.prelude}${moments(rows, width)}

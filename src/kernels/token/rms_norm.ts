@@ -22,7 +22,7 @@ export function rmsNormKernel(
 ): Kernel {
   const width = widthOf(x, w, y);
   const type = unitType(width);
-  const rows = rowGroups(x.rows, x.cols / width, software);
+  const rows = rowGroups(x.rows, x.cols / width, software, 2);
   return makeKernel({
     name: "rms_norm",
     shape: `${x.rows}x${x.cols}`,
@@ -36,6 +36,7 @@ export function rmsNormKernel(
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: 2 * rows.rounds,
     declarations: rows.reduce("total", "f32", plus),
     body: `${rows.prelude}
   var squares = ${type}(0.0);
@@ -68,7 +69,7 @@ export function rmsNormGradient(args: {
   const { x, w, dy, rstd } = args;
   const width = widthOf(x, w, dy, ...sinkLayouts(args.dx));
   const type = unitType(width);
-  const rows = rowGroups(x.rows, x.cols / width, args.software);
+  const rows = rowGroups(x.rows, x.cols / width, args.software, 2);
   const dx = sinkParts("dx", args.dx, width);
   return makeKernel({
     name: "rms_norm_gradient",
@@ -90,6 +91,7 @@ export function rmsNormGradient(args: {
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
+    iterations: 2 * rows.rounds,
     declarations: rows.reduce("total", "vec2f", plus),
     body: `${rows.prelude}
   var squares = ${type}(0.0);

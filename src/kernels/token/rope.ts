@@ -182,6 +182,7 @@ function rotationKernel(args: RopeArgs & { x: Layout }, width: Width, variant: V
     },
     workgroup: over.workgroup,
     grid: over.grid,
+    iterations: heads / splits,
     declarations: ANGLE,
     body: `${over.prelude}
   let token = row / u.splits;

@@ -5,6 +5,8 @@
  * @module
  */
 
+import { requireShortLoops } from "./loops.ts";
+
 /** How a kernel uses one of its buffers. */
 export type Access = "read" | "read_write";
 
@@ -39,6 +41,8 @@ export interface Kernel {
   readonly flops: number;
   /** Least bytes one dispatch must move. */
   readonly bytes: number;
+  /** Most rounds that all loops of an invocation make together. */
+  readonly iterations: number;
   /** Other ways to compute the same, of which only a trial can tell the fastest. */
   readonly variants?: KernelVariants;
 }
@@ -87,6 +91,8 @@ export interface KernelSpec {
    * (workgroup id), `lid` (local id, a vec3u), `lane` (local index) and `groups` (num_workgroups).
    */
   body: string;
+  /** Most rounds of all loops of an invocation together: no kernel with a loop goes without. */
+  iterations?: number;
   flops?: number;
   bytes?: number;
 }
@@ -142,6 +148,8 @@ export function isVec4(m: Layout): boolean {
 /**
  * Assembles the WGSL of a kernel from its parts.
  *
+ * @throws {RangeError} if its loops are too long, see {@linkcode requireShortLoops}
+ *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -190,14 +198,18 @@ export function makeKernel(spec: KernelSpec): Kernel {
     spec.body.trim(),
     "}",
   );
+  const label = `${spec.name} ${spec.shape}`;
+  const code = lines.join("\n");
+  requireShortLoops({ label, code, iterations: spec.iterations });
   return {
-    label: `${spec.name} ${spec.shape}`,
-    code: lines.join("\n"),
+    label,
+    code,
     access,
     uniforms,
     grid: spec.grid,
     flops: spec.flops ?? 0,
     bytes: spec.bytes ?? 0,
+    iterations: spec.iterations ?? 0,
   };
 }
 

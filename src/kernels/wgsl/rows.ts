@@ -4,6 +4,7 @@
  * @module
  */
 import { foldGrid } from "./kernel.ts";
+import { MOST_ITERATIONS, rounds } from "./loops.ts";
 
 /** The common parts of a kernel that reduces rows. */
 export interface RowGroups {
@@ -11,6 +12,8 @@ export interface RowGroups {
   readonly grid: [number, number, number];
   /** Invocations that share a row: a power of two. */
   readonly lanes: number;
+  /** Rounds in which they visit the units of a row. */
+  readonly rounds: number;
   /**
    * WGSL that declares `row`, `sub` (place among the row's lanes), `live` (whether the row exists)
    * and `n` (column units to visit: 0 where the row does not exist, as all must reach barriers).
@@ -22,16 +25,23 @@ export interface RowGroups {
 
 /**
  * Spreads `rows` rows of `units` column units. The grid's first two dimensions are used. On
- * software adapters a row is left to one invocation: barriers cost more there than they bring.
+ * software adapters a row is left to one invocation, as barriers cost more there than they bring, if
+ * its loops, `passes` of them over all units, are not too long for that.
  */
-export function rowGroups(rows: number, units: number, software: boolean): RowGroups {
-  const lanes = software ? 1 : lanesFor(units);
+export function rowGroups(
+  rows: number,
+  units: number,
+  software: boolean,
+  passes: number,
+): RowGroups {
+  const lanes = software ? fewestLanes(units, passes) : lanesFor(units);
   const workgroup = software ? 32 : 256;
   const perGroup = workgroup / lanes;
   return {
     workgroup,
     grid: foldGrid(Math.ceil(rows / perGroup)),
     lanes,
+    rounds: rounds(units, lanes),
     prelude: `
   let row = (wid.x + wid.y * groups.x) * ${perGroup}u + lane / ${lanes}u;
   let sub = lane % ${lanes}u;
@@ -42,6 +52,13 @@ export function rowGroups(rows: number, units: number, software: boolean): RowGr
         ? `fn ${name}(lane: u32, value: ${type}) -> ${type} { return value; }`
         : segmentedReduce(name, type, lanes, workgroup, fold),
   };
+}
+
+/** The least power of two, up to 32, with which loops are short enough. */
+function fewestLanes(units: number, passes: number): number {
+  let lanes = 1;
+  while (lanes < 32 && passes * rounds(units, lanes) > MOST_ITERATIONS) lanes *= 2;
+  return lanes;
 }
 
 /**

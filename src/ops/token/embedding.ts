@@ -1,4 +1,9 @@
-import { embeddingGradient, embeddingKernel as kernel } from "../../kernels/token/embedding.ts";
+import {
+  embeddingGradient,
+  embeddingGradientTokens,
+  embeddingKernel as kernel,
+} from "../../kernels/token/embedding.ts";
+import { rowsOf } from "../matrix.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink, furtherSink, kernelSink, sinkOperands } from "../sink.ts";
 
@@ -32,19 +37,24 @@ export const embeddingOp: Op<null> = {
     const { software } = r.capabilities;
     const sink = r.sink(1);
     let target = sink;
-    r.byRows([ids, r.gradient(0)], (ids, dy) => {
-      let firstRow = 0;
-      byRowsWithSink(r, [], target, (_, part) => {
-        const dTable = kernelSink(part);
-        r.dispatch(
-          embeddingGradient({ ids, dy, dTable, firstRow, software }),
-          ids,
-          dy,
-          ...sinkOperands(part),
-        );
-        firstRow += part.into.rows;
-      });
-      target = furtherSink(sink);
+    r.byRows([ids, r.gradient(0)], (allIds, allDy) => {
+      const most = embeddingGradientTokens(allDy, kernelSink(sink), software);
+      for (let first = 0; first < allDy.rows; first += most) {
+        const tokens = Math.min(most, allDy.rows - first);
+        const [ids, dy] = [allIds, allDy].map((m) => rowsOf(m, first, tokens));
+        let firstRow = 0;
+        byRowsWithSink(r, [], target, (_, part) => {
+          const dTable = kernelSink(part);
+          r.dispatch(
+            embeddingGradient({ ids, dy, dTable, firstRow, software }),
+            ids,
+            dy,
+            ...sinkOperands(part),
+          );
+          firstRow += part.into.rows;
+        });
+        target = furtherSink(sink);
+      }
     });
   },
 };

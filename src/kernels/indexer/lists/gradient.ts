@@ -18,7 +18,7 @@ import {
   placeInTeam,
   withShortLoops,
 } from "./team.ts";
-import { sumsOfKey, sumsOfQuery } from "./sums.ts";
+import { keyIterations, queryIterations, sumsOfKey, sumsOfQuery } from "./sums.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -39,6 +39,7 @@ const KEYS = 2;
 /** Code of a pass; `row` and `batch_row` are in scope. */
 interface GatherCode {
   readonly team: GatherTeam;
+  readonly iterations: number;
   readonly declarations: readonly string[];
   readonly body: readonly string[];
 }
@@ -67,6 +68,7 @@ export function gatherGradientQ(
   const width = gradScores.cols;
   return passKernel("q", spec, { lists, written: { grad_q: gradQ, grad_w: gradW }, units, width }, {
     team,
+    iterations: queryIterations({ width, columns, side }, team),
     declarations: [
       ...partialSums(sums(team.each), team),
       ...team.slots > 1 ? [`var<workgroup> weights: array<f32, ${team.slots}>;`] : [],
@@ -90,13 +92,13 @@ export function gatherGradientK(
   const columns = Math.ceil(dim / 4);
   const common = { columns, most: heads, sums: (each: number) => each };
   const whole = mergingTeam("k", common, capabilities);
-  const team = capabilities.software
-    ? withShortLoops(whole, seqLen, 1 + Math.ceil(heads / whole.each))
-    : whole;
+  const iterations = (team: GatherTeam) => keyIterations({ seqLen, heads, columns }, team);
+  const team = capabilities.software ? withShortLoops(whole, iterations) : whole;
   const lists = { starts, queries, listed };
   const rest = { written: { grad_k: gradK }, units: 1, width: listed.cols };
   return passKernel("k", spec, { lists, ...rest }, {
     team,
+    iterations: iterations(team),
     declarations: partialSums(team.each, team),
     body: sumsOfKey(spec, team),
   });
@@ -113,7 +115,7 @@ function passKernel(
     /** Most keys of a query. */
     width: number;
   },
-  { team, declarations, body }: GatherCode,
+  { team, iterations, declarations, body }: GatherCode,
 ): Kernel {
   const { q, k, w, seqLen, heads, dim } = spec;
   const dims = indexDims(heads, dim);
@@ -140,6 +142,7 @@ function passKernel(
     },
     workgroup: team.lanes * team.slots,
     grid: foldGrid(q.rows * units),
+    iterations,
     declarations: [
       loader("q", dims, aligned),
       loader("k", dims, aligned),

@@ -12,6 +12,7 @@ import {
   makeKernel,
   range,
 } from "../../wgsl/kernel.ts";
+import { rounds } from "../../wgsl/loops.ts";
 import { SEGMENTS } from "../../select/lists.ts";
 import { at } from "../../wgsl/layout_units.ts";
 
@@ -64,6 +65,7 @@ if (indices[list + low + ${half}u] <= key) { low += ${half}u; }
     uniforms: { rows: indices.rows, width, seq_len: seqLen, ...layoutUniforms(layouts) },
     workgroup: lanes,
     grid: foldGrid(indices.rows),
+    iterations: rounds(seqLen, lanes),
     body: `
 let row = wid.x + wid.y * groups.x;
 if (row >= u.rows) { return; }

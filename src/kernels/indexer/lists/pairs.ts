@@ -178,6 +178,7 @@ function pairsKernel(pairs: Pairs): Kernel {
     },
     workgroup: lanes * slots,
     grid: foldGrid(blocks * result.rows),
+    iterations: dims.heads,
     declarations: [
       loader("q", dims, aligned),
       loader("k", dims, aligned),

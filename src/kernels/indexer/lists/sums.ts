@@ -16,8 +16,17 @@ import {
 } from "./team.ts";
 import type { GatherGradientSpec } from "./gradient_spec.ts";
 import { range } from "../../wgsl/kernel.ts";
+import { rounds } from "../../wgsl/loops.ts";
 import { SEGMENTS } from "../../select/lists.ts";
 import { at } from "../../wgsl/layout_units.ts";
+
+/** Iterations of {@linkcode sumsOfQuery}. */
+export function queryIterations(
+  { width, columns, side }: { width: number; columns: number; side: number },
+  { lanes, slots, each }: GatherTeam,
+): number {
+  return rounds(width, slots * each) + side * rounds(columns, lanes * slots);
+}
 
 /** A workgroup has `side` heads of a query in registers, and its slots keys of its list. */
 export function sumsOfQuery(
@@ -95,6 +104,15 @@ export function sumsOfQuery(
       "}",
     ]),
   ];
+}
+
+/** Iterations of {@linkcode sumsOfKey}; all queries may have selected a key. */
+export function keyIterations(
+  { seqLen, heads, columns }: { seqLen: number; heads: number; columns: number },
+  { lanes, slots, each }: GatherTeam,
+): number {
+  const ofQuery = 1 + (heads === each ? 0 : rounds(heads, each));
+  return rounds(seqLen, slots) * ofQuery + rounds(columns, lanes * slots);
 }
 
 /** A workgroup has a key in registers, and its slots queries that selected it. */

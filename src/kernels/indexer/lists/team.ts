@@ -12,7 +12,7 @@
 import type { Capabilities } from "../../wgsl/device.ts";
 import type { HeadDims, HeadTensor } from "../../attention/heads.ts";
 import { range } from "../../wgsl/kernel.ts";
-import { MOST_ROUNDS } from "../../select/lists_by_rows.ts";
+import { MOST_ITERATIONS } from "../../wgsl/loops.ts";
 import { firstThatFits } from "../../wgsl/tile_choice.ts";
 
 /** Tuning of a kernel. */
@@ -81,11 +81,14 @@ export function mergingTeam(
   return firstThatFits(teams, needs, capabilities) ?? teams[teams.length - 1];
 }
 
-/** So many slots that an invocation's loop over `count` tokens is not too long for llvmpipe. */
-export function withShortLoops(team: GatherTeam, count: number, rounds: number): GatherTeam {
-  let { slots } = team;
-  while (Math.ceil(count / slots) * rounds > MOST_ROUNDS) slots *= 2;
-  return { ...team, slots };
+/** So many slots that an invocation's loops are not too long. */
+export function withShortLoops(
+  team: GatherTeam,
+  iterations: (team: GatherTeam) => number,
+): GatherTeam {
+  let longer = team;
+  while (iterations(longer) > MOST_ITERATIONS) longer = { ...longer, slots: 2 * longer.slots };
+  return longer;
 }
 
 /** The `vec4` columns of a head that an invocation has: `sub`, `sub + lanes`, … */
