@@ -8,6 +8,7 @@ import type { Engine, EngineOptions } from "./engine.ts";
 import { MemoryError, UserError } from "./errors.ts";
 import { Gpu } from "./webgpu/device/device.ts";
 import { WebGpuEngine } from "./webgpu/engine/engine.ts";
+import { requireLongLoops } from "./webgpu/plan/self_test.ts";
 import { formatBytes } from "./text/units.ts";
 
 /** A device on which engines can be opened, one after the other. */
@@ -30,7 +31,7 @@ const WITHOUT_ADAPTER = "no WebGPU adapter (a Vulkan driver gives one; in softwa
  * Opens the device that `device` asks for. `auto` takes WebGPU where there is an adapter, and else
  * says how to get one and goes on on the CPU.
  *
- * @throws {UserError} if there is no adapter for `webgpu`
+ * @throws {UserError} if there is no adapter for `webgpu`, or its driver ends loops too early
  */
 export async function openDevice(
   device: RunConfig["device"],
@@ -38,6 +39,7 @@ export async function openDevice(
 ): Promise<Device> {
   const gpu = device === "cpu" ? null : await Gpu.open();
   if (gpu) {
+    await requireLongLoops(gpu);
     return {
       gpu,
       open: (engine) =>

@@ -4,6 +4,7 @@
  *
  * Arguments are passed on to `deno test`, e.g. `deno task test tests/corpus_test.ts`.
  */
+import { fileURLToPath } from "node:url";
 
 const PACKAGE = "mesa-vulkan-drivers";
 
@@ -25,6 +26,41 @@ async function run(command: string, args: string[], quiet = false): Promise<numb
 
 const deno = (args: string[], quiet = false) => run(Deno.execPath(), args, quiet);
 
+/**
+ * Runs the tests in `tests/` in so many processes, whose output comes one after the other: a test
+ * on a software adapter keeps little more than one core busy.
+ */
+async function testInParts(parts: number): Promise<number> {
+  const files = testFiles(new URL("./", import.meta.url));
+  const runs = Array.from({ length: parts }, (_, part) =>
+    new Deno.Command(Deno.execPath(), {
+      args: ["test", "-A", "--no-check", ...files.filter((_, i) => i % parts === part)],
+      stdin: "null",
+      stdout: part === 0 ? "inherit" : "piped",
+      stderr: part === 0 ? "inherit" : "piped",
+    }));
+  const [first, ...others] = runs;
+  const later = others.map((run) => run.output());
+  const codes = [(await first.output()).code];
+  for (const { code, stdout, stderr } of await Promise.all(later)) {
+    await Deno.stdout.write(stdout);
+    await Deno.stderr.write(stderr);
+    codes.push(code);
+  }
+  return Math.max(...codes);
+}
+
+/** Paths of the test files in a folder, the largest first: these take the longest. */
+function testFiles(folder: URL): string[] {
+  const find = (folder: URL): URL[] =>
+    [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
+      if (isDirectory) return find(new URL(`${name}/`, folder));
+      return name.endsWith("_test.ts") ? [new URL(name, folder)] : [];
+    });
+  const size = (url: URL) => Deno.statSync(url).size;
+  return find(folder).sort((a, b) => size(b) - size(a)).map((url) => fileURLToPath(url));
+}
+
 /** Asked in a process of its own: a driver installed a moment ago must be found. */
 async function hasAdapter(): Promise<boolean> {
   const module = new URL("../src/webgpu/device/device.ts", import.meta.url).href;
@@ -45,20 +81,20 @@ async function ensureAdapter(): Promise<boolean> {
 }
 
 if (!await ensureAdapter()) Deno.exit(1);
-const checks: [name: string, args: string[]][] = Deno.args.length
-  ? [["tests", ["test", "-A", ...Deno.args]]]
-  : [
-    ["format", ["fmt", "--check"]],
-    ["lint", ["lint"]],
-    ["types", ["check"]],
-    ["docs", ["doc", "--lint", "mod.ts"]],
-    ["tests", ["test", "-A", "--no-check", "tests/"]],
-    ["examples", ["test", "-A", "--doc", "mod.ts", "src/"]],
-  ];
+const checks: Record<string, () => Promise<number>> = Deno.args.length
+  ? { tests: () => deno(["test", "-A", ...Deno.args]) }
+  : {
+    format: () => deno(["fmt", "--check"]),
+    lint: () => deno(["lint"]),
+    types: () => deno(["check"]),
+    docs: () => deno(["doc", "--lint", "mod.ts"]),
+    tests: () => testInParts(Math.min(2, navigator.hardwareConcurrency)),
+    examples: () => deno(["test", "-A", "--doc", "mod.ts", "src/"]),
+  };
 const failed: string[] = [];
-for (const [name, args] of checks) {
-  console.log(`\n== ${name}: deno ${args.join(" ")}`);
-  if (await deno(args) !== 0) failed.push(name);
+for (const [name, check] of Object.entries(checks)) {
+  console.log(`\n== ${name}`);
+  if (await check() !== 0) failed.push(name);
 }
 console.log(failed.length ? `\nfailed: ${failed.join(", ")}` : "\nall checks passed");
 Deno.exit(failed.length ? 1 : 0);

@@ -6,12 +6,11 @@
  */
 import { benchConfig, openBenchModel } from "../bench/step.ts";
 import type { EngineState } from "../engine.ts";
-import { type Kernel, makeKernel } from "../kernels/wgsl/kernel.ts";
-import { matrixAt } from "../ops/matrix.ts";
+import { makeKernel } from "../kernels/wgsl/kernel.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
 import type { Gpu } from "../webgpu/device/device.ts";
-import { PlanRecorder } from "../graph/plan_recorder.ts";
-import { createStorageBuffer, Plan, SlotPool } from "../webgpu/plan/plan.ts";
+import { createStorageBuffer } from "../webgpu/plan/plan.ts";
+import { countRounds, runAlone } from "../webgpu/plan/self_test.ts";
 import { ReadBack } from "../webgpu/device/read_back.ts";
 import type { Random } from "./cases/random.ts";
 
@@ -75,8 +74,7 @@ export const LLVMPIPE_ROUNDS = 65_535;
  */
 async function checkLongLoops(gpu: Gpu): ReturnType<DeviceCheck> {
   const [outer, inner] = [70, 1000];
-  const { counted } = await runAlone(gpu, countingKernel(outer, inner));
-  return judgeLoops(counted, outer * inner);
+  return judgeLoops(await countRounds(gpu, outer, inner), outer * inner);
 }
 
 /** What it means that loops of `asked` rounds have gone through `counted`. */
@@ -88,47 +86,6 @@ export function judgeLoops(counted: number, asked: number): Omit<DeviceReport, "
   return isKnown
     ? { ok: true, note: `known limit: ${seen}, as in llvmpipe; no kernel here may loop as far` }
     : { ok: false, note: seen };
-}
-
-/** Adds 1 in two loops, one within the other, of lengths that the compiler does not see. */
-function countingKernel(outer: number, inner: number): Kernel {
-  return makeKernel({
-    name: "count_rounds",
-    shape: `${outer}x${inner}`,
-    buffers: { counted: "read_write u32" },
-    uniforms: { outer, inner, step: 1 },
-    workgroup: 1,
-    grid: [1, 1, 1],
-    // More than any other kernel may: what this one tries is how far loops go.
-    iterations: 0,
-    body: `
-  counted[0] = 0u;
-  for (var i = 0u; i < u.outer; i++) {
-    for (var j = 0u; j < u.inner; j++) { counted[0] += u.step; }
-  }`,
-  });
-}
-
-/** Runs a kernel of one output word; `ms` until it is there. */
-async function runAlone(gpu: Gpu, kernel: Kernel): Promise<{ counted: number; ms: number }> {
-  const storage = { label: "output", size: 1 };
-  const buffer = createStorageBuffer(gpu, storage.label, storage.size);
-  const recorder = new PlanRecorder(gpu.capabilities);
-  recorder.dispatch(kernel, matrixAt(storage, 0, { rows: 1, cols: 1, dtype: "i32" }));
-  const pool = new SlotPool(gpu);
-  const reader = new ReadBack(gpu, 4);
-  const start = performance.now();
-  const plan = new Plan(gpu, recorder, new Map([[storage, buffer]]), pool);
-  try {
-    plan.submit();
-    const [counted] = new Uint32Array(await reader.read(buffer, 0, 4));
-    return { counted, ms: performance.now() - start };
-  } finally {
-    plan.destroy();
-    pool.destroy();
-    reader.destroy();
-    buffer.destroy();
-  }
 }
 
 /** How long a kernel takes that no cache has seen, and the same one again. */
@@ -153,9 +110,9 @@ async function checkPipelines(gpu: Gpu, random: Random): ReturnType<DeviceCheck>
   const [first, second] = [await runAlone(gpu, kernel), await runAlone(gpu, kernel)];
   let want = 0;
   for (let i = 0; i < 100; i++) want = (want + Math.imul(i % 64, rounds)) >>> 0;
-  const ok = first.counted === want && second.counted === want;
+  const ok = first.word === want && second.word === want;
   const times = `a new kernel after ${first.ms.toFixed(1)} ms, again ${second.ms.toFixed(1)} ms`;
-  return { ok, note: ok ? times : `${times}, but ${first.counted} for ${want}` };
+  return { ok, note: ok ? times : `${times}, but ${first.word} for ${want}` };
 }
 
 /** Three steps of a small model with an indexer, twice: losses, weights and moments bit by bit. */
