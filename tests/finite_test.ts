@@ -162,7 +162,6 @@ Deno.test("evaluations, swap tests and samples that are not finite are refused w
   const dataset = {
     batch: () => batch,
     validationBatches: 1,
-    bytesPerToken: 1,
   } as unknown as Dataset;
   const cases: [() => Promise<unknown>, RegExp][] = [
     [() => evaluate(blind, { dataset, batches: 1 }), /^val\/loss is NaN$/],

@@ -100,6 +100,10 @@ export class BpeTokenizer implements Tokenizer {
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(all);
   }
 
+  byteLengths(_text: string, ids: Int32Array): Int32Array {
+    return ids.map((id) => this.#bytes[id].length);
+  }
+
   toJSON(): TokenizerJson {
     return byteLevelJson(this.#tokens, [...this.#merges]);
   }

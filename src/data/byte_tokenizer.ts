@@ -17,6 +17,10 @@ export class ByteTokenizer implements Tokenizer {
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
   }
 
+  byteLengths(_text: string, ids: Int32Array): Int32Array {
+    return new Int32Array(ids.length).fill(1);
+  }
+
   toJSON(): TokenizerJson {
     return byteLevelJson(letterOfByte, []);
   }

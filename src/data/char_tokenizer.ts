@@ -51,7 +51,20 @@ export class CharTokenizer implements Tokenizer {
     }).join("");
   }
 
+  byteLengths(text: string, ids: Int32Array): Int32Array {
+    const lengths = new Int32Array(ids.length);
+    let n = 0;
+    for (const character of text) lengths[n++] = utf8Length(character.codePointAt(0)!);
+    return lengths;
+  }
+
   toJSON(): TokenizerJson {
     return bpeJson(this.#characters, [], UNKNOWN, null);
   }
+}
+
+function utf8Length(codePoint: number): number {
+  if (codePoint < 0x80) return 1;
+  if (codePoint < 0x800) return 2;
+  return codePoint < 0x10000 ? 3 : 4;
 }

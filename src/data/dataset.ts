@@ -25,6 +25,8 @@ export interface Batch {
   targets: Int32Array;
   /** Targets that are not -1. */
   count: number;
+  /** Of texts' validation batches: bytes of the text, in UTF-8, that the scored tokens stand for. */
+  bytes?: number;
   /** Of generated tasks: the scored positions, counted from the start of the batch. */
   answers?: Answer[];
 }
@@ -39,11 +41,6 @@ export interface Dataset {
   readonly vocabSize: number;
   /** Null for generated tasks, whose tokens are symbols. */
   readonly tokenizer: Tokenizer | null;
-  /**
-   * Bytes of text per token of the validation split, null for generated tasks. A loss of x nats
-   * per token is `x / Math.LN2 / bytesPerToken` bits per byte.
-   */
-  readonly bytesPerToken: number | null;
   /** {@linkcode unigramEntropy} of all tokens of the text, null for generated tasks. */
   readonly unigramEntropy: number | null;
   /** How many batches cover the validation split; Infinity for generated tasks. */
@@ -125,7 +122,10 @@ function openText(corpus: Corpus, options: DatasetOptions): Dataset {
     ? loadTokenizer(options.tokenizerJson)
     : createTokenizer(options.tokenizer, trainText, options);
   const train = tokenizer.encode(trainText), validation = tokenizer.encode(validationText);
-  const windows = new Windows({ name: corpus.name, train, validation, seqLen, seed });
+  const windows = new Windows({
+    ...{ name: corpus.name, train, validation, seqLen, seed },
+    validationBytes: tokenizer.byteLengths(validationText, validation),
+  });
   const ids = new Int32Array(train.length + validation.length);
   ids.set(train);
   ids.set(validation, train.length);
@@ -135,16 +135,16 @@ function openText(corpus: Corpus, options: DatasetOptions): Dataset {
     identity: { files, bytes, sha256 },
     vocabSize: tokenizer.vocabSize,
     tokenizer,
-    bytesPerToken: new TextEncoder().encode(validationText).length / validation.length,
     unigramEntropy: unigramEntropy(ids, tokenizer.vocabSize),
     validationBatches,
     batch(split, index) {
       requireIndex(index, split === "train" ? Infinity : validationBatches);
       const batch = emptyBatch(batchSize, seqLen);
+      if (split === "validation") batch.bytes = 0;
       for (let row = 0; row < batchSize; row++) {
-        const window = split === "train"
-          ? windows.train(index * batchSize + row)
-          : windows.validation(index * batchSize + row);
+        const at = index * batchSize + row;
+        const window = split === "train" ? windows.train(at) : windows.validation(at);
+        if (batch.bytes !== undefined) batch.bytes += windows.validationBytes(at);
         const n = Math.max(window.length - 1, 0);
         batch.tokens.set(window.subarray(0, n), row * seqLen);
         batch.targets.set(window.subarray(1), row * seqLen);
@@ -163,7 +163,6 @@ function openTask(task: Task<Partial<TaskOptions>>, options: DatasetOptions): Da
     identity: null,
     vocabSize: taskOptions.taskVocab!,
     tokenizer: null,
-    bytesPerToken: null,
     unigramEntropy: null,
     validationBatches: Infinity,
     batch(split, index) {

@@ -21,6 +21,13 @@ export interface Tokenizer {
    * @throws {RangeError} if an id is not in the vocabulary
    */
   decode(ids: ArrayLike<number>): string;
+  /**
+   * How many bytes of the text, in UTF-8, each of its ids stands for. They add up to the text's: a
+   * part of a character counts its own bytes, an unknown character those that it has in the text.
+   *
+   * @param ids of the whole text, as {@linkcode encode} gives them
+   */
+  byteLengths(text: string, ids: Int32Array): Int32Array;
   /** The content of `tokenizer.json`. */
   toJSON(): TokenizerJson;
 }

@@ -11,6 +11,7 @@ import { Rng } from "../rng.ts";
 export class Windows {
   readonly #train: Int32Array;
   readonly #validation: Int32Array;
+  readonly #validationBytes: Int32Array;
   readonly #seqLen: number;
   readonly #seed: number;
   /** Windows of an epoch. */
@@ -22,10 +23,12 @@ export class Windows {
 
   /** @throws {UserError} if a split is too short for a window */
   constructor(
-    { name, train, validation, seqLen, seed }: {
+    { name, train, validation, validationBytes, seqLen, seed }: {
       name: string;
       train: Int32Array;
       validation: Int32Array;
+      /** Bytes of the text that each id of `validation` stands for. */
+      validationBytes: Int32Array;
       seqLen: number;
       seed: number;
     },
@@ -39,6 +42,7 @@ export class Windows {
     }
     this.#train = train;
     this.#validation = validation;
+    this.#validationBytes = validationBytes;
     this.#seqLen = seqLen;
     this.#seed = seed;
     const whole = Math.floor((train.length - 1) / seqLen);
@@ -60,6 +64,12 @@ export class Windows {
   validation(window: number): Int32Array {
     const begin = window * this.#seqLen;
     return this.#validation.subarray(begin, begin + this.#seqLen + 1);
+  }
+
+  /** Bytes of the text that a validation window's ids stand for, all but the first. */
+  validationBytes(window: number): number {
+    const begin = window * this.#seqLen + 1;
+    return this.#validationBytes.subarray(begin, begin + this.#seqLen).reduce((a, b) => a + b, 0);
   }
 
   #enter(epoch: number): void {

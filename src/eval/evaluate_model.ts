@@ -16,7 +16,7 @@ import { type Device, openDevice } from "../open_device.ts";
 import { stageAt, usesIndexer } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
-import { rightAnswers } from "../measure/evaluate.ts";
+import { bitsPerByte, rightAnswers } from "../measure/evaluate.ts";
 import { measureIndexer, swapTest } from "../measure/indexer.ts";
 import type { SavedModel } from "../runs/load_model.ts";
 import { Buckets } from "../measure/positions.ts";
@@ -124,7 +124,6 @@ async function measure(
   const { losses, answers } = await scoreTokens(engine, config.seqLen, batches);
   const loss = losses.total().mean;
   requireFinite({ loss });
-  const { bytesPerToken } = dataset;
   const indexed = usesIndexer(config);
   return {
     folder,
@@ -133,7 +132,7 @@ async function measure(
     data: dataset.name,
     batches: count,
     loss,
-    bitsPerByte: bytesPerToken === null ? null : loss / Math.LN2 / bytesPerToken,
+    bitsPerByte: bitsPerByte(loss, batches),
     positions: losses.read(config.seqLen).map(({ mean, ...rest }) => ({ ...rest, loss: mean })),
     accuracy: answers && answers.total().mean,
     accuracyByDistance: (answers?.read(config.seqLen) ?? [])

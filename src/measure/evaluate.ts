@@ -20,19 +20,40 @@ export async function evaluate(
   const { dataset } = options;
   const batches = Math.min(options.batches, dataset.validationBatches);
   let nats = 0, scored = 0, right = 0;
+  const seen: Pick<Batch, "count" | "bytes">[] = [];
   for (let i = 0; i < batches; i++) {
     const batch = dataset.batch("validation", i);
     const { loss } = await engine.evaluate(batch);
     nats += loss * batch.count;
     scored += batch.count;
+    seen.push({ count: batch.count, bytes: batch.bytes });
     if (!batch.answers) continue;
     right += rightAnswers(await engine.logits(batch.tokens), batch).filter(Boolean).length;
   }
   const loss = nats / scored;
   const values: Record<string, number> = { "val/loss": loss };
-  if (dataset.bytesPerToken) values["val/bpb"] = loss / Math.LN2 / dataset.bytesPerToken;
+  const bits = bitsPerByte(loss, seen);
+  if (bits !== null) values["val/bpb"] = bits;
   if (!dataset.tokenizer) values["val/accuracy"] = right / scored;
   return requireFinite(values);
+}
+
+/**
+ * Bits a byte of text, by which models with different tokenizers can be compared; null for tasks.
+ *
+ * @param loss nats a scored token of `batches`
+ * @param batches their bytes count, and no others: elsewhere in a text tokens may be twice as long
+ */
+export function bitsPerByte(
+  loss: number,
+  batches: readonly Pick<Batch, "count" | "bytes">[],
+): number | null {
+  let scored = 0, bytes = 0;
+  for (const batch of batches) {
+    scored += batch.count;
+    bytes += batch.bytes ?? 0;
+  }
+  return bytes === 0 ? null : loss / Math.LN2 / (bytes / scored);
 }
 
 /**
