@@ -114,7 +114,8 @@ export {
 // Ops, selectors and kernels.
 export type { Pool } from "./src/kernels/select/block_pool.ts";
 export type { Capabilities } from "./src/kernels/wgsl/device.ts";
-export type { Access, Kernel, KernelVariants, Layout } from "./src/kernels/wgsl/kernel.ts";
+export type { Kernel, KernelVariants } from "./src/kernels/wgsl/kernel.ts";
+export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";
 export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
 export type { Teacher } from "./src/ops/indexer/teacher.ts";
 export {

@@ -19,13 +19,13 @@ function threeSteps(): PlanSource {
   const a = matrixAt({ label: "a", size: 64 }, 0, { rows: 8, cols: 8 });
   r.scope = "copy";
   const x = r.temporary(8, 8);
-  r.dispatch(addInto({ a, into: x, add: "none" }), a, x);
+  r.dispatch(addInto({ a, into: x, add: null }));
   r.scope = "sum";
   const y = r.temporary(8, 8);
-  r.dispatch(addInto({ a, into: y, add: x }), a, y, x);
+  r.dispatch(addInto({ a, into: y, add: x }));
   const out = r.temporary(8, 8);
-  r.dispatch(addInto({ a: y, into: out, add: "none" }), y, out);
-  r.dispatch(fill({ x: out, value: 0 }), out);
+  r.dispatch(addInto({ a: y, into: out, add: null }));
+  r.dispatch(fill({ x: out, value: 0 }));
   return r;
 }
 

@@ -1,2 +1,2 @@
 /** Where kernel tests find the runner of single kernels. */
-export { type Call, layout, runKernels } from "../src/bench/run_kernels.ts";
+export { type Call, callOn, layout, runKernels } from "../src/bench/run_kernels.ts";

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import type { Call } from "./run_kernels.ts";
+import { type Layout } from "../kernels/wgsl/operand.ts";
 
 /** What the shapes follow from. */
 export interface Sizes {

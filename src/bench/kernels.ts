@@ -19,7 +19,7 @@ import { measureCeilings } from "./ceilings.ts";
 import { gatheredLossCase } from "./gathered_loss.ts";
 import { type Case, randomValues, single, type Sizes } from "./kernel_case.ts";
 import { adapterOf, type BenchResult, rounded } from "./result.ts";
-import { type Call, layout, runKernels } from "./run_kernels.ts";
+import { callOn, layout, runKernels } from "./run_kernels.ts";
 
 /** Samples of a kernel. */
 const SAMPLES = 9;
@@ -78,16 +78,19 @@ function cases(sizes: Sizes, capabilities: Capabilities): (() => Case)[] {
 }
 
 function matmulCase(form: Form, { square: n }: Sizes, capabilities: Capabilities): Case {
-  const m = layout(n, n);
-  const plan = matmul({ form, a: m, b: m, c: m, capabilities });
-  const index = { a: 0, b: 1, c: 2, d: 2, partial: 3 };
-  // Never empty: Deno cannot upload an array of no elements.
-  const partial = new Float32Array(Math.max(4, plan.partialElements));
-  const tile = plan.steps[0].kernel.variants?.names[0];
+  const [a, b, into] = [layout(n, n), layout(n, n), layout(n, n)];
+  const matrices = [a, b, into];
+  const scratch = (rows: number, cols: number) => {
+    const parts = layout(rows, cols);
+    matrices.push(parts);
+    return parts;
+  };
+  const kernels = matmul({ form, a, b, c: { into, add: null }, scratch, capabilities });
+  const tile = kernels[0].variants?.names[0];
   return {
     name: `matmul_${form} ${n}x${n}x${n}${tile ? ` tile ${tile}` : ""}`,
-    calls: plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]),
-    arrays: [randomValues(m), randomValues(m), randomValues(m), partial],
+    calls: kernels.map((kernel) => callOn(kernel, matrices)),
+    arrays: matrices.map(randomValues),
     flops: 2 * n ** 3,
     bytes: 12 * n ** 2,
   };

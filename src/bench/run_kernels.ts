@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import type { Gpu } from "../webgpu/device/device.ts";
 import { ReadBack } from "../webgpu/device/read_back.ts";
+import { type Layout } from "../kernels/wgsl/operand.ts";
 
 /** Layout of a packed matrix, or of a part of a wider or longer one. */
 export function layout(rows: number, cols: number, offset = 0, stride = cols): Layout {
@@ -14,6 +15,13 @@ export function layout(rows: number, cols: number, offset = 0, stride = cols): L
 
 /** A dispatch: a kernel and the index of the array for each of its bindings. */
 export type Call = readonly [Kernel, ...number[]];
+
+/** A kernel on the arrays whose places those of its operands among `matrices` are. */
+export function callOn(kernel: Kernel, matrices: readonly Layout[]): Call {
+  const places = kernel.operands.map((operand) => matrices.indexOf(operand));
+  if (places.includes(-1)) throw new RangeError(`${kernel.label}: an operand has no array`);
+  return [kernel, ...places];
+}
 
 /** A GPU that was idle needs this long to raise its clocks: 5 times faster on an H100. */
 export const WARM_UP_MS = 300;

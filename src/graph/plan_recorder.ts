@@ -29,10 +29,16 @@ export class PlanRecorder implements Recorder {
 
   constructor(readonly capabilities: Capabilities) {}
 
-  dispatch(kernel: Kernel, ...operands: Matrix[]): void {
+  dispatch(kernel: Kernel, ...given: Matrix[]): void {
+    const operands = kernel.operands.length ? kernel.operands as Matrix[] : given;
     if (operands.length !== kernel.access.length) {
       throw new TypeError(`${kernel.label} takes ${kernel.access.length} operands`);
     }
+    given.forEach((m, i) => {
+      if (JSON.stringify(m) !== JSON.stringify(operands[i]) || m.storage !== operands[i].storage) {
+        throw new TypeError(`${kernel.label}: operand ${i} differs`);
+      }
+    });
     this.dispatches.push({ op: this.scope, kernel, operands });
   }
 
@@ -70,12 +76,12 @@ export class PlanRecorder implements Recorder {
     if (b === null) {
       this.byRows(
         [a, into],
-        (a, into) => this.dispatch(addInto({ a, into, add: "none" }), a, into),
+        (a, into) => this.dispatch(addInto({ a, into, add: null }), a, into),
       );
     } else if (b === into) {
       this.byRows(
         [a, into],
-        (a, into) => this.dispatch(addInto({ a, into, add: "inPlace" }), a, into),
+        (a, into) => this.dispatch(addInto({ a, into, add: into }), a, into),
       );
     } else {
       this.byRows(

@@ -14,7 +14,9 @@
  */
 import type * as tfc from "@tensorflow/tfjs-core";
 import type { Capabilities } from "../kernels/wgsl/device.ts";
-import type { Kernel, Layout } from "../kernels/wgsl/kernel.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
+import type { Layout } from "../kernels/wgsl/operand.ts";
+import type { Sink } from "../kernels/wgsl/sink.ts";
 
 /** Element type: f32, or i32 for token ids and positions. */
 export type Dtype = "f32" | "i32";
@@ -86,16 +88,11 @@ export interface Recorder {
   known(source: Matrix, what: string): Matrix[] | null;
 }
 
-/** Where an op writes the gradient of an input. */
-export interface GradientSink {
-  /** The matrix to write, all of it. */
-  readonly into: Matrix;
-  /**
-   * An earlier contribution to be added, or null. It may be `into` itself (then the kernel adds
-   * in place) or other memory.
-   */
-  readonly add: Matrix | null;
-}
+/**
+ * Where an op writes the gradient of an input, and an earlier contribution to be added. That may be
+ * `into` itself, then the kernel adds in place, or other memory.
+ */
+export type GradientSink = Sink<Matrix>;
 
 /** Takes down the kernels of a backward pass. */
 export interface GradientRecorder extends Recorder {

@@ -17,10 +17,10 @@ import {
   ROWS,
   rowShape,
 } from "../../src/kernels/attention/tuning.ts";
-import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 import { referenceAttention } from "./attention_reference.ts";
+import { type Layout } from "../../src/kernels/wgsl/operand.ts";
 
 const gpu = await Gpu.open();
 

@@ -12,7 +12,7 @@ import { type Form, matmul } from "../../src/kernels/product/matmul.ts";
 import { fitsDevice, tileThreads } from "../../src/kernels/product/tile_loop.ts";
 import { CANDIDATES, type RatedTile, tileName } from "../../src/kernels/product/tiles.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
-import { type Call, layout, runKernels } from "../run_kernel.ts";
+import { callOn, layout, runKernels } from "../run_kernel.ts";
 
 type Shape = [form: Form, m: number, n: number, k: number];
 
@@ -63,25 +63,31 @@ async function bench(gpu: Gpu, shape: Shape): Promise<void> {
   const numbers = (count: number) =>
     Float32Array.from({ length: count }, () => Math.random() - 0.5);
   const inputs = [numbers(m * k), numbers(k * n)];
-  const chosen = matmul({ form, a, b, c, capabilities });
+  const spec = { form, a, b, c: { into: c, add: null }, capabilities };
+  const [chosen] = matmul({ ...spec, scratch: layout });
   const lines: { rate: number; text: string }[] = [];
   const tiles: (RatedTile | undefined)[] = CANDIDATES.filter((t) => fitsDevice(t, capabilities));
   if (capabilities.software) tiles.splice(0, Infinity, undefined);
   for (const tile of tiles) {
-    const plan = matmul({ form, a, b, c, capabilities, tile });
+    const matrices = [a, b, c];
+    const scratch = (rows: number, cols: number) => {
+      matrices.push(layout(rows, cols));
+      return matrices[3];
+    };
+    const kernels = matmul({ ...spec, scratch, tile });
     const start = performance.now();
-    for (const step of plan.steps) gpu.pipeline(step.kernel);
+    for (const kernel of kernels) gpu.pipeline(kernel);
     const compile = performance.now() - start;
-    const partial = new Float32Array(Math.max(4, plan.partialElements));
-    const arrays = [...inputs, new Float32Array(m * n).fill(NaN), partial];
-    const index = { a: 0, b: 1, c: 2, d: 2, partial: 3 };
-    const calls = plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]);
+    const results = matrices.slice(2).map(({ rows, cols }) =>
+      new Float32Array(rows * cols).fill(NaN)
+    );
+    const arrays = [...inputs, ...results];
+    const calls = kernels.map((kernel) => callOn(kernel, matrices));
     const result = await runKernels(gpu, arrays, calls, 9);
     const error = sampleError(shape, result.arrays);
-    const first = plan.steps[0].kernel;
+    const [first] = kernels;
     const rate = 2 * m * n * k / result.ms / 1e6;
-    const isChosen = first.code === chosen.steps[0].kernel.code &&
-      first.grid[2] === chosen.steps[0].kernel.grid[2];
+    const isChosen = first.code === chosen.code && first.grid[2] === chosen.grid[2];
     const name = tile ? `${tileName(tile)}, ${tileThreads(tile)} threads` : "subgroup";
     const text = [
       isChosen ? "*" : " ",

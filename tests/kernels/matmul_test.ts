@@ -1,11 +1,5 @@
 import assert from "node:assert/strict";
-import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
-import {
-  type Form,
-  matmul,
-  type MatmulPlan,
-  type MatmulSpec,
-} from "../../src/kernels/product/matmul.ts";
+import { type Form, matmul, type MatmulSpec } from "../../src/kernels/product/matmul.ts";
 import {
   CANDIDATES,
   chooseParts,
@@ -16,7 +10,9 @@ import {
 } from "../../src/kernels/product/tiles.ts";
 import type { Capabilities } from "../../src/kernels/wgsl/device.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
-import { type Call, layout, runKernels } from "../run_kernel.ts";
+import { callOn, layout, runKernels } from "../run_kernel.ts";
+import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
+import type { Layout } from "../../src/kernels/wgsl/operand.ts";
 
 const FORMS: Form[] = ["nt", "nn", "tn"];
 
@@ -46,6 +42,15 @@ function fill(m: Layout, next: () => number): Float32Array {
   return out;
 }
 
+/** Gives memory for partial sums, and adds it to the matrices. */
+function scratchIn(matrices: Layout[]): (rows: number, cols: number) => Layout {
+  return (rows, cols) => {
+    const parts = layout(rows, cols);
+    matrices.push(parts);
+    return parts;
+  };
+}
+
 interface Case {
   form: Form;
   size: [m: number, n: number, k: number];
@@ -59,19 +64,20 @@ async function check(
   { form, size: [m, n, k], aligned, add }: Case,
   capabilities: Capabilities,
   tile?: MatmulSpec["tile"],
-): Promise<MatmulPlan> {
+): Promise<Kernel[]> {
   const seed = Math.floor(Math.random() * 2 ** 31);
   const next = generator(seed);
   const a = form === "tn" ? within(k, m, aligned) : within(m, k, aligned);
   const b = form === "nt" ? within(n, k, aligned) : within(k, n, aligned);
   const c = within(m, n, aligned);
   const d = within(m, n, aligned);
-  const plan = matmul({
+  const matrices = [a, b, c, d];
+  const kernels = matmul({
     form,
     a,
     b,
-    c,
-    add: add === "separate" ? d : add,
+    c: { into: c, add: add === "none" ? null : add === "separate" ? d : c },
+    scratch: scratchIn(matrices),
     capabilities,
     tile,
   });
@@ -81,10 +87,9 @@ async function check(
     fill(b, next),
     before,
     fill(d, next),
-    new Float32Array(Math.max(4, plan.partialElements)).fill(NaN),
+    ...matrices.slice(4).map((m) => fill(m, () => NaN)),
   ];
-  const index = { a: 0, b: 1, c: 2, d: 3, partial: 4 };
-  const calls = plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]);
+  const calls = kernels.map((kernel) => callOn(kernel, matrices));
   const [, , out] = (await runKernels(gpu, arrays, calls)).arrays;
   let difference = 0;
   let norm = 0;
@@ -111,7 +116,7 @@ async function check(
     const inside = at >= c.offset && at < c.offset + m * c.stride && col < n;
     if (!inside) assert.ok(Number.isNaN(out[at]), `${what}: wrote outside of c, at ${at}`);
   }
-  return plan;
+  return kernels;
 }
 
 /** Odd sizes, single rows and columns, edges of tiles, sums long enough to be cut into parts. */
@@ -151,8 +156,8 @@ for (const software of [true, false]) {
     const capabilities = { ...gpu.capabilities, software };
     let inParts = 0;
     for (const c of cases()) {
-      const plan = await check(gpu, c, capabilities);
-      if (plan.partialElements > 0) inParts++;
+      const kernels = await check(gpu, c, capabilities);
+      if (kernels.length > 1) inParts++;
     }
     assert.ok(inParts > 0, "No product was computed in parts");
   });
@@ -170,11 +175,12 @@ async function bitsOf(
   const b = form === "nt" ? within(n, k, aligned) : within(k, n, aligned);
   const c = within(m, n, aligned);
   const capabilities = { ...gpu.capabilities, software: false };
-  const plan = matmul({ form, a, b, c, capabilities, tile });
-  const partial = new Float32Array(Math.max(4, plan.partialElements));
-  const arrays = [fill(a, next), fill(b, next), fill(c, () => NaN), partial];
-  const index = { a: 0, b: 1, c: 2, d: 2, partial: 3 };
-  const calls = plan.steps.map((s): Call => [s.kernel, ...s.operands.map((o) => index[o])]);
+  const matrices = [a, b, c];
+  const scratch = scratchIn(matrices);
+  const kernels = matmul({ form, a, b, c: { into: c, add: null }, scratch, capabilities, tile });
+  const values = matrices.slice(2).map((m) => fill(m, () => NaN));
+  const arrays = [fill(a, next), fill(b, next), ...values];
+  const calls = kernels.map((kernel) => callOn(kernel, matrices));
   const out = (await runKernels(gpu, arrays, calls)).arrays[2];
   return new Uint32Array(out.buffer);
 }
@@ -214,12 +220,13 @@ Deno.test("matmul: the parts of a sum follow from the shape, not from the device
   };
   const weak = { maxBindingBytes: 2 ** 27, workgroupBytes: 16_384, maxInvocations: 256 };
   for (const [m, n, k] of [[384, 128, 8192], [8192, 256, 1536], [4096, 4096, 4096]]) {
-    const spec = { form: "tn" as const, a: layout(k, m), b: layout(k, n), c: layout(m, n) };
+    const c = { into: layout(m, n), add: null };
+    const spec = { form: "tn" as const, a: layout(k, m), b: layout(k, n), c, scratch: layout };
     const parts = [
       matmul({ ...spec, capabilities }),
       matmul({ ...spec, capabilities: { ...capabilities, ...weak } }),
       ...CANDIDATES.map((tile) => matmul({ ...spec, capabilities, tile })),
-    ].map((plan) => plan.partialElements / (m * n));
+    ].map((kernels) => kernels[0].operands[2].rows / m);
     assert.equal(new Set(parts).size, 1, `${parts}`);
   }
 });
@@ -228,11 +235,12 @@ Deno.test("matmul: more tiles than a grid dimension holds", async () => {
   using gpu = await open();
   const m = 32 * 65_536 + 3;
   const a = layout(m, 1);
-  const { steps: [{ kernel }] } = matmul({
+  const [kernel] = matmul({
     form: "nt",
     a,
     b: layout(1, 1),
-    c: a,
+    c: { into: layout(m, 1), add: null },
+    scratch: layout,
     capabilities: gpu.capabilities,
   });
   assert.ok(kernel.grid.every((size) => size <= 65_535), `${kernel.grid}`);
@@ -244,13 +252,15 @@ Deno.test("matmul: more tiles than a grid dimension holds", async () => {
 
 Deno.test("matmul refuses shapes that do not fit", async () => {
   using gpu = await open();
-  const capabilities = gpu.capabilities;
-  const [a, b, c] = [layout(4, 3), layout(3, 5), layout(4, 5)];
-  matmul({ form: "nn", a, b, c, capabilities });
+  const [a, b, into] = [layout(4, 3), layout(3, 5), layout(4, 5)];
+  const common = { a, b, scratch: layout, capabilities: gpu.capabilities };
+  const multiply = (form: Form, into: Layout, add: Layout | null = null) =>
+    matmul({ ...common, form, c: { into, add } });
+  multiply("nn", into);
   const message = /^RangeError: Cannot multiply/;
-  assert.throws(() => matmul({ form: "nt", a, b, c, capabilities }), message);
-  assert.throws(() => matmul({ form: "nn", a, b, c: layout(5, 4), capabilities }), message);
-  assert.throws(() => matmul({ form: "nn", a, b, c, add: layout(4, 4), capabilities }), message);
+  assert.throws(() => multiply("nt", into), message);
+  assert.throws(() => multiply("nn", layout(5, 4)), message);
+  assert.throws(() => multiply("nn", into, layout(4, 4)), message);
 });
 
 Deno.test("products fill the device: large tiles for large ones, parts for long sums", () => {

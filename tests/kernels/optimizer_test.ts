@@ -36,8 +36,8 @@ Deno.test("copies and sums of ranges that are folded over the grid", async () =>
     const [whole, rest] = [layout(1, count), layout(1, count)];
     const { arrays } = await runKernels(gpu, [a, b, nan(count), nan(count)], [
       [addInto({ a: whole, into: rest, add: whole }), 0, 2, 1],
-      [addInto({ a: whole, into: rest, add: "none" }), 0, 3],
-      [addInto({ a: whole, into: rest, add: "inPlace" }), 1, 3],
+      [addInto({ a: whole, into: rest, add: null }), 0, 3],
+      [addInto({ a: whole, into: rest, add: rest }), 1, 3],
     ]);
     assertClose("sum", arrays[2], a.map((x, i) => x + b[i]), 1e-7);
     assert.deepEqual(arrays[2], arrays[3]);

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import type { Layout } from "../../src/kernels/wgsl/kernel.ts";
 import { topK } from "../../src/kernels/select/top_k.ts";
 import { Rng } from "../../src/rng.ts";
 import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
+import { type Layout } from "../../src/kernels/wgsl/operand.ts";
 
 /** What to select from. */
 interface Case {

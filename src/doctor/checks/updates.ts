@@ -14,7 +14,7 @@ import type { Random } from "../cases/random.ts";
 
 /** Kernels work in place: the outputs begin as the inputs. */
 function copy(r: Recorder, from: readonly Matrix[], to: readonly Matrix[]): void {
-  from.forEach((a, i) => r.dispatch(addInto({ a, into: to[i], add: "none" }), a, to[i]));
+  from.forEach((a, i) => r.dispatch(addInto({ a, into: to[i], add: null }), a, to[i]));
 }
 
 /** AdamW: p, g, m, v, the norm and the hyperparameters give p, m and v. */

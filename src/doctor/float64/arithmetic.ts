@@ -7,7 +7,7 @@ import { broadcastTo, commonShape, reshape, transpose } from "./moves.ts";
 import { type Dtype64, sizeOf, Tensor64, tensorOf } from "./tensor64.ts";
 
 /** A number, or a tensor. */
-export type Operand = Tensor64 | number;
+export type Number64 = Tensor64 | number;
 
 /** Axes to be reduced; all of them by default. */
 type Axes = number | readonly number[];
@@ -29,7 +29,7 @@ function binary(
   f: (a: number, b: number) => number,
   slopeA: (a: number, b: number) => number,
   slopeB: (a: number, b: number) => number,
-): (a: Operand, b: Operand) => Tensor64 {
+): (a: Number64, b: Number64) => Tensor64 {
   return (first, second) => {
     const [x, y] = [tensorOf(first), tensorOf(second)];
     const shape = commonShape(x.shape, y.shape);

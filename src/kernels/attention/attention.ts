@@ -28,15 +28,8 @@ import { gatherCode } from "./lists.ts";
 import { rowCode } from "./rows.ts";
 import { tileCode } from "./tiles.ts";
 import type { AttentionPlan } from "./tuning.ts";
-import {
-  bytesOf,
-  foldGrid,
-  isVec4,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { bytesOf, foldGrid, isVec4, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 export type { Extent, HeadDims } from "./heads.ts";
 export type { AttentionSpec, SelectionForm, SelectionSpec } from "./pass.ts";

@@ -7,7 +7,8 @@
  *
  * @module
  */
-import { type Layout, startsAtVec4 } from "../wgsl/kernel.ts";
+import { startsAtVec4 } from "../wgsl/kernel.ts";
+import type { Layout } from "../wgsl/operand.ts";
 
 /** Widths of the heads. They are equal in all layers of a model, so they are baked into the code. */
 export interface HeadDims {

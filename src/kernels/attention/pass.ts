@@ -19,10 +19,9 @@ import {
   Float,
   foldGrid,
   type Kernel,
-  type Layout,
-  layoutUniforms,
   makeKernel,
 } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** What all attention kernels of one op need to know. */
 export interface AttentionSpec {

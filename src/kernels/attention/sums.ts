@@ -16,15 +16,10 @@ import {
 } from "./heads.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./blocks.ts";
 import { type AttentionSpec, visiblePairs } from "./pass.ts";
-import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { balancedOrder } from "../wgsl/workgroup_order.ts";
 import {
   colOf,
   dividesLines,
@@ -38,7 +33,6 @@ import {
   tileLoop,
   tileThreads,
 } from "../product/tile_loop.ts";
-import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
 /** A gradient that is a product: of which tensor, and whether the sums run over queries. */
 export interface AttentionSum {

@@ -12,6 +12,8 @@ import { headColumns, spanLoaders } from "./heads.ts";
 import { type AttentionSpec, type Pass, type PassCode, passIterations } from "./pass.ts";
 import { EMPTY_LSE, ifAnySelected } from "./selection.ts";
 import { range } from "../wgsl/kernel.ts";
+import { placeOf } from "../wgsl/lane_order.ts";
+import { rounds } from "../wgsl/loops.ts";
 import { type AttentionTile, planTile, shareOut } from "./plan.ts";
 import {
   bitsOf,
@@ -25,8 +27,6 @@ import {
   weightsAndGradients,
 } from "./tile_scores.ts";
 import { loadSide, sumStep, unrolled, unrolledRounds } from "./tile_steps.ts";
-import { rounds } from "../wgsl/loops.ts";
-import { placeOf } from "../wgsl/lane_order.ts";
 
 /** Code of a pass for `passKernel`. */
 export function tileCode(

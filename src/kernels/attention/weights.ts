@@ -9,16 +9,9 @@ import { headColumns, type HeadTensor, isAligned, loader, spanLoaders } from "./
 import { BLOCK, blocksAlong, blockStart, type Units } from "./blocks.ts";
 import { type AttentionSpec, inputNames, visiblePairs } from "./pass.ts";
 import { headAlongK } from "./head_sources.ts";
-import {
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { bytesOf, Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 import {
   colOf,
   lanePlace,

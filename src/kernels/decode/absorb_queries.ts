@@ -5,8 +5,9 @@
  * @module
  */
 import { spread } from "../wgsl/elementwise.ts";
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
-import { at, inUnits, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, inUnits, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
 
 /** What {@linkcode absorbQueriesKernel} multiplies. */
 export interface AbsorbQueriesSpec {

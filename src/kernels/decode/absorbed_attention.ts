@@ -6,16 +6,10 @@
  * @module
  */
 import { spread } from "../wgsl/elementwise.ts";
-import {
-  Float,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-  workgroupReduce,
-} from "../wgsl/kernel.ts";
+import { Float, type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
+import { at, inUnits, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
 
 /** Keys of a part, and invocations of its workgroup. */
 const PART = 64;

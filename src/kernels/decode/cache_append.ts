@@ -4,8 +4,9 @@
  * @module
  */
 import { spread } from "../wgsl/elementwise.ts";
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** Puts the one row of x at a position of y. Buffers: x, position (i32), y. */
 export function cacheAppendKernel(

@@ -3,16 +3,9 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { bytesOf, Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, inUnits, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
 
 /** What {@linkcode cacheScores} computes. */
 export interface CacheScoresSpec {

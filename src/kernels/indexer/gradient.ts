@@ -16,11 +16,10 @@ import {
   Float,
   foldGrid,
   type Kernel,
-  type Layout,
-  layoutUniforms,
   makeKernel,
   startsAtVec4,
 } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
 /** Whether the kernels read the signs of the products. Those that don't compute the products again. */

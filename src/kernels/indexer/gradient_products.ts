@@ -6,8 +6,10 @@
  */
 import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { SIGN_TILE, signBit, signWord, tileSigns } from "./signs.ts";
-import { type Layout, startsAtVec4 } from "../wgsl/kernel.ts";
+import { startsAtVec4 } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
+import type { Layout } from "../wgsl/operand.ts";
 import {
   colOf,
   fitsDevice,
@@ -21,7 +23,6 @@ import {
   tileLoop,
   tileThreads,
 } from "../product/tile_loop.ts";
-import { at } from "../wgsl/layout_units.ts";
 
 /** The tile for heads of this width, or null where the device lacks room or they are over 128 wide. */
 export function productTile(

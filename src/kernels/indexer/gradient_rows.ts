@@ -8,9 +8,9 @@
  */
 import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
 import { range } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
-import { at } from "../wgsl/layout_units.ts";
 
 /**
  * Queries or keys per invocation, by the largest head width: more are faster, until the compiler

@@ -3,16 +3,10 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  Float,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { larger, plus, rowGroups } from "../wgsl/rows.ts";
+import { bytesOf, Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 
 /**
  * Least target probability of the reverse direction, which is infinite at 0: a key that attention

@@ -3,17 +3,11 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-  workgroupReduce,
-} from "../wgsl/kernel.ts";
-import { rounds } from "../wgsl/loops.ts";
-import { larger, plus, rowGroups } from "../wgsl/rows.ts";
+import { bytesOf, type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 
 /** What {@linkcode indexerRowMetrics} gives of each row, in this order. */
 export const ROW_METRICS = [

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import { bytesOf, Float, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
+import { bytesOf, Float, type KernelSpec } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** What `indexScores` computes. */
 export interface IndexScoresSpec {

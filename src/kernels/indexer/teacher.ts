@@ -4,9 +4,6 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
-import { targetRows } from "./teacher_rows.ts";
-import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
 import {
   type BufferSpec,
   bytesOf,
@@ -14,14 +11,16 @@ import {
   foldGrid,
   isVec4,
   type Kernel,
-  type Layout,
-  layoutUniforms,
   makeKernel,
   range,
 } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
+import { targetRows } from "./teacher_rows.ts";
+import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
 import { fitsDevice, type Tile } from "../product/tile_loop.ts";
-import { at } from "../wgsl/layout_units.ts";
 
 /** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
 export interface AttentionTargetSpec {

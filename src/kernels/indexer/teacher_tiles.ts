@@ -8,6 +8,7 @@ import { type HeadDims, spanLoaders } from "../attention/heads.ts";
 import type { TargetCode } from "./teacher_code.ts";
 import { headAlongK, headSteps } from "../attention/head_sources.ts";
 import { range } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
 import {
   colOf,
   lanePlace,
@@ -18,7 +19,6 @@ import {
   tileLoop,
   tileThreads,
 } from "../product/tile_loop.ts";
-import { at } from "../wgsl/layout_units.ts";
 
 /**
  * The tiles in order of preference; the first that fits the device is taken.

@@ -7,17 +7,19 @@
  * @module
  */
 import { spread } from "../wgsl/elementwise.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
   type Layout,
   layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+  type Operand,
+  read,
+  unitType,
+  type Width,
+  write,
+} from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 import { sigmoidFunction } from "../token/swiglu.ts";
-import { allInUnits, at, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
 
 /** Rows per sequence: of matrices with a row for each token, and with one for each pick. */
 export interface MosaExtent {
@@ -41,23 +43,18 @@ export function mosaGather(
 ): Kernel {
   const heads = indices.cols;
   const width = headUnits(heads, x, out);
-  const type = unitType(width);
   const over = spread(out.rows, out.cols / width);
-  const factor: Record<string, Layout> = router ? { router } : {};
+  const factor: Record<string, Operand> = router ? { router: read(router) } : {};
+  const [own, places, gathered] = [read(x, width), read(indices, "i32"), write(out, width)];
   return makeKernel({
     name: router ? "mosa_gather_weighted" : "mosa_gather",
     shape: `${out.rows}x${out.cols}`,
-    buffers: {
-      x: `read ${type}`,
-      indices: "read i32",
-      ...router ? { router: "read" } : {},
-      out: `read_write ${type}`,
-    },
+    operands: { x: own, indices: places, ...factor, out: gathered },
     uniforms: {
       ...over.uniforms,
       seq_len: seqLen,
       picks,
-      ...layoutUniforms({ ...allInUnits({ x, out }, width), indices, ...factor }),
+      ...layoutUniforms({ x: own, out: gathered, indices: places, ...factor }),
     },
     workgroup: over.workgroup,
     grid: over.grid,
@@ -82,27 +79,21 @@ export function mosaScatter(
 ): Kernel {
   const heads = slots.cols;
   const { rows, cols } = out.into;
-  const width = headUnits(heads, x, ...sinkLayouts(out));
+  const width = headUnits(heads, x, ...sinkMatrices(out));
   const type = unitType(width);
   const over = spread(rows, cols / width);
   const sink = sinkParts("out", out, width);
-  const factor: Record<string, Layout> = router ? { router } : {};
+  const operands = {
+    x: read(x, width),
+    slots: read(slots, "i32"),
+    ...router ? { router: read(router) } : {},
+    ...sink.operands,
+  };
   return makeKernel({
     name: router ? "mosa_scatter_weighted" : "mosa_scatter",
     shape: `${rows}x${cols}`,
-    buffers: {
-      x: `read ${type}`,
-      slots: "read i32",
-      ...router ? { router: "read" } : {},
-      ...sink.buffers,
-    },
-    uniforms: {
-      ...over.uniforms,
-      seq_len: seqLen,
-      picks,
-      ...layoutUniforms({ ...allInUnits({ x }, width), slots, ...factor }),
-      ...sink.uniforms,
-    },
+    operands,
+    uniforms: { ...over.uniforms, seq_len: seqLen, picks, ...layoutUniforms(operands) },
     workgroup: over.workgroup,
     grid: over.grid,
     declarations: sigmoidFunction(1),
@@ -115,7 +106,6 @@ export function mosaScatter(
     value = ${router ? `sigmoid(${at("router", "row", "head")}) * ` : ""}${at("x", "pick", "col")};
   }
   ${sink.store("row", "col", "value")}`,
-    bytes: bytesOf(x, slots) + sinkBytes(out),
   });
 }
 
@@ -131,16 +121,17 @@ export function mosaRouterGradient(
   const width = headUnits(heads, o, gradO);
   const type = unitType(width);
   const sink = sinkParts("out", out, 1);
+  const operands = {
+    o: read(o, width),
+    grad_o: read(gradO, width),
+    router: read(router),
+    ...sink.operands,
+  };
   return makeKernel({
     name: "mosa_router_gradient",
     shape: `${rows}x${heads}`,
-    buffers: { o: `read ${type}`, grad_o: `read ${type}`, router: "read", ...sink.buffers },
-    uniforms: {
-      count: rows * heads,
-      heads,
-      ...layoutUniforms({ ...allInUnits({ o, grad_o: gradO }, width), router }),
-      ...sink.uniforms,
-    },
+    operands,
+    uniforms: { count: rows * heads, heads, ...layoutUniforms(operands) },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * heads / 64)),
     iterations: o.cols / heads / width,
@@ -158,6 +149,5 @@ for (var c = 0u; c < ${o.cols / heads / width}u; c++) {
 let value = sigmoid(-${at("router", "row", "head")}) * ${sumOfUnit(width, "sum")};
 ${sink.store("row", "head", "value")}`,
     flops: 2 * rows * o.cols,
-    bytes: bytesOf(o, gradO, router) + sinkBytes(out),
   });
 }

@@ -5,15 +5,10 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import {
-  foldGrid,
-  type Kernel,
-  type KernelVariants,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, type KernelVariants, makeKernel } from "../wgsl/kernel.ts";
 import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms, read, update, write } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices } from "../wgsl/sink.ts";
 import { addend, type Form, type Product } from "./product.ts";
 import { DEPTH, subgroupLanes, subgroupProduct, subgroupTile } from "./subgroup.ts";
 import { tiledProduct } from "./tiled.ts";
@@ -38,26 +33,13 @@ export interface MatmulSpec {
   readonly a: Layout;
   /** `[k, n]`, for nt `[n, k]`. */
   readonly b: Layout;
-  /** `[m, n]`. */
-  readonly c: Layout;
-  /**
-   * What is added to the product: nothing, what c holds already, or another matrix d of the shape
-   * of c. Default `none`.
-   */
-  readonly add?: "none" | "inPlace" | Layout;
+  /** c, `[m, n]`, and what is added to the product. */
+  readonly c: Sink;
+  /** Gives memory for partial sums, where they are wanted: a packed matrix. */
+  readonly scratch: (rows: number, cols: number) => Layout;
   readonly capabilities: Capabilities;
   /** Overrules the choice of tile on GPUs: for tuning. */
   readonly tile?: RatedTile;
-}
-
-/** The matrix that an operand of a kernel is. `partial` is scratch memory. */
-export type MatmulOperand = "a" | "b" | "c" | "d" | "partial";
-
-/** The kernels of a product, to be dispatched in order. */
-export interface MatmulPlan {
-  readonly steps: readonly { kernel: Kernel; operands: readonly MatmulOperand[] }[];
-  /** Elements of `partial`, or 0 if the product needs none. */
-  readonly partialElements: number;
 }
 
 /** Terms of a sum that are worth a part of their own. */
@@ -71,9 +53,10 @@ const PARTIAL_BYTES = 2 ** 27;
 const SOFTWARE_GROUPS = 4;
 
 /**
- * Plans c = a·b in the given form, plus what `add` says. Where c has too few tiles to fill the
- * device and the sums are long (gradients of weights), parts of the sums go to a scratch matrix
- * first and are added in a fixed order: results are the same in every run.
+ * The kernels of c = a·b in the given form, plus what is to be added, to be dispatched in order.
+ * Where c has too few tiles to fill the device and the sums are long (gradients of weights), parts
+ * of the sums go to a scratch matrix first and are added in a fixed order: results are the same in
+ * every run.
  *
  * @throws {RangeError} if the shapes do not fit together
  *
@@ -90,44 +73,34 @@ const SOFTWARE_GROUPS = 4;
  *   maxInvocations: 256,
  *   subgroups: null,
  * };
- * const [a, b, c] = [matrix(64, 32), matrix(48, 32), matrix(64, 48)];
- * const { steps } = matmul({ form: "nt", a, b, c, capabilities });
- * assert.equal(steps[0].kernel.label, "matmul_nt 64x48x32");
+ * const [a, b, into] = [matrix(64, 32), matrix(48, 32), matrix(64, 48)];
+ * const c = { into, add: null };
+ * const kernels = matmul({ form: "nt", a, b, c, scratch: matrix, capabilities });
+ * assert.equal(kernels[0].label, "matmul_nt 64x48x32");
  * ```
  */
-export function matmul(spec: MatmulSpec): MatmulPlan {
-  const { form, a, b, c, capabilities, add = "none" } = spec;
+export function matmul(spec: MatmulSpec): Kernel[] {
+  const { form, a, b, c, scratch, capabilities } = spec;
   const [m, k] = form === "tn" ? [a.cols, a.rows] : [a.rows, a.cols];
   const [n, kOfB] = form === "nt" ? [b.rows, b.cols] : [b.cols, b.rows];
-  const d = typeof add === "object" ? add : c;
-  const fits = k === kOfB && c.rows === m && c.cols === n && d.rows === m && d.cols === n;
+  const matrices = sinkMatrices(c);
+  const fits = k === kOfB && matrices.every(({ rows, cols }) => rows === m && cols === n);
   if (!fits || m * n * k === 0) {
-    const shapes = [a, b, c, d].map((x) => `${x.rows}x${x.cols}`).join(", ");
-    throw new RangeError(`Cannot multiply (${form}) the matrices a, b, c, d of shapes ${shapes}`);
+    const shapes = [a, b, ...matrices].map((x) => `${x.rows}x${x.cols}`).join(", ");
+    throw new RangeError(`Cannot multiply (${form}) the matrices a, b, c of shapes ${shapes}`);
   }
-  const whole: Product = { form, m, n, k, a, b, c, add, chunk: k };
+  const whole: Product = { form, m, n, k, a, b, c, chunk: k };
   const mostParts = Math.min(
     Math.floor(k / LEAST_PART),
     Math.floor(Math.min(capabilities.maxBindingBytes, PARTIAL_BYTES) / (4 * m * n)),
   );
-  const { parts, make } = family(whole, spec, Math.max(1, mostParts));
-  const operands: MatmulOperand[] = addend(whole) ? ["a", "b", "c", "d"] : ["a", "b", "c"];
+  const { parts: wanted, make } = family(whole, spec, Math.max(1, mostParts));
   // A multiple of every tile's depth, so that parts begin at whole tiles and vec4s.
-  const chunk = Math.ceil(k / parts / 32) * 32;
-  if (chunk >= k) return { steps: [{ kernel: make(whole), operands }], partialElements: 0 };
-  const partial: Layout = { rows: m, cols: n, offset: 0, stride: n };
-  const product = make({ ...whole, c: partial, add: "none", chunk });
+  const chunk = Math.ceil(k / wanted / 32) * 32;
+  if (chunk >= k) return [make(whole)];
   const count = Math.ceil(k / chunk);
-  return {
-    steps: [
-      { kernel: product, operands: ["a", "b", "partial"] },
-      {
-        kernel: sumParts(whole, count),
-        operands: addend(whole) ? ["partial", "c", "d"] : ["partial", "c"],
-      },
-    ],
-    partialElements: count * m * n,
-  };
+  const parts = scratch(count * m, n);
+  return [make({ ...whole, c: { into: parts, add: null }, chunk }), sumParts(whole, parts)];
 }
 
 /** Chooses how to multiply: the maker of the kernel, and in how many parts. */
@@ -137,7 +110,7 @@ function family(
   mostParts: number,
 ): { parts: number; make: (p: Product) => Kernel } {
   if (p.form === "nt" && p.m === 1 && !tile) {
-    return { parts: 1, make: ({ a, b, c, add }) => vectorProduct({ a, b, c, add, capabilities }) };
+    return { parts: 1, make: ({ a, b, c }) => vectorProduct({ a, b, c, capabilities }) };
   }
   const lanes = capabilities.software ? subgroupLanes(capabilities.subgroups) : null;
   if (lanes && !tile) {
@@ -178,22 +151,25 @@ function anyTile(
   return { ...kernel, variants };
 }
 
-/** c = the sum of `count` packed matrices, and what `p.add` says. */
-function sumParts(p: Product, count: number): Kernel {
-  const d = addend(p);
+/** c = the sum of packed matrices, and what is to be added. */
+function sumParts(p: Product, parts: Layout): Kernel {
+  const count = parts.rows / p.m;
+  const { into, add } = p.c;
+  const d = addend(p.c);
+  const operands = {
+    parts: read(parts),
+    c: (add === into ? update : write)(into),
+    ...d ? { d: read(d) } : {},
+  };
+  const { parts: _, ...placed } = operands;
   const [x, y] = foldGrid(Math.ceil(p.m * p.n / 64));
   const c = "c[u.c_offset + row * u.c_stride + col]";
-  const add = d ? "d[u.d_offset + row * u.d_stride + col]" : p.add === "inPlace" ? c : "0.0";
+  const added = d ? "d[u.d_offset + row * u.d_stride + col]" : add ? c : "0.0";
   return makeKernel({
     name: "matmul_sum",
     shape: `${p.m}x${p.n}x${count}`,
-    buffers: { parts: "read", c: "read_write", ...(d ? { d: "read" as const } : {}) },
-    uniforms: {
-      m: p.m,
-      n: p.n,
-      count,
-      ...layoutUniforms({ c: p.c, ...(d ? { d } : {}) }),
-    },
+    operands,
+    uniforms: { m: p.m, n: p.n, count, ...layoutUniforms(placed) },
     workgroup: 64,
     grid: [x, y, 1],
     iterations: count,
@@ -203,10 +179,9 @@ let i = (wid.x + wid.y * groups.x) * 64u + lane;
 if (i >= size) { return; }
 let row = i / u.n;
 let col = i % u.n;
-var sum = ${add};
+var sum = ${added};
 for (var part = 0u; part < u.count; part++) { sum += parts[part * size + i]; }
 ${c} = sum;`,
     flops: count * p.m * p.n,
-    bytes: 4 * p.m * p.n * (count + (p.add === "none" ? 1 : 2)),
   });
 }

@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { bytesOf, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
+import { isVec4, type KernelSpec } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms, read, update, write } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices } from "../wgsl/sink.ts";
 
 /**
  * Which operand is transposed: `nt` is a·bᵀ (a linear layer with weights `[out, in]`), `nn` a·b (the
@@ -22,39 +24,43 @@ export interface Product {
   readonly k: number;
   readonly a: Layout;
   readonly b: Layout;
-  /** The result; of partial sums the first, with the others behind it, each packed. */
-  readonly c: Layout;
-  /** What is added to the product: nothing, what c holds, or the matrix d. */
-  readonly add: "none" | "inPlace" | Layout;
+  /** The result, c; partial sums lie one behind the other, each packed. */
+  readonly c: Sink;
   /** Terms that one workgroup sums: `k`, or a multiple of the family's depth. */
   readonly chunk: number;
 }
 
-/** The matrix that is added, if it is one apart from c. */
-export function addend(p: Product): Layout | null {
-  return typeof p.add === "object" ? p.add : null;
+/** The matrix d that is added, if it is one apart from c. */
+export function addend({ into, add }: Sink): Layout | null {
+  return add === into ? null : add;
 }
 
-/** The uniforms of a product's kernel, the same for all families. */
-export function productUniforms(p: Product): Record<string, number> {
-  const d = addend(p);
-  const layouts = layoutUniforms({ a: p.a, b: p.b, c: p.c, ...(d ? { d } : {}) });
-  return { m: p.m, n: p.n, k: p.k, chunk: p.chunk, ...layouts };
-}
-
-/** Label, work and traffic of a product's kernel. */
-export function productCosts(
+/** Label, operands, uniforms and work of a product's kernel: the same for all families. */
+export function productBase(
   p: Product,
-): { name: string; shape: string; flops: number; bytes: number } {
-  const d = addend(p);
+): Pick<KernelSpec, "name" | "shape" | "operands" | "uniforms" | "flops"> {
+  const { a, b, c: { into, add } } = p;
+  const d = addend(p.c);
   const parts = Math.ceil(p.k / p.chunk);
-  const inPlace = p.add === "inPlace" ? bytesOf(p.c) : 0;
+  const type = isVec4Sink(p) ? "vec4f" : "f32";
+  const operands = {
+    a: read(a, isVec4(a) ? "vec4f" : "f32"),
+    b: read(b, isVec4(b) ? "vec4f" : "f32"),
+    c: (add === into ? update : write)(into, type),
+    ...d ? { d: read(d, type) } : {},
+  };
   return {
     name: `matmul_${p.form}`,
     shape: `${p.m}x${p.n}x${p.k}${parts > 1 ? ` in ${parts} parts` : ""}`,
+    operands,
+    uniforms: { m: p.m, n: p.n, k: p.k, chunk: p.chunk, ...layoutUniforms(operands) },
     flops: 2 * p.m * p.n * p.k,
-    bytes: bytesOf(p.a, p.b, ...(d ? [d] : [])) + parts * bytesOf(p.c) + inPlace,
   };
+}
+
+/** Whether c, and what is added, can be reached in whole `vec4`s. */
+export function isVec4Sink({ c }: Product): boolean {
+  return sinkMatrices(c).every(isVec4);
 }
 
 /**
@@ -67,6 +73,6 @@ export function store(p: Product, row: string, col: string, sum: string, vec: bo
     return vec ? `${name}[(${index}) / 4u]` : `${name}[${index}]`;
   };
   const c = at("c", p.chunk < p.k ? "wid.z * u.m * u.n + " : "");
-  const add = addend(p) ? ` + ${at("d")}` : p.add === "inPlace" ? ` + ${c}` : "";
+  const add = addend(p.c) ? ` + ${at("d")}` : p.c.add ? ` + ${c}` : "";
   return `${c} = ${sum}${add};`;
 }

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { foldGrid, isVec4, type Kernel, type Layout, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, isVec4, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { addend, type Product, productCosts, productUniforms, store } from "./product.ts";
+import { type Layout } from "../wgsl/operand.ts";
+import { isVec4Sink, type Product, productBase, store } from "./product.ts";
 import {
   colOf,
   lanePlace,
@@ -23,18 +24,10 @@ export function tiledProduct(p: Product, t: Tile): Kernel {
   const whole = p.k % t.depth === 0;
   const a = source("a", p.a, p.form !== "tn", "firstRow", whole);
   const b = source("b", p.b, p.form === "nt", "firstCol", whole);
-  const d = addend(p);
-  const vec = isVec4(p.c) && (!d || isVec4(d));
+  const vec = isVec4Sink(p);
   const [x, y] = foldGrid(Math.ceil(p.m / t.rows) * Math.ceil(p.n / t.cols));
   return makeKernel({
-    ...productCosts(p),
-    buffers: {
-      a: isVec4(p.a) ? "read vec4f" : "read",
-      b: isVec4(p.b) ? "read vec4f" : "read",
-      c: vec ? "read_write vec4f" : "read_write",
-      ...(d ? { d: vec ? "read vec4f" as const : "read" as const } : {}),
-    },
-    uniforms: productUniforms(p),
+    ...productBase(p),
     workgroup: tileThreads(t),
     grid: [x, y, Math.ceil(p.k / p.chunk)],
     iterations: rounds(Math.min(p.k, p.chunk), t.depth),

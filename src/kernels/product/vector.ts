@@ -4,19 +4,23 @@
  *
  * @module
  */
+import { addend } from "./product.ts";
 import type { Capabilities } from "../wgsl/device.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { rounds } from "../wgsl/loops.ts";
 import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
   type Layout,
   layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { rounds } from "../wgsl/loops.ts";
-import { subgroupLanes } from "./subgroup.ts";
+  read,
+  unitType,
+  update,
+  type Width,
+  write,
+} from "../wgsl/operand.ts";
 import { plus, rowGroups } from "../wgsl/rows.ts";
-import { at, inUnits, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+import type { Sink } from "../wgsl/sink.ts";
+import { subgroupLanes } from "./subgroup.ts";
 
 /** What {@linkcode vectorProduct} multiplies. */
 export interface VectorProductSpec {
@@ -24,10 +28,8 @@ export interface VectorProductSpec {
   readonly a: Layout;
   /** [heads · rows of a head, k]. */
   readonly b: Layout;
-  /** [1, heads · n]. */
-  readonly c: Layout;
-  /** What is added: nothing, what c holds, or a matrix of the shape of c. Default `none`. */
-  readonly add?: "none" | "inPlace" | Layout;
+  /** [1, heads · n], and what is added. */
+  readonly c: Sink;
   /** Heads, each with its part of a, its rows of b and its part of c; default 1. */
   readonly heads?: number;
   /** The first of the n rows of a head that are used, default 0. */
@@ -41,13 +43,19 @@ export interface VectorProductSpec {
  * matrix that is added, d.
  */
 export function vectorProduct(spec: VectorProductSpec): Kernel {
-  const { a, b, c, heads = 1, firstRow = 0, capabilities: { software, subgroups } } = spec;
-  const add = spec.add ?? "none";
+  const { a, b, heads = 1, firstRow = 0, capabilities: { software, subgroups } } = spec;
+  const { into: c, add } = spec.c;
   const width = widthOf(a, b);
   const type = unitType(width);
-  const d = typeof add === "object" ? add : null;
+  const d = addend(spec.c);
+  const operands = {
+    a: read(a, width),
+    b: read(b, width),
+    c: (add === c ? update : write)(c),
+    ...d ? { d: read(d) } : {},
+  };
   const target = at("c", "0u", "row");
-  const added = d ? at("d", "0u", "row") : add === "inPlace" ? target : "0.0";
+  const added = d ? at("d", "0u", "row") : add ? target : "0.0";
   // Lanes can only share a part of `a` that is the same for all their rows.
   const lanes = software && heads === 1 ? subgroupLanes(subgroups) : null;
   const sum = lanes
@@ -56,24 +64,14 @@ export function vectorProduct(spec: VectorProductSpec): Kernel {
   return makeKernel({
     name: "vector_product",
     shape: `${heads > 1 ? `${heads}x` : ""}${c.cols / heads}x${b.cols}`,
-    buffers: {
-      a: `read ${type}`,
-      b: `read ${type}`,
-      c: "read_write",
-      ...(d ? { d: "read" as const } : {}),
-    },
+    operands,
     uniforms: {
       rows: c.cols,
       cols: b.cols / width,
       of_head: c.cols / heads,
       b_of_head: b.rows / heads,
       first_row: firstRow,
-      ...layoutUniforms({
-        a: inUnits(a, width),
-        b: inUnits(b, width),
-        c,
-        ...(d ? { d } : {}),
-      }),
+      ...layoutUniforms(operands),
     },
     workgroup: sum.workgroup,
     grid: sum.grid,

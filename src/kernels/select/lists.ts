@@ -10,15 +10,9 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** Parts of the queries that are counted and listed side by side. */
 export const SEGMENTS = 8;

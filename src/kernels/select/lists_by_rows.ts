@@ -4,16 +4,9 @@
  *
  * @module
  */
-import {
-  type BufferSpec,
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { type BufferSpec, bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 import { SEGMENTS } from "./lists.ts";
 
 /** Indices that are visited in one round of a loop. */

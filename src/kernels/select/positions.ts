@@ -3,15 +3,9 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** What {@linkcode randomScores} fills. */
 export interface RandomScoresSpec {

@@ -4,8 +4,9 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import { bytesOf, isVec4, type KernelSpec, type Layout, layoutUniforms } from "../wgsl/kernel.ts";
+import { bytesOf, isVec4, type KernelSpec } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
 
 /** What `topK` selects from. */
 export interface TopKSpec {

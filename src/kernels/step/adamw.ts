@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { walk } from "../wgsl/elementwise.ts";
-import { allInUnits, at, unitType } from "../wgsl/layout_units.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, update } from "../wgsl/operand.ts";
 
 /** Columns of the `hyper` matrix, in order: what changes from step to step or group to group. */
 export const ADAMW_HYPER = [
@@ -43,26 +44,19 @@ export function adamwKernel(
   },
 ): Kernel {
   const { width, spread, view } = walk(p, g, m, v);
-  const type = unitType(width);
+  const operands = {
+    p: update(p, width, view(p)),
+    g: read(g, width, view(g)),
+    m: update(m, width, view(m)),
+    v: update(v, width, view(v)),
+    norm: read(norm),
+    hyper: read(hyper),
+  };
   return makeKernel({
     name: "adamw",
     shape: `${p.cols}`,
-    buffers: {
-      p: `read_write ${type}`,
-      g: `read ${type}`,
-      m: `read_write ${type}`,
-      v: `read_write ${type}`,
-      norm: "read",
-      hyper: "read",
-    },
-    uniforms: {
-      ...spread.uniforms,
-      ...layoutUniforms({
-        ...allInUnits({ p: view(p), g: view(g), m: view(m), v: view(v) }, width),
-        norm,
-        hyper,
-      }),
-    },
+    operands,
+    uniforms: { ...spread.uniforms, ...layoutUniforms(operands) },
     workgroup: spread.workgroup,
     grid: spread.grid,
     declarations: `fn setting(i: u32) -> f32 { return hyper[u.hyper_offset + i]; }`,
@@ -78,6 +72,5 @@ export function adamwKernel(
   let step = mean * setting(6u) / (sqrt(square * setting(7u)) + setting(5u));
   ${at("p", "row", "col")} = old - setting(0u) * (step + setting(1u) * old);`,
     flops: 14 * p.rows * p.cols,
-    bytes: bytesOf(p, p, g, m, m, v, v),
   });
 }

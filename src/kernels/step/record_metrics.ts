@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { spread } from "../wgsl/elementwise.ts";
+import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, update, write } from "../wgsl/operand.ts";
 
 /**
  * ring[slot] = row, or += row with `add` (further micro-batches of one step). row [1, width], ring
@@ -15,12 +16,14 @@ export function recordMetrics(
   { row, slot, ring, add }: { row: Layout; slot: Layout; ring: Layout; add: boolean },
 ): Kernel {
   const over = spread(1, row.cols);
+  const [source, place] = [read(row), read(slot, "i32")];
+  const rows = add ? update(ring) : write(ring);
   const target = at("ring", "s", "col");
   return makeKernel({
     name: add ? "add_metrics" : "record_metrics",
     shape: `${row.cols}`,
-    buffers: { source: "read", ring: "read_write", slot: "read i32" },
-    uniforms: { ...over.uniforms, ...layoutUniforms({ source: row, slot, ring }) },
+    operands: { source, ring: rows, slot: place },
+    uniforms: { ...over.uniforms, ...layoutUniforms({ source, slot: place, ring: rows }) },
     workgroup: over.workgroup,
     grid: over.grid,
     body: `${over.prelude}

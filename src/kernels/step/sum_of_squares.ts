@@ -3,10 +3,11 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 import { plus, rowGroups } from "../wgsl/rows.ts";
-import { at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
 
 /** Good number of partial sums for `count` elements. Does not depend on the adapter. */
 export function sumOfSquaresBlocks(count: number): number {
@@ -24,14 +25,18 @@ export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): 
   const blocks = partials.cols;
   const units = x.cols / width;
   const block = Math.ceil(units / blocks);
+  const operands = {
+    x: read(x, width, { ...x, stride: x.cols }),
+    partials: write(partials),
+  };
   return makeKernel({
     name: "sum_of_squares",
     shape: `${x.cols}`,
-    buffers: { x: `read ${unitType(width)}`, partials: "read_write" },
+    operands,
     uniforms: {
       units,
       block,
-      ...layoutUniforms({ x: inUnits({ ...x, stride: x.cols }, width), partials }),
+      ...layoutUniforms(operands),
     },
     workgroup: group.workgroup,
     grid: [blocks, 1, 1],
@@ -48,18 +53,18 @@ export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): 
   let all = total(lane, ${sumOfUnit(width, "sum")});
   if (lane == 0u) { ${at("partials", "0u", "wid.x")} = all; }`,
     flops: 2 * x.cols,
-    bytes: bytesOf(x),
   });
 }
 
 /** norm = sqrt(Σ partials). partials [1, b], norm [1, 1]. Buffers: partials, norm. */
 export function normOfPartials({ partials, norm }: { partials: Layout; norm: Layout }): Kernel {
   const group = rowGroups(1, 1024, false, 1);
+  const operands = { partials: read(partials), norm: write(norm) };
   return makeKernel({
     name: "norm_of_partials",
     shape: `${partials.cols}`,
-    buffers: { partials: "read", norm: "read_write" },
-    uniforms: { rows: 1, cols: partials.cols, ...layoutUniforms({ partials, norm }) },
+    operands,
+    uniforms: { rows: 1, cols: partials.cols, ...layoutUniforms(operands) },
     workgroup: group.workgroup,
     grid: group.grid,
     iterations: rounds(partials.cols, group.lanes),
@@ -70,6 +75,5 @@ export function normOfPartials({ partials, norm }: { partials: Layout; norm: Lay
   sum = total(lane, sum);
   if (lane == 0u) { norm[u.norm_offset] = sqrt(sum); }`,
     flops: partials.cols,
-    bytes: bytesOf(partials),
   });
 }

@@ -3,32 +3,29 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { walk } from "../wgsl/elementwise.ts";
-import { mapSink, type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { at, inUnits, unitType } from "../wgsl/layout_units.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
  * `into` = a, a + `into` or a + `add`: a copy or a sum of two matrices. Buffers: a, into, and the
  * matrix to add if there is one.
  */
 export function addInto({ a, ...c }: { a: Layout } & Sink): Kernel {
-  const { width, spread, view } = walk(a, ...sinkLayouts(c));
-  const sink = sinkParts("c", mapSink(c, view), width);
+  const { width, spread, view } = walk(a, ...sinkMatrices(c));
+  const sink = sinkParts("c", c, width, view);
+  const operands = { a: read(a, width, view(a)), ...sink.operands };
   return makeKernel({
-    name: c.add === "none" ? "copy" : "add",
+    name: c.add === null ? "copy" : "add",
     shape: `${a.rows}x${a.cols}`,
-    buffers: { a: `read ${unitType(width)}`, ...sink.buffers },
-    uniforms: {
-      ...spread.uniforms,
-      ...layoutUniforms({ a: inUnits(view(a), width) }),
-      ...sink.uniforms,
-    },
+    operands,
+    uniforms: { ...spread.uniforms, ...layoutUniforms(operands) },
     workgroup: spread.workgroup,
     grid: spread.grid,
     body: `${spread.prelude}
   ${sink.store("row", "col", at("a", "row", "col"))}`,
-    flops: c.add === "none" ? 0 : a.rows * a.cols,
-    bytes: bytesOf(a) + sinkBytes(c),
+    flops: c.add === null ? 0 : a.rows * a.cols,
   });
 }

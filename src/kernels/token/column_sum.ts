@@ -4,10 +4,11 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
 import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, readAll, unitType } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /** What {@linkcode columnSum} sums. */
 export interface ColumnSumArgs {
@@ -43,13 +44,18 @@ export function columnBlocks(rows: number, software: boolean): number {
 export function columnSum(args: ColumnSumArgs): Kernel {
   const { matrices, scalars = {}, out, software } = args;
   const first = Object.values(matrices)[0];
-  const width = widthOf(...Object.values(matrices), ...sinkLayouts(out));
+  const width = widthOf(...Object.values(matrices), ...sinkMatrices(out));
   const type = unitType(width);
   const units = first.cols / width;
   const blocks = out.into.rows;
   const [across, deep] = sideBySide(software);
   const block = Math.ceil(first.rows / blocks);
   const sink = sinkParts("out", out, width);
+  const operands = {
+    ...readAll(matrices, width),
+    ...readAll(scalars),
+    ...sink.operands,
+  };
   const others = Array.from(
     { length: deep - 1 },
     (_, i) => ` + parts[lid.x + ${(i + 1) * across}u]`,
@@ -58,18 +64,8 @@ export function columnSum(args: ColumnSumArgs): Kernel {
   return makeKernel({
     name: args.name,
     shape: `${first.rows}x${first.cols}`,
-    buffers: {
-      ...Object.fromEntries(Object.keys(matrices).map((name) => [name, `read ${type}` as const])),
-      ...Object.fromEntries(Object.keys(scalars).map((name) => [name, "read" as const])),
-      ...sink.buffers,
-    },
-    uniforms: {
-      rows: first.rows,
-      cols: units,
-      block,
-      ...layoutUniforms({ ...allInUnits(matrices, width), ...scalars }),
-      ...sink.uniforms,
-    },
+    operands,
+    uniforms: { rows: first.rows, cols: units, block, ...layoutUniforms(operands) },
     workgroup: [across, deep],
     grid: [Math.ceil(units / across), blocks, 1],
     iterations: rounds(block, deep),
@@ -83,7 +79,6 @@ export function columnSum(args: ColumnSumArgs): Kernel {
   ${deep === 1 ? "" : "parts[lane] = sum;\n  workgroupBarrier();"}
   if (lid.y == 0u && col < u.cols) { ${store} }`,
     flops: 2 * first.rows * first.cols,
-    bytes: bytesOf(...Object.values(matrices), ...Object.values(scalars)) + sinkBytes(out),
   });
 }
 

@@ -3,19 +3,13 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  Float,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
 import { spread } from "../wgsl/elementwise.ts";
+import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 import { larger, plus, rowGroups } from "../wgsl/rows.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, inUnits, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
  * lse = log Σ exp(logits), nll = lse − logits[target], or 0 where the target is −1. logits
@@ -34,21 +28,18 @@ export function crossEntropyKernel(
   const width = widthOf(logits);
   const rows = rowGroups(logits.rows, logits.cols / width, software, 1);
   const largest = width === 4 ? "max(max(v.x, v.y), max(v.z, v.w))" : "v";
+  const operands = {
+    x: read(logits, width),
+    targets: read(targets, "i32"),
+    nll: write(nll),
+    lse: write(lse),
+  };
   const atTarget = width === 4 ? `${at("x", "row", "t / 4u")}[t % 4u]` : at("x", "row", "t");
   return makeKernel({
     name: "cross_entropy",
     shape: `${logits.rows}x${logits.cols}`,
-    buffers: {
-      x: `read ${unitType(width)}`,
-      targets: "read i32",
-      nll: "read_write",
-      lse: "read_write",
-    },
-    uniforms: {
-      rows: logits.rows,
-      cols: logits.cols / width,
-      ...layoutUniforms({ x: inUnits(logits, width), targets, nll, lse }),
-    },
+    operands,
+    uniforms: { rows: logits.rows, cols: logits.cols / width, ...layoutUniforms(operands) },
     workgroup: rows.workgroup,
     grid: rows.grid,
     iterations: rows.rounds,
@@ -78,7 +69,6 @@ export function crossEntropyKernel(
     ${at("nll", "row", "0u")} = loss;
   }`,
     flops: 5 * logits.rows * logits.cols,
-    bytes: bytesOf(logits, targets, nll, lse),
   });
 }
 
@@ -90,11 +80,12 @@ export function scaledSum(
   { x, scale, out }: { x: Layout; scale: Layout; out: Layout },
 ): Kernel {
   const rows = rowGroups(1, 1024, false, 1);
+  const operands = { x: read(x), scale: read(scale), out: write(out) };
   return makeKernel({
     name: "scaled_sum",
     shape: `${x.rows}`,
-    buffers: { x: "read", scale: "read", out: "read_write" },
-    uniforms: { rows: 1, cols: x.rows, ...layoutUniforms({ x, scale, out }) },
+    operands,
+    uniforms: { rows: 1, cols: x.rows, ...layoutUniforms(operands) },
     workgroup: rows.workgroup,
     grid: rows.grid,
     iterations: rounds(x.rows, rows.lanes),
@@ -105,7 +96,6 @@ export function scaledSum(
   sum = total(lane, sum);
   if (lane == 0u) { out[u.out_offset] = sum * scale[u.scale_offset]; }`,
     flops: x.rows,
-    bytes: bytesOf(x),
   });
 }
 
@@ -123,28 +113,24 @@ export function crossEntropyGradient(
     weight: number;
   },
 ): Kernel {
-  const width = widthOf(logits, ...sinkLayouts(dLogits));
+  const width = widthOf(logits, ...sinkMatrices(dLogits));
   const type = unitType(width);
   const over = spread(logits.rows, logits.cols / width);
   const dx = sinkParts("dx", dLogits, width);
+  const operands = {
+    x: read(logits, width),
+    targets: read(targets, "i32"),
+    lse: read(lse),
+    scale: read(scale),
+    ...dx.operands,
+  };
   const ids = width === 4 ? "vec4i(4 * i32(col)) + vec4i(0, 1, 2, 3)" : "i32(col)";
   const target = width === 4 ? "vec4i(t)" : "t";
   return makeKernel({
     name: "cross_entropy_gradient",
     shape: `${logits.rows}x${logits.cols}`,
-    buffers: {
-      x: `read ${type}`,
-      targets: "read i32",
-      lse: "read",
-      scale: "read",
-      ...dx.buffers,
-    },
-    uniforms: {
-      ...over.uniforms,
-      ...layoutUniforms({ ...allInUnits({ x: logits }, width), targets, lse, scale }),
-      ...dx.uniforms,
-      weight: new Float(weight),
-    },
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands), weight: new Float(weight) },
     workgroup: over.workgroup,
     grid: over.grid,
     body: `${over.prelude}
@@ -157,6 +143,5 @@ export function crossEntropyGradient(
   }
   ${dx.store("row", "col", "g")}`,
     flops: 4 * logits.rows * logits.cols,
-    bytes: bytesOf(logits) + sinkBytes(dLogits),
   });
 }

@@ -3,18 +3,12 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
 import { spread } from "../wgsl/elementwise.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, inUnits, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
+import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
  * y[n] = table[ids[n] − firstRow] for the rows n whose id the table part holds; others are left
@@ -25,15 +19,15 @@ export function embeddingKernel(
   { ids, table, y, firstRow }: { ids: Layout; table: Layout; y: Layout; firstRow: number },
 ): Kernel {
   const width = widthOf(table, y);
-  const type = unitType(width);
+  const operands = { ids: read(ids, "i32"), table: read(table, width), y: write(y, width) };
   const over = spread(y.rows, y.cols / width);
   return makeKernel({
     name: "embedding",
     shape: `${table.rows}x${table.cols} ${y.rows}`,
-    buffers: { ids: "read i32", table: `read ${type}`, y: `read_write ${type}` },
+    operands,
     uniforms: {
       ...over.uniforms,
-      ...layoutUniforms({ ...allInUnits({ table, y }, width), ids }),
+      ...layoutUniforms({ table: operands.table, y: operands.y, ids: operands.ids }),
       first_row: firstRow,
       table_rows: table.rows,
     },
@@ -117,7 +111,7 @@ function gradientIterations(
  * tiles of tokens, if it can be, so that sums are the same however many there are.
  */
 export function embeddingGradientTokens(dy: Layout, dTable: Sink, software: boolean): number {
-  const width = widthOf(dy, ...sinkLayouts(dTable));
+  const width = widthOf(dy, ...sinkMatrices(dTable));
   const isShort = (tokens: number) =>
     gradientIterations(tokens, dTable.into, { width, software }) <= MOST_ITERATIONS;
   let tokens = TILE;
@@ -145,25 +139,25 @@ export function embeddingGradient(
   },
 ): Kernel {
   const table = dTable.into;
-  const width = widthOf(dy, ...sinkLayouts(dTable));
+  const width = widthOf(dy, ...sinkMatrices(dTable));
   const type = unitType(width);
   const { block, deep } = gradientShape(table, software);
   const workgroup = 32 * deep;
   const out = sinkParts("out", dTable, width);
+  const operands = { ids: read(ids, "i32"), dy: read(dy, width), ...out.operands };
   const parts = Array.from({ length: deep }, (_, i) => `parts[lid.x + ${32 * i}u]`);
-  const more = sinkParts("out", { into: table, add: "inPlace" }, width);
+  const more = sinkParts("out", { into: table, add: table }, width);
   return makeKernel({
     name: "embedding_gradient",
     shape: `${table.rows}x${table.cols} ${dy.rows}`,
-    buffers: { ids: "read i32", dy: `read ${type}`, ...out.buffers },
+    operands,
     uniforms: {
       tokens: dy.rows,
       rows: table.rows,
       cols: table.cols / width,
       first_row: firstRow,
       block,
-      ...layoutUniforms({ ids, dy: inUnits(dy, width) }),
-      ...out.uniforms,
+      ...layoutUniforms(operands),
     },
     workgroup: [32, deep],
     grid: foldGrid(Math.ceil(table.rows / block)),
@@ -219,6 +213,5 @@ ${deep === 1 ? "" : `var<workgroup> parts: array<${type}, ${workgroup}>;`}`,
     ${deep === 1 ? "workgroupBarrier();" : ""}
   }`,
     flops: dy.rows * dy.cols,
-    bytes: bytesOf(dy) + sinkBytes(dTable),
   });
 }

@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { walk } from "../wgsl/elementwise.ts";
-import { mapSink, type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 import { sigmoidFunction } from "./swiglu.ts";
-import { allInUnits, at, inUnits, unitType } from "../wgsl/layout_units.ts";
 
 /** 2 √(2/π) and the same times 0.044715. */
 const LINEAR = 2 * Math.sqrt(2 / Math.PI);
@@ -16,15 +17,12 @@ const CUBIC = LINEAR * 0.044715;
 /** x and y have the same shape. Buffers: x, y. */
 export function geluKernel({ x, y }: { x: Layout; y: Layout }): Kernel {
   const { width, spread, view } = walk(x, y);
-  const type = unitType(width);
+  const operands = { x: read(x, width, view(x)), y: write(y, width, view(y)) };
   return makeKernel({
     name: "gelu",
     shape: `${x.rows}x${x.cols}`,
-    buffers: { x: `read ${type}`, y: `read_write ${type}` },
-    uniforms: {
-      ...spread.uniforms,
-      ...layoutUniforms(allInUnits({ x: view(x), y: view(y) }, width)),
-    },
+    operands,
+    uniforms: { ...spread.uniforms, ...layoutUniforms(operands) },
     workgroup: spread.workgroup,
     grid: spread.grid,
     declarations: sigmoidFunction(width),
@@ -32,25 +30,24 @@ export function geluKernel({ x, y }: { x: Layout; y: Layout }): Kernel {
   let v = ${at("x", "row", "col")};
   ${at("y", "row", "col")} = v * sigmoid(v * (${LINEAR} + ${CUBIC} * v * v));`,
     flops: 9 * x.rows * x.cols,
-    bytes: bytesOf(x, y),
   });
 }
 
 /** dx = dy · (s + x s (1 − s) t′) with s = sigmoid(t(x)). Buffers: x, dy, those of the sink `dx`. */
 export function geluGradient(args: { x: Layout; dy: Layout; dx: Sink }): Kernel {
   const { x, dy } = args;
-  const { width, spread, view } = walk(x, dy, ...sinkLayouts(args.dx));
-  const type = unitType(width);
-  const dx = sinkParts("dx", mapSink(args.dx, view), width);
+  const { width, spread, view } = walk(x, dy, ...sinkMatrices(args.dx));
+  const dx = sinkParts("dx", args.dx, width, view);
+  const operands = {
+    x: read(x, width, view(x)),
+    dy: read(dy, width, view(dy)),
+    ...dx.operands,
+  };
   return makeKernel({
     name: "gelu_gradient",
     shape: `${x.rows}x${x.cols}`,
-    buffers: { x: `read ${type}`, dy: `read ${type}`, ...dx.buffers },
-    uniforms: {
-      ...spread.uniforms,
-      ...layoutUniforms({ x: inUnits(view(x), width), dy: inUnits(view(dy), width) }),
-      ...dx.uniforms,
-    },
+    operands,
+    uniforms: { ...spread.uniforms, ...layoutUniforms(operands) },
     workgroup: spread.workgroup,
     grid: spread.grid,
     declarations: sigmoidFunction(width),
@@ -60,6 +57,5 @@ export function geluGradient(args: { x: Layout; dy: Layout; dx: Sink }): Kernel 
   let slope = s + v * s * (1.0 - s) * (${LINEAR} + ${3 * CUBIC} * v * v);
   ${dx.store("row", "col", `(${at("dy", "row", "col")} * slope)`)}`,
     flops: 18 * x.rows * x.cols,
-    bytes: bytesOf(x, dy) + sinkBytes(args.dx),
   });
 }

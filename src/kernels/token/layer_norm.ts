@@ -4,17 +4,11 @@
  * @module
  */
 import { columnSum } from "./column_sum.ts";
-import {
-  bytesOf,
-  Float,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, unitType, type Width, write } from "../wgsl/operand.ts";
 import { plus, type RowGroups, rowGroups } from "../wgsl/rows.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, sumOfUnit, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /** WGSL that declares `mean` and `r` of the row; two passes, as a one-pass variance cancels. */
 function moments(rows: RowGroups, width: Width): string {
@@ -41,23 +35,22 @@ export function layerNormKernel(args: {
   software: boolean;
 }): Kernel {
   const { x, w, b, y, eps, software } = args;
-  const matrices: Record<string, Layout> = b ? { x, w, b, y } : { x, w, y };
-  const width = widthOf(...Object.values(matrices));
-  const type = unitType(width);
+  const width = widthOf(x, w, y, ...b ? [b] : []);
+  const operands = {
+    x: read(x, width),
+    w: read(w, width),
+    ...b ? { b: read(b, width) } : {},
+    y: write(y, width),
+  };
   const rows = rowGroups(x.rows, x.cols / width, software, 3);
   return makeKernel({
     name: "layer_norm",
     shape: `${x.rows}x${x.cols}`,
-    buffers: {
-      x: `read ${type}`,
-      w: `read ${type}`,
-      ...(b ? { b: `read ${type}` as const } : {}),
-      y: `read_write ${type}`,
-    },
+    operands,
     uniforms: {
       rows: x.rows,
       cols: x.cols / width,
-      ...layoutUniforms(allInUnits(matrices, width)),
+      ...layoutUniforms(operands),
       elements: new Float(x.cols),
       eps: new Float(eps),
     },
@@ -73,7 +66,6 @@ export function layerNormKernel(args: {
     };
   }`,
     flops: 7 * x.rows * x.cols,
-    bytes: bytesOf(...Object.values(matrices)),
   });
 }
 
@@ -91,25 +83,25 @@ export function layerNormGradient(args: {
   software: boolean;
 }): Kernel {
   const { x, w, dy, stats } = args;
-  const width = widthOf(x, w, dy, ...sinkLayouts(args.dx));
+  const width = widthOf(x, w, dy, ...sinkMatrices(args.dx));
   const type = unitType(width);
   const rows = rowGroups(x.rows, x.cols / width, args.software, 4);
   const dx = sinkParts("dx", args.dx, width);
+  const operands = {
+    x: read(x, width),
+    w: read(w, width),
+    dy: read(dy, width),
+    stats: write(stats),
+    ...dx.operands,
+  };
   return makeKernel({
     name: "layer_norm_gradient",
     shape: `${x.rows}x${x.cols}`,
-    buffers: {
-      x: `read ${type}`,
-      w: `read ${type}`,
-      dy: `read ${type}`,
-      stats: "read_write",
-      ...dx.buffers,
-    },
+    operands,
     uniforms: {
       rows: x.rows,
       cols: x.cols / width,
-      ...layoutUniforms({ ...allInUnits({ x, w, dy }, width), stats }),
-      ...dx.uniforms,
+      ...layoutUniforms(operands),
       elements: new Float(x.cols),
       eps: new Float(args.eps),
     },
@@ -139,7 +131,6 @@ export function layerNormGradient(args: {
     ${dx.store("row", "col", "(r * (g - means.x - normal * means.y))")}
   }`,
     flops: 16 * x.rows * x.cols,
-    bytes: bytesOf(x, w, dy, stats) + sinkBytes(args.dx),
   });
 }
 

@@ -4,33 +4,28 @@
  * @module
  */
 import { columnSum } from "./column_sum.ts";
-import {
-  bytesOf,
-  Float,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
+import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 import { plus, rowGroups } from "../wgsl/rows.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, sumOfUnit, unitType, widthOf } from "../wgsl/layout_units.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /** Shapes: x, y [rows, cols]; w [1, cols]. Buffers: x, w, y. */
 export function rmsNormKernel(
   { x, w, y, eps, software }: { x: Layout; w: Layout; y: Layout; eps: number; software: boolean },
 ): Kernel {
   const width = widthOf(x, w, y);
+  const operands = { x: read(x, width), w: read(w, width), y: write(y, width) };
   const type = unitType(width);
   const rows = rowGroups(x.rows, x.cols / width, software, 2);
   return makeKernel({
     name: "rms_norm",
     shape: `${x.rows}x${x.cols}`,
-    buffers: { x: `read ${type}`, w: `read ${type}`, y: `read_write ${type}` },
+    operands,
     uniforms: {
       rows: x.rows,
       cols: x.cols / width,
-      ...layoutUniforms(allInUnits({ x, w, y }, width)),
+      ...layoutUniforms(operands),
       elements: new Float(x.cols),
       eps: new Float(eps),
     },
@@ -49,7 +44,6 @@ export function rmsNormKernel(
     ${at("y", "row", "col")} = ${at("x", "row", "col")} * rstd * ${at("w", "0u", "col")};
   }`,
     flops: 4 * x.rows * x.cols,
-    bytes: bytesOf(x, w, y),
   });
 }
 
@@ -67,25 +61,25 @@ export function rmsNormGradient(args: {
   software: boolean;
 }): Kernel {
   const { x, w, dy, rstd } = args;
-  const width = widthOf(x, w, dy, ...sinkLayouts(args.dx));
+  const width = widthOf(x, w, dy, ...sinkMatrices(args.dx));
   const type = unitType(width);
   const rows = rowGroups(x.rows, x.cols / width, args.software, 2);
   const dx = sinkParts("dx", args.dx, width);
+  const operands = {
+    x: read(x, width),
+    w: read(w, width),
+    dy: read(dy, width),
+    rstd: write(rstd),
+    ...dx.operands,
+  };
   return makeKernel({
     name: "rms_norm_gradient",
     shape: `${x.rows}x${x.cols}`,
-    buffers: {
-      x: `read ${type}`,
-      w: `read ${type}`,
-      dy: `read ${type}`,
-      rstd: "read_write",
-      ...dx.buffers,
-    },
+    operands,
     uniforms: {
       rows: x.rows,
       cols: x.cols / width,
-      ...layoutUniforms({ ...allInUnits({ x, w, dy }, width), rstd }),
-      ...dx.uniforms,
+      ...layoutUniforms(operands),
       elements: new Float(x.cols),
       eps: new Float(args.eps),
     },
@@ -110,7 +104,6 @@ export function rmsNormGradient(args: {
     ${dx.store("row", "col", `(g * r - ${at("x", "row", "col")} * slope)`)}
   }`,
     flops: 10 * x.rows * x.cols,
-    bytes: bytesOf(x, w, dy, rstd) + sinkBytes(args.dx),
   });
 }
 

@@ -8,17 +8,18 @@
  *
  * @module
  */
+import { spread } from "../wgsl/elementwise.ts";
+import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
 import {
-  bytesOf,
-  Float,
-  type Kernel,
   type Layout,
   layoutUniforms,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { spread } from "../wgsl/elementwise.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { at, inUnits, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+  type Operand,
+  read,
+  update,
+  type Width,
+} from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /** Which columns form a pair: (2i, 2i + 1) or (i, i + dims / 2). */
 export type RopeLayout = "interleaved" | "halfSplit";
@@ -58,23 +59,15 @@ export interface RopeArgs extends RopeSpec {
  */
 export function ropeKernel(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
   const { x, headDim, positions } = args;
-  const width = ropeWidth(args, x, ...sinkLayouts(args.y));
+  const width = ropeWidth(args, x, ...sinkMatrices(args.y));
   const y = sinkParts("y", args.y, width);
+  const place: Record<string, Operand> = positions ? { positions: read(positions, "i32") } : {};
   const rotated = args.dims / width;
   const pairUnits = pairUnitsOf(args, width);
   return rotationKernel(args, width, {
     name: "rope",
-    buffers: {
-      x: `read ${unitType(width)}`,
-      ...(positions ? { positions: "read i32" as const } : {}),
-      ...y.buffers,
-    },
-    uniforms: {
-      ...y.uniforms,
-      ...(positions ? layoutUniforms({ positions }) : {}),
-      pair_units: pairUnits,
-      rotated,
-    },
+    operands: { x: read(x, width), ...place, ...y.operands },
+    uniforms: { ...layoutUniforms({ ...y.operands, ...place }), pair_units: pairUnits, rotated },
     units: pairUnits + headDim / width - rotated,
     store: y.store,
     // The columns that are not rotated come after the pairs.
@@ -88,7 +81,6 @@ export function ropeKernel(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
     }
     return;
   }`,
-    bytes: bytesOf(x) + sinkBytes(args.y),
   });
 }
 
@@ -98,7 +90,7 @@ export function ropeInPlace(args: RopeArgs & { x: Layout }): Kernel {
   const width = ropeWidth(args, x);
   return rotationKernel(args, width, {
     name: "rope_in_place",
-    buffers: { x: `read_write ${unitType(width)}` },
+    operands: { x: update(x, width) },
     uniforms: {},
     units: pairUnitsOf(args, width),
     store: (row, col, value) => `${at("x", row, col)} = ${value};`,
@@ -148,13 +140,13 @@ fn turned(words: vec2u, position: u32) -> vec2f {
 
 interface Variant {
   name: string;
-  buffers: Parameters<typeof makeKernel>[0]["buffers"];
+  operands: Record<string, Operand>;
   uniforms: Record<string, number>;
   /** Invocations per row and share of the heads. */
   units: number;
   store(row: string, col: string, value: string): string;
   other: string;
-  bytes: number;
+  bytes?: number;
 }
 
 function rotationKernel(args: RopeArgs & { x: Layout }, width: Width, variant: Variant): Kernel {
@@ -166,10 +158,10 @@ function rotationKernel(args: RopeArgs & { x: Layout }, width: Width, variant: V
   const kernel = makeKernel({
     name: variant.name,
     shape: `${x.rows}x${x.cols}`,
-    buffers: variant.buffers,
+    operands: variant.operands,
     uniforms: {
       ...over.uniforms,
-      ...layoutUniforms({ x: inUnits(x, width) }),
+      ...layoutUniforms({ x: variant.operands.x }),
       ...variant.uniforms,
       seq_len: args.seqLen,
       first_row: args.firstRow,

@@ -3,10 +3,11 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, type Layout, layoutUniforms, makeKernel } from "../wgsl/kernel.ts";
 import { spread } from "../wgsl/elementwise.ts";
-import { type Sink, sinkBytes, sinkLayouts, sinkParts } from "../wgsl/sink.ts";
-import { allInUnits, at, unitType, type Width, widthOf } from "../wgsl/layout_units.ts";
+import { type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, unitType, type Width, write } from "../wgsl/operand.ts";
+import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /** Declares `sigmoid` for units; the exponent is bounded, so nothing overflows. */
 export function sigmoidFunction(width: Width): string {
@@ -19,13 +20,13 @@ export function sigmoidFunction(width: Width): string {
 /** gateUp [rows, 2 cols], y [rows, cols]. Buffers: gateUp, y. */
 export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kernel {
   const width = widthOf(gateUp, y);
-  const type = unitType(width);
+  const operands = { x: read(gateUp, width), y: write(y, width) };
   const over = spread(y.rows, y.cols / width);
   return makeKernel({
     name: "swiglu",
     shape: `${y.rows}x${y.cols}`,
-    buffers: { x: `read ${type}`, y: `read_write ${type}` },
-    uniforms: { ...over.uniforms, ...layoutUniforms(allInUnits({ x: gateUp, y }, width)) },
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands) },
     workgroup: over.workgroup,
     grid: over.grid,
     declarations: sigmoidFunction(width),
@@ -33,7 +34,6 @@ export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kern
   let gate = ${at("x", "row", "col")};
   ${at("y", "row", "col")} = gate * sigmoid(gate) * ${at("x", "row", "(col + u.cols)")};`,
     flops: 5 * y.rows * y.cols,
-    bytes: bytesOf(gateUp, y),
   });
 }
 
@@ -44,19 +44,15 @@ export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kern
 export function swigluGradient(
   { gateUp, dy, dGateUp }: { gateUp: Layout; dy: Layout; dGateUp: Sink },
 ): Kernel {
-  const width = widthOf(gateUp, dy, ...sinkLayouts(dGateUp));
-  const type = unitType(width);
+  const width = widthOf(gateUp, dy, ...sinkMatrices(dGateUp));
   const over = spread(dy.rows, dy.cols / width);
   const dx = sinkParts("dx", dGateUp, width);
+  const operands = { x: read(gateUp, width), dy: read(dy, width), ...dx.operands };
   return makeKernel({
     name: "swiglu_gradient",
     shape: `${dy.rows}x${dy.cols}`,
-    buffers: { x: `read ${type}`, dy: `read ${type}`, ...dx.buffers },
-    uniforms: {
-      ...over.uniforms,
-      ...layoutUniforms(allInUnits({ x: gateUp, dy }, width)),
-      ...dx.uniforms,
-    },
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands) },
     workgroup: over.workgroup,
     grid: over.grid,
     declarations: sigmoidFunction(width),
@@ -68,6 +64,5 @@ export function swigluGradient(
   ${dx.store("row", "col", "(g * up * s * (1.0 + gate * (1.0 - s)))")}
   ${dx.store("row", "(col + u.cols)", "(g * gate * s)")}`,
     flops: 12 * dy.rows * dy.cols,
-    bytes: bytesOf(gateUp, dy) + sinkBytes(dGateUp),
   });
 }

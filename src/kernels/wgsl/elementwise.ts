@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { foldGrid, type Layout } from "./kernel.ts";
-import { type Width, widthOf } from "./layout_units.ts";
+import { foldGrid } from "./kernel.ts";
+import { widthOf } from "./layout_units.ts";
+import type { Layout, Width } from "./operand.ts";
 
 const WORKGROUP = 256;
 /** Units in one row of a folded flat range: 2^12 workgroups. */

@@ -6,24 +6,7 @@
  */
 
 import { requireShortLoops } from "./loops.ts";
-
-/** How a kernel uses one of its buffers. */
-export type Access = "read" | "read_write";
-
-/**
- * Where a matrix lies inside the buffer window that is bound for it. `offset` and `stride` count
- * elements: element (r, c) is at `offset + r * stride + c`.
- */
-export interface Layout {
-  /** Rows of the matrix. */
-  readonly rows: number;
-  /** Columns of the matrix. */
-  readonly cols: number;
-  /** Element of the window at which row 0 begins. */
-  readonly offset: number;
-  /** Elements from a row to the next; at least `cols`. */
-  readonly stride: number;
-}
+import type { Access, Element, Layout, Operand } from "./operand.ts";
 
 /** A compiled-to-be kernel: WGSL plus all that a dispatch needs besides the buffers. */
 export interface Kernel {
@@ -31,7 +14,9 @@ export interface Kernel {
   readonly label: string;
   /** Complete WGSL; the entry point is `main`. Shapes live in `uniforms`, so layers share code. */
   readonly code: string;
-  /** Access of `@binding(0…)`, in the order in which buffers are given to a dispatch. */
+  /** The matrices that it works on, in the order of `@binding(0…)`. */
+  readonly operands: readonly Layout[];
+  /** Access of each of them. */
   readonly access: readonly Access[];
   /** The packed uniform struct, bound after the last buffer. */
   readonly uniforms: Uint32Array<ArrayBuffer>;
@@ -64,9 +49,6 @@ export class Float {
   constructor(readonly value: number) {}
 }
 
-/** Element types of a storage buffer. */
-export type Element = "f32" | "i32" | "u32" | "vec4f" | "atomic<u32>";
-
 /** A buffer of a kernel: its access, with an element type other than f32 after a space. */
 export type BufferSpec = Access | `${Access} ${Element}`;
 
@@ -76,8 +58,10 @@ export interface KernelSpec {
   name: string;
   /** Shape for the label, e.g. `64x128`. */
   shape: string;
+  /** By WGSL name, in binding order. */
+  operands?: Record<string, Operand>;
   /** WGSL name of each buffer and how it is used, in binding order. */
-  buffers: Record<string, BufferSpec>;
+  buffers?: Record<string, BufferSpec>;
   /** Members of the uniform struct `u`; a plain number is a u32. */
   uniforms: Record<string, number | Float>;
   /** Invocations per workgroup. */
@@ -94,6 +78,7 @@ export interface KernelSpec {
   /** Most rounds of all loops of an invocation together: no kernel with a loop goes without. */
   iterations?: number;
   flops?: number;
+  /** Least bytes that are moved, if not all of every operand. */
   bytes?: number;
 }
 
@@ -113,16 +98,6 @@ export function foldGrid(count: number): [number, number, number] {
     throw new RangeError(`Cannot dispatch ${count} workgroups: a grid holds 65535²`);
   }
   return [Math.ceil(count / y), y, 1];
-}
-
-/** `offset` and `stride` uniforms of each named matrix: `x` gives `x_offset`, `x_stride`. */
-export function layoutUniforms(matrices: Record<string, Layout>): Record<string, number> {
-  const out: Record<string, number> = {};
-  for (const [name, m] of Object.entries(matrices)) {
-    out[`${name}_offset`] = m.offset;
-    out[`${name}_stride`] = m.stride;
-  }
-  return out;
 }
 
 /** Bytes of a matrix, not counting what its stride skips. */
@@ -169,11 +144,17 @@ export function isVec4(m: Layout): boolean {
  * ```
  */
 export function makeKernel(spec: KernelSpec): Kernel {
-  const names = Object.keys(spec.buffers);
+  const operands = spec.operands ?? {};
+  const buffers = spec.buffers ?? Object.fromEntries(
+    Object.entries(operands).map(([name, { access, element }]) =>
+      [name, `${access} ${element}`] as const
+    ),
+  );
+  const names = Object.keys(buffers);
   const access: Access[] = [];
   const lines: string[] = [];
   names.forEach((name, i) => {
-    const [mode, type = "f32"] = spec.buffers[name].split(" ") as [Access, Element?];
+    const [mode, type = "f32"] = buffers[name].split(" ") as [Access, Element?];
     access.push(mode);
     lines.push(`@group(0) @binding(${i}) var<storage, ${mode}> ${name}: array<${type}>;`);
   });
@@ -204,11 +185,12 @@ export function makeKernel(spec: KernelSpec): Kernel {
   return {
     label,
     code,
+    operands: Object.values(operands).map(({ matrix }) => matrix),
     access,
     uniforms,
     grid: spec.grid,
     flops: spec.flops ?? 0,
-    bytes: spec.bytes ?? 0,
+    bytes: spec.bytes ?? Object.values(operands).reduce((sum, { bytes }) => sum + bytes, 0),
     iterations: spec.iterations ?? 0,
   };
 }

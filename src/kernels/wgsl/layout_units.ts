@@ -4,19 +4,12 @@
  *
  * @module
  */
-import { isVec4, type Layout } from "./kernel.ts";
-
-/** Elements of a unit. */
-export type Width = 1 | 4;
+import { isVec4 } from "./kernel.ts";
+import type { Layout, Width } from "./operand.ts";
 
 /** 4 if every row of every matrix can be read as whole `vec4`s, else 1. */
 export function widthOf(...matrices: readonly Layout[]): Width {
   return matrices.every(isVec4) ? 4 : 1;
-}
-
-/** WGSL type of a unit. */
-export function unitType(width: Width): "f32" | "vec4f" {
-  return width === 4 ? "vec4f" : "f32";
 }
 
 /** `matrix` with cols, offset and stride counted in units of `width` elements. */

@@ -4,57 +4,50 @@
  *
  * @module
  */
-import { type BufferSpec, bytesOf, type Layout, layoutUniforms } from "./kernel.ts";
-import { at, inUnits, unitType, type Width } from "./layout_units.ts";
+import { at } from "./layout_units.ts";
+import { type Layout, type Operand, read, update, type Width, write } from "./operand.ts";
 
 /** Where a kernel writes a result. */
-export interface Sink {
-  readonly into: Layout;
-  /** `"none"`: write. `"inPlace"`: add to what `into` holds. A layout: write that matrix + result. */
-  readonly add: Layout | "inPlace" | "none";
+export interface Sink<M extends Layout = Layout> {
+  /** The matrix to write, all of it. */
+  readonly into: M;
+  /** What is added: nothing, another matrix, or, where it is `into` itself, what that holds. */
+  readonly add: M | null;
 }
 
 /** All matrices of a sink. */
-export function sinkLayouts(sink: Sink): Layout[] {
-  return typeof sink.add === "string" ? [sink.into] : [sink.into, sink.add];
-}
-
-/** The sink with another view of its matrices. */
-export function mapSink({ into, add }: Sink, view: (m: Layout) => Layout): Sink {
-  return { into: view(into), add: typeof add === "string" ? add : view(add) };
-}
-
-/** Bytes moved by writing to a sink. */
-export function sinkBytes(sink: Sink): number {
-  return bytesOf(sink.into) * (sink.add === "none" ? 1 : 2);
+export function sinkMatrices<M extends Layout>({ into, add }: Sink<M>): M[] {
+  return add === null || add === into ? [into] : [into, add];
 }
 
 /** Parts of a kernel that writes to a sink. */
 export interface SinkParts {
   /** To be put last: `name`, and `name_add` if another matrix is added. */
-  readonly buffers: Record<string, BufferSpec>;
-  readonly uniforms: Record<string, number>;
+  readonly operands: Record<string, Operand>;
   /** WGSL statement that stores a value at a row and a column unit. */
   store(row: string, col: string, value: string): string;
 }
 
-/** Buffers, uniforms and the store statement for `sink` under the WGSL name `name`. */
-export function sinkParts(name: string, sink: Sink, width: Width): SinkParts {
-  const type = unitType(width);
-  const buffers: Record<string, BufferSpec> = { [name]: `read_write ${type}` };
-  const layouts: Record<string, Layout> = { [name]: inUnits(sink.into, width) };
-  const { add } = sink;
-  if (typeof add !== "string") {
-    buffers[`${name}_add`] = `read ${type}`;
-    layouts[`${name}_add`] = inUnits(add, width);
-  }
+/**
+ * Operands and the store statement for `sink` under the WGSL name `name`.
+ *
+ * @param view its matrices as the kernel is to see them, if not as they are
+ */
+export function sinkParts(
+  name: string,
+  { into, add }: Sink,
+  width: Width,
+  view: (m: Layout) => Layout = (m) => m,
+): SinkParts {
+  const inPlace = add === into;
+  const operands = { [name]: (inPlace ? update : write)(into, width, view(into)) };
+  if (add && !inPlace) operands[`${name}_add`] = read(add, width, view(add));
   return {
-    buffers,
-    uniforms: layoutUniforms(layouts),
+    operands,
     store(row, col, value) {
       const target = at(name, row, col);
-      if (add === "none") return `${target} = ${value};`;
-      return `${target} = ${add === "inPlace" ? target : at(`${name}_add`, row, col)} + ${value};`;
+      if (add === null) return `${target} = ${value};`;
+      return `${target} = ${inPlace ? target : at(`${name}_add`, row, col)} + ${value};`;
     },
   };
 }

@@ -87,7 +87,7 @@ function target(r: GradientRecorder, input: number, { rows, cols }: Matrix): Tar
   const { into, add } = r.sink(input);
   if (add !== null && add !== into) {
     r.byRows([add, into], (add, into) => {
-      r.dispatch(addInto({ a: add, into, add: "none" }), add, into);
+      r.dispatch(addInto({ a: add, into, add: null }), add, into);
     });
   }
   return { into, accumulate: add !== null };

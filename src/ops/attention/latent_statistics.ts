@@ -1,7 +1,9 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { columnSum } from "../../kernels/token/column_sum.ts";
-import { matmul } from "../../kernels/product/matmul.ts";
 import { at } from "../../kernels/wgsl/layout_units.ts";
 import { sumOverRows } from "../token/column_sums.ts";
+import { recordMatmul } from "../products.ts";
+import type { GradientSink } from "../op.ts";
 import { columnsOf, rowsOf } from "../matrix.ts";
 import {
   type Matrix,
@@ -12,7 +14,7 @@ import {
   type Tensor,
   type TfMatrix,
 } from "../op.ts";
-import { kernelSink, sinkOperands } from "../sink.ts";
+import { furtherSink } from "../sink.ts";
 
 /** Sums and products over tokens; see {@linkcode latentStatistics}. */
 export const latentStatisticsOp: Op<Record<never, never>> = {
@@ -49,15 +51,10 @@ export const latentStatisticsOp: Op<Record<never, never>> = {
 
 /** out = aᵀ · b. */
 function recordProduct(r: Recorder, a: Matrix, b: Matrix, out: Matrix): void {
-  let add: "none" | "inPlace" = "none";
+  let c: GradientSink = { into: out, add: null };
   r.byRows([a, b], (a, b) => {
-    const plan = matmul({ form: "tn", a, b, c: out, add, capabilities: r.capabilities });
-    const partial = plan.partialElements ? r.temporary(plan.partialElements / b.cols, b.cols) : out;
-    const operands = { a, b, c: out, d: out, partial };
-    for (const { kernel, operands: names } of plan.steps) {
-      r.dispatch(kernel, ...names.map((name) => operands[name]));
-    }
-    add = "inPlace";
+    recordMatmul(r, { form: "tn", a, b, c });
+    c = furtherSink(c);
   });
 }
 
@@ -69,10 +66,10 @@ function recordSums(r: Recorder, x: Matrix, out: Matrix): void {
       name: "column_sums",
       matrices: { x },
       term: at("x", "row", "col"),
-      out: kernelSink(sink),
+      out: sink,
       software,
     });
-    r.dispatch(kernel, x, ...sinkOperands(sink));
+    r.dispatch(kernel, x, ...sinkMatrices(sink));
   });
 }
 

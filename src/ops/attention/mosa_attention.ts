@@ -1,3 +1,4 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
 import { mosaGather, mosaRouterGradient, mosaScatter } from "../../kernels/mosa/rows.ts";
 import { mosaSelection } from "../../kernels/mosa/selection.ts";
@@ -14,7 +15,7 @@ import {
   type Tensor,
   type TfMatrix,
 } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** Attributes of {@linkcode mosaAttention}. */
 export interface MosaAttentionDims {
@@ -134,9 +135,8 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
     const gradO = r.gradient(0);
     if (r.wants(3)) {
       byRowsWithSink(r, [o, gradO, router], r.sink(3), ([o, gradO, router], sink) => {
-        const out = kernelSink(sink);
-        const kernel = mosaRouterGradient({ o, gradO, router, out });
-        r.dispatch(kernel, o, gradO, router, ...sinkOperands(sink));
+        const kernel = mosaRouterGradient({ o, gradO, router, out: sink });
+        r.dispatch(kernel, o, gradO, router, ...sinkMatrices(sink));
       });
     }
     const wanted = [0, 1, 2].filter((i) => r.wants(i));
@@ -190,12 +190,12 @@ function scatter(
   { batch, seqLen }: MosaAttentionDims,
 ): void {
   const extent = { seqLen, picks: x.rows / batch };
-  const matrices = [x, slots, ...router ? [router] : [], ...sinkOperands(sink)];
+  const matrices = [x, slots, ...router ? [router] : [], ...sinkMatrices(sink)];
   bySequences(r, batch, matrices, (parts) => {
     const [x, slots] = parts;
     const [into, other] = parts.slice(router ? 3 : 2);
     const add = sink.add === null ? null : other ?? into;
-    const out = kernelSink({ into, add });
+    const out = { into, add };
     r.dispatch(mosaScatter({ x, slots, router: router && parts[2], out }, extent), ...parts);
   });
 }

@@ -30,8 +30,8 @@ export const expandLatentsOp: Op<AbsorbedHeads> = {
   },
   forward(r, [latents, weight], [o], { heads, qkNopeHeadDim: firstRow }) {
     const { capabilities } = r;
-    const kernel = vectorProduct({ a: latents, b: weight, c: o, heads, firstRow, capabilities });
-    r.dispatch(kernel, latents, weight, o);
+    const c = { into: o, add: null };
+    r.dispatch(vectorProduct({ a: latents, b: weight, c, heads, firstRow, capabilities }));
   },
 };
 

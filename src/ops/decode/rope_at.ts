@@ -32,7 +32,7 @@ export const ropeAtOp: Op<Rotation> = {
         ...place,
         x,
         positions,
-        y: { into: y, add: "none" },
+        y: { into: y, add: null },
         software,
       } as const;
       r.dispatch(kernel(args), x, positions, y);

@@ -3,9 +3,10 @@
  *
  * @module
  */
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { columnBlocks, sumOfBlocks } from "../../kernels/token/column_sum.ts";
 import type { GradientSink, Matrix, Recorder } from "../op.ts";
-import { furtherSink, kernelSink, sinkOperands } from "../sink.ts";
+import { furtherSink } from "../sink.ts";
 
 /**
  * Writes a sum over all rows of `matrices` to `sink` [1, cols]. `partials` records the kernel that
@@ -26,7 +27,7 @@ export function sumOverRows(
     } else {
       const into = r.temporary(blocks, sink.into.cols);
       partials(parts, { into, add: null });
-      r.dispatch(sumOfBlocks(into, kernelSink(target), software), into, ...sinkOperands(target));
+      r.dispatch(sumOfBlocks(into, target, software), into, ...sinkMatrices(target));
     }
     target = furtherSink(sink);
   });

@@ -1,10 +1,11 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   crossEntropyGradient,
   crossEntropyKernel as kernel,
   scaledSum,
 } from "../../kernels/token/cross_entropy.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** Softmax cross-entropy; see {@linkcode crossEntropy}. Outputs: loss, nll, lse. */
 export const crossEntropyOp: Op<null> = {
@@ -43,14 +44,14 @@ export const crossEntropyOp: Op<null> = {
   backward(r, [logits, targets, scale], [_loss, _nll, lse]) {
     const weight = r.lossWeight(0);
     byRowsWithSink(r, [logits, targets, lse], r.sink(0), ([logits, targets, lse], dx) => {
-      const dLogits = kernelSink(dx);
+      const dLogits = dx;
       r.dispatch(
         crossEntropyGradient({ logits, targets, lse, scale, dLogits, weight }),
         logits,
         targets,
         lse,
         scale,
-        ...sinkOperands(dx),
+        ...sinkMatrices(dx),
       );
     });
   },

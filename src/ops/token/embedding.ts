@@ -1,3 +1,4 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   embeddingGradient,
   embeddingGradientTokens,
@@ -5,7 +6,7 @@ import {
 } from "../../kernels/token/embedding.ts";
 import { rowsOf } from "../matrix.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, furtherSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink, furtherSink } from "../sink.ts";
 
 /** Rows of a table by number; see {@linkcode embedding}. */
 export const embeddingOp: Op<null> = {
@@ -38,18 +39,18 @@ export const embeddingOp: Op<null> = {
     const sink = r.sink(1);
     let target = sink;
     r.byRows([ids, r.gradient(0)], (allIds, allDy) => {
-      const most = embeddingGradientTokens(allDy, kernelSink(sink), software);
+      const most = embeddingGradientTokens(allDy, sink, software);
       for (let first = 0; first < allDy.rows; first += most) {
         const tokens = Math.min(most, allDy.rows - first);
         const [ids, dy] = [allIds, allDy].map((m) => rowsOf(m, first, tokens));
         let firstRow = 0;
         byRowsWithSink(r, [], target, (_, part) => {
-          const dTable = kernelSink(part);
+          const dTable = part;
           r.dispatch(
             embeddingGradient({ ids, dy, dTable, firstRow, software }),
             ids,
             dy,
-            ...sinkOperands(part),
+            ...sinkMatrices(part),
           );
           firstRow += part.into.rows;
         });

@@ -1,6 +1,7 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { geluGradient, geluKernel as kernel } from "../../kernels/token/gelu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** GELU in its tanh form; see {@linkcode gelu}. */
 export const geluOp: Op<null> = {
@@ -19,7 +20,7 @@ export const geluOp: Op<null> = {
   },
   backward(r, [x]) {
     byRowsWithSink(r, [x, r.gradient(0)], r.sink(0), ([x, dy], dx) => {
-      r.dispatch(geluGradient({ x, dy, dx: kernelSink(dx) }), x, dy, ...sinkOperands(dx));
+      r.dispatch(geluGradient({ x, dy, dx: dx }), x, dy, ...sinkMatrices(dx));
     });
   },
 };

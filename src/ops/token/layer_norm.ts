@@ -1,3 +1,4 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   layerNormBiasGradient,
   layerNormGradient,
@@ -6,7 +7,7 @@ import {
 } from "../../kernels/token/layer_norm.ts";
 import { sumOverRows } from "./column_sums.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** LayerNorm; see {@linkcode layerNorm}. Inputs: x, weight and, if there is one, bias. */
 export const layerNormOp: Op<{ eps: number }> = {
@@ -41,32 +42,32 @@ export const layerNormOp: Op<{ eps: number }> = {
     const stats = r.temporary(x.rows, 2);
     const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, stats], dx, ([x, dy, stats], dx) => {
-      const sink = kernelSink(dx);
+      const sink = dx;
       r.dispatch(
         layerNormGradient({ x, w, dy, stats, dx: sink, eps, software }),
         x,
         w,
         dy,
         stats,
-        ...sinkOperands(dx),
+        ...sinkMatrices(dx),
       );
     });
     if (r.wants(1)) {
       sumOverRows(r, [x, dy, stats], r.sink(1), ([x, dy, stats], dw) => {
-        const sink = kernelSink(dw);
+        const sink = dw;
         r.dispatch(
           layerNormWeightGradient({ x, dy, stats, dw: sink, software }),
           x,
           dy,
           stats,
-          ...sinkOperands(dw),
+          ...sinkMatrices(dw),
         );
       });
     }
     if (b && r.wants(2)) {
       sumOverRows(r, [dy], r.sink(2), ([dy], db) => {
-        const sink = kernelSink(db);
-        r.dispatch(layerNormBiasGradient({ dy, db: sink, software }), dy, ...sinkOperands(db));
+        const sink = db;
+        r.dispatch(layerNormBiasGradient({ dy, db: sink, software }), dy, ...sinkMatrices(db));
       });
     }
   },

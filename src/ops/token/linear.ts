@@ -1,10 +1,11 @@
-import { matmul } from "../../kernels/product/matmul.ts";
+import type { GradientSink } from "../op.ts";
+import { columnsOf } from "../matrix.ts";
+import { recordMatmul } from "../products.ts";
+import { byRowsWithSink, furtherSink } from "../sink.ts";
 import {
-  type GradientRecorder,
   type Matrix,
   matrixType,
   type Op,
-  type Recorder,
   requireShapes,
   type Tensor,
   type TfMatrix,
@@ -77,12 +78,17 @@ export const linearOp: Op<LinearAttributes> = {
 
   forward(r, inputs, [y], attributes) {
     const { x, weights, residual } = split(inputs, attributes);
-    for (const run of runsOf(weights.map((into) => ({ into, add: "none" })))) {
+    for (const run of runsOf(weights.map((into) => ({ into, add: null })))) {
       let start = run.start;
       r.byRows([run.into], (weight) => {
         const out = columnsOf(y, start, weight.rows);
-        const add = residual ? columnsOf(residual, start, weight.rows) : "none";
-        byRows(r, [x], { into: out, add }, ([x], target) => multiply(r, "nt", x, weight, target));
+        const add = residual && columnsOf(residual, start, weight.rows);
+        byRowsWithSink(
+          r,
+          [x],
+          { into: out, add },
+          ([a], c) => recordMatmul(r, { form: "nt", a, b: weight, c }),
+        );
         start += weight.rows;
       });
     }
@@ -93,38 +99,37 @@ export const linearOp: Op<LinearAttributes> = {
     const dy = r.gradient(0);
     if (residual) r.pass(inputs.length - 1, dy);
     if (r.wants(0)) {
-      let target = sinkOf(r, 0);
-      for (const run of runsOf(weights.map((into) => ({ into, add: "none" })))) {
+      let target = r.sink(0);
+      for (const run of runsOf(weights.map((into) => ({ into, add: null })))) {
         let start = run.start;
         r.byRows([run.into], (weight) => {
           const part = columnsOf(dy, start, weight.rows);
-          byRows(r, [part], target, ([part], target) => multiply(r, "nn", part, weight, target));
+          byRowsWithSink(
+            r,
+            [part],
+            target,
+            ([a], c) => recordMatmul(r, { form: "nn", a, b: weight, c }),
+          );
           start += weight.rows;
-          target = { into: target.into, add: "inPlace" };
+          target = furtherSink(target);
         });
       }
     }
-    const sinks = weights.map((_, i) => r.wants(i + 1) ? sinkOf(r, i + 1) : weights[i].rows);
+    const sinks = weights.map((_, i) => r.wants(i + 1) ? r.sink(i + 1) : weights[i].rows);
     for (const run of runsOf(sinks)) {
       let start = run.start;
-      byRows(r, [], run, (_, target) => {
+      byRowsWithSink(r, [], run, (_, target) => {
         const part = columnsOf(dy, start, target.into.rows);
-        let { add } = target;
-        r.byRows([part, x], (part, x) => {
-          multiply(r, "tn", part, x, { into: target.into, add });
-          add = "inPlace";
+        let c = target;
+        r.byRows([part, x], (a, b) => {
+          recordMatmul(r, { form: "tn", a, b, c });
+          c = furtherSink(c);
         });
         start += target.into.rows;
       });
     }
   },
 };
-
-/** A matrix to write, and what to add to it: nothing, what it holds, or another matrix. */
-interface Target {
-  readonly into: Matrix;
-  readonly add: "none" | "inPlace" | Matrix;
-}
 
 function split<T>(
   inputs: readonly T[],
@@ -134,17 +139,12 @@ function split<T>(
   return { x: inputs[0], weights: inputs.slice(1, end), residual: residual ? inputs[end] : null };
 }
 
-function sinkOf(r: GradientRecorder, input: number): Target {
-  const { into, add } = r.sink(input);
-  return { into, add: add === null ? "none" : add === into ? "inPlace" : add };
-}
-
 /**
  * Joins targets that lie below each other in memory. A number stands for that many rows to be left
  * out. `start` is the first row of a run among all rows.
  */
-function runsOf(targets: readonly (Target | number)[]): (Target & { start: number })[] {
-  const runs: (Target & { start: number })[] = [];
+function runsOf(targets: readonly (GradientSink | number)[]): (GradientSink & { start: number })[] {
+  const runs: (GradientSink & { start: number })[] = [];
   let row = 0;
   for (const target of targets) {
     if (typeof target === "number") {
@@ -161,12 +161,12 @@ function runsOf(targets: readonly (Target | number)[]): (Target & { start: numbe
 }
 
 /** Two targets as one, or null if they are not neighbours or add in different ways. */
-function join(a: Target, b: Target): Target | null {
+function join(a: GradientSink, b: GradientSink): GradientSink | null {
   const into = below(a.into, b.into);
   if (!into) return null;
-  if (typeof a.add === "string" || typeof b.add === "string") {
-    return a.add === b.add ? { into, add: a.add } : null;
-  }
+  if (a.add === null && b.add === null) return { into, add: null };
+  if (a.add === a.into && b.add === b.into) return { into, add: into };
+  if (!a.add || !b.add || a.add === a.into || b.add === b.into) return null;
   const add = below(a.add, b.add);
   return add && { into, add };
 }
@@ -177,39 +177,4 @@ function below(a: Matrix, b: Matrix): Matrix | null {
   const fits = a.storage === b.storage && a.stride === b.stride && a.cols === b.cols &&
     end === b.base + b.offset;
   return fits ? { ...a, rows: a.rows + b.rows } : null;
-}
-
-function columnsOf(m: Matrix, start: number, cols: number): Matrix {
-  return { ...m, offset: m.offset + start, cols };
-}
-
-/** {@linkcode Recorder.byRows} for matrices and a target of as many rows. */
-function byRows(
-  r: Recorder,
-  matrices: readonly Matrix[],
-  { into, add }: Target,
-  body: (parts: Matrix[], target: Target) => void,
-): void {
-  if (typeof add === "string") {
-    r.byRows([into, ...matrices], (into, ...parts) => body(parts, { into, add }));
-  } else {
-    r.byRows([into, add, ...matrices], (into, add, ...parts) => body(parts, { into, add }));
-  }
-}
-
-/** Records the product of a and b. */
-function multiply(
-  r: Recorder,
-  form: "nt" | "nn" | "tn",
-  a: Matrix,
-  b: Matrix,
-  { into: c, add }: Target,
-): void {
-  const plan = matmul({ form, a, b, c, add, capabilities: r.capabilities });
-  const d = typeof add === "string" ? c : add;
-  const partial = plan.partialElements > 0 ? r.temporary(plan.partialElements / c.cols, c.cols) : c;
-  const operands = { a, b, c, d, partial };
-  for (const step of plan.steps) {
-    r.dispatch(step.kernel, ...step.operands.map((name) => operands[name]));
-  }
 }

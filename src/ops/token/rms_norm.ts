@@ -1,3 +1,4 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   rmsNormGradient,
   rmsNormKernel as kernel,
@@ -5,7 +6,7 @@ import {
 } from "../../kernels/token/rms_norm.ts";
 import { sumOverRows } from "./column_sums.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** RMSNorm; see {@linkcode rmsNorm}. */
 export const rmsNormOp: Op<{ eps: number }> = {
@@ -34,25 +35,25 @@ export const rmsNormOp: Op<{ eps: number }> = {
     const rstd = r.temporary(x.rows, 1);
     const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, rstd], dx, ([x, dy, rstd], dx) => {
-      const sink = kernelSink(dx);
+      const sink = dx;
       r.dispatch(
         rmsNormGradient({ x, w, dy, rstd, dx: sink, eps, software }),
         x,
         w,
         dy,
         rstd,
-        ...sinkOperands(dx),
+        ...sinkMatrices(dx),
       );
     });
     if (!r.wants(1)) return;
     sumOverRows(r, [x, dy, rstd], r.sink(1), ([x, dy, rstd], dw) => {
-      const sink = kernelSink(dw);
+      const sink = dw;
       r.dispatch(
         rmsNormWeightGradient({ x, dy, rstd, dw: sink, software }),
         x,
         dy,
         rstd,
-        ...sinkOperands(dw),
+        ...sinkMatrices(dw),
       );
     });
   },

@@ -1,6 +1,7 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { ropeInPlace, ropeKernel as kernel, type RopeSpec } from "../../kernels/token/rope.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf, type TfMatrix } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** Rotary position embedding; see {@linkcode rope}. */
 export const ropeOp: Op<RopeSpec> = {
@@ -33,7 +34,7 @@ export const ropeOp: Op<RopeSpec> = {
     }
     byRowsWithSink(r, [x], { into: y, add: null }, ([x], y) => {
       r.dispatch(
-        kernel({ ...spec, x, y: kernelSink(y), firstRow, inverse: false, software }),
+        kernel({ ...spec, x, y: y, firstRow, inverse: false, software }),
         x,
         y.into,
       );
@@ -45,9 +46,9 @@ export const ropeOp: Op<RopeSpec> = {
     let firstRow = 0;
     byRowsWithSink(r, [r.gradient(0)], r.sink(0), ([dy], dx) => {
       r.dispatch(
-        kernel({ ...spec, x: dy, y: kernelSink(dx), firstRow, inverse: true, software }),
+        kernel({ ...spec, x: dy, y: dx, firstRow, inverse: true, software }),
         dy,
-        ...sinkOperands(dx),
+        ...sinkMatrices(dx),
       );
       firstRow += dy.rows;
     });

@@ -1,6 +1,7 @@
+import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { swigluGradient, swigluKernel as kernel } from "../../kernels/token/swiglu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { byRowsWithSink, kernelSink, sinkOperands } from "../sink.ts";
+import { byRowsWithSink } from "../sink.ts";
 
 /** SwiGLU; see {@linkcode swiglu}. */
 export const swigluOp: Op<null> = {
@@ -27,10 +28,10 @@ export const swigluOp: Op<null> = {
   backward(r, [gateUp]) {
     byRowsWithSink(r, [gateUp, r.gradient(0)], r.sink(0), ([gateUp, dy], dx) => {
       r.dispatch(
-        swigluGradient({ gateUp, dy, dGateUp: kernelSink(dx) }),
+        swigluGradient({ gateUp, dy, dGateUp: dx }),
         gateUp,
         dy,
-        ...sinkOperands(dx),
+        ...sinkMatrices(dx),
       );
     });
   },

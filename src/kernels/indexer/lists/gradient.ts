@@ -25,10 +25,9 @@ import {
   Float,
   foldGrid,
   type Kernel,
-  type Layout,
-  layoutUniforms,
   makeKernel,
 } from "../../wgsl/kernel.ts";
+import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
 
 /** Most heads of a query that an invocation has at a time, and most `vec4`s of them. */
 const HEADS = { most: 4, vec4s: 8 };

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Capabilities } from "../../wgsl/device.ts";
-import type { Layout } from "../../wgsl/kernel.ts";
+import type { Layout } from "../../wgsl/operand.ts";
 
 /** What both passes read. */
 export interface GatherGradientSpec {

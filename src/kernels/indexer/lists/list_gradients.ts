@@ -3,18 +3,11 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-  range,
-} from "../../wgsl/kernel.ts";
-import { rounds } from "../../wgsl/loops.ts";
-import { SEGMENTS } from "../../select/lists.ts";
+import { bytesOf, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
 import { at } from "../../wgsl/layout_units.ts";
+import { rounds } from "../../wgsl/loops.ts";
+import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
+import { SEGMENTS } from "../../select/lists.ts";
 
 /** What {@linkcode listGradients} reads and writes. */
 export interface ListGradientsSpec {

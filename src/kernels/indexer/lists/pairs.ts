@@ -5,6 +5,9 @@
  * @module
  */
 import type { Capabilities } from "../../wgsl/device.ts";
+import { bytesOf, Float, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
+import { at } from "../../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
 import {
   headColumns,
   type HeadDims,
@@ -23,17 +26,6 @@ import {
   placeInTeam,
   sumOverLanes,
 } from "./team.ts";
-import {
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  type Layout,
-  layoutUniforms,
-  makeKernel,
-  range,
-} from "../../wgsl/kernel.ts";
-import { at } from "../../wgsl/layout_units.ts";
 
 /** Score past the end of a list: its exponential is 0, and differences of two are numbers. */
 const HIDDEN_SCORE = -1e30;

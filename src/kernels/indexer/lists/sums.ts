@@ -16,9 +16,9 @@ import {
 } from "./team.ts";
 import type { GatherGradientSpec } from "./gradient_spec.ts";
 import { range } from "../../wgsl/kernel.ts";
+import { at } from "../../wgsl/layout_units.ts";
 import { rounds } from "../../wgsl/loops.ts";
 import { SEGMENTS } from "../../select/lists.ts";
-import { at } from "../../wgsl/layout_units.ts";
 
 /** Iterations of {@linkcode sumsOfQuery}. */
 export function queryIterations(

@@ -10,10 +10,10 @@
  * @module
  */
 import type { Capabilities } from "../../wgsl/device.ts";
-import type { HeadDims, HeadTensor } from "../../attention/heads.ts";
 import { range } from "../../wgsl/kernel.ts";
 import { MOST_ITERATIONS } from "../../wgsl/loops.ts";
 import { firstThatFits } from "../../wgsl/tile_choice.ts";
+import type { HeadDims, HeadTensor } from "../../attention/heads.ts";
 
 /** Tuning of a kernel. */
 export interface GatherTeam {
