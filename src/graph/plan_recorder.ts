@@ -7,6 +7,7 @@ import { addInto } from "../kernels/token/add.ts";
 import { fill } from "../kernels/token/fill.ts";
 import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import { matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
+import { byRowsWithSink } from "../ops/sink.ts";
 import type { Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
 import type { Capabilities } from "../kernels/wgsl/device.ts";
 
@@ -68,27 +69,17 @@ export class PlanRecorder implements Recorder {
   }
 
   zero(m: Matrix): void {
-    this.byRows([m], (part) => this.dispatch(fill({ x: part, value: 0 }), part));
+    this.byRows([m], (part) => this.dispatch(fill({ x: part, value: 0 })));
   }
 
   /** `into = a + b`, or a copy of `a` where `b` is null. `into` may be `b`. */
   combine(into: Matrix, a: Matrix, b: Matrix | null): void {
-    if (b === null) {
-      this.byRows(
-        [a, into],
-        (a, into) => this.dispatch(addInto({ a, into, add: null }), a, into),
-      );
-    } else if (b === into) {
-      this.byRows(
-        [a, into],
-        (a, into) => this.dispatch(addInto({ a, into, add: into }), a, into),
-      );
-    } else {
-      this.byRows(
-        [a, into, b],
-        (a, into, b) => this.dispatch(addInto({ a, into, add: b }), a, into, b),
-      );
-    }
+    byRowsWithSink(
+      this,
+      [a],
+      { into, add: b },
+      ([a], sink) => this.dispatch(addInto({ a, ...sink })),
+    );
   }
 }
 

@@ -14,7 +14,7 @@ import type { Random } from "../cases/random.ts";
 
 /** Kernels work in place: the outputs begin as the inputs. */
 function copy(r: Recorder, from: readonly Matrix[], to: readonly Matrix[]): void {
-  from.forEach((a, i) => r.dispatch(addInto({ a, into: to[i], add: null }), a, to[i]));
+  from.forEach((a, i) => r.dispatch(addInto({ a, into: to[i], add: null })));
 }
 
 /** AdamW: p, g, m, v, the norm and the hyperparameters give p, m and v. */
@@ -36,7 +36,7 @@ const adamwOp: Op<null> = {
     copy(r, [p, m, v], outputs);
     const [values, first, second] = outputs;
     const kernel = adamwKernel({ p: values, g, m: first, v: second, norm, hyper });
-    r.dispatch(kernel, values, g, first, second, norm, hyper);
+    r.dispatch(kernel);
   },
 };
 
@@ -47,8 +47,8 @@ const normOp: Op<null> = {
   twin: (tf, [x]) => [tf.reshape(tf.sqrt(tf.sum(tf.square(x))), [1, 1])],
   forward(r, [x], [norm]) {
     const partials = r.temporary(1, sumOfSquaresBlocks(x.cols));
-    r.dispatch(sumOfSquares({ x, partials }), x, partials);
-    r.dispatch(normOfPartials({ partials, norm }), partials, norm);
+    r.dispatch(sumOfSquares({ x, partials }));
+    r.dispatch(normOfPartials({ partials, norm }));
   },
 };
 
@@ -61,9 +61,9 @@ const metricsOp: Op<{ slots: number }> = {
     return [tf.mul(tf.matMul(hit as TfMatrix, row, true), 2)];
   },
   forward(r, [row, slot], [ring]) {
-    r.dispatch(fill({ x: ring, value: 0 }), ring);
+    r.dispatch(fill({ x: ring, value: 0 }));
     for (const add of [false, true]) {
-      r.dispatch(recordMetrics({ row, slot, ring, add }), row, ring, slot);
+      r.dispatch(recordMetrics({ row, slot, ring, add }));
     }
   },
 };

@@ -6,8 +6,8 @@
  */
 import { spread } from "../wgsl/elementwise.ts";
 import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
-import { at, inUnits, widthOf } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode absorbQueriesKernel} multiplies. */
 export interface AbsorbQueriesSpec {
@@ -26,17 +26,18 @@ export interface AbsorbQueriesSpec {
 export function absorbQueriesKernel({ q, w, y, heads, nope }: AbsorbQueriesSpec): Kernel {
   const width = widthOf(w, y);
   const over = spread(y.rows, y.cols / width);
+  const operands = { q: read(q), w: read(w, width), y: write(y, width) };
   return makeKernel({
     name: "absorb_queries",
     shape: `${y.rows}x${heads}x${nope}x${w.cols}`,
-    buffers: { q: "read", w: `read ${unitType(width)}`, y: `read_write ${unitType(width)}` },
+    operands,
     uniforms: {
       ...over.uniforms,
       nope,
       q_of_head: q.cols / heads,
       w_of_head: w.rows / heads,
       latent: w.cols / width,
-      ...layoutUniforms({ q, w: inUnits(w, width), y: inUnits(y, width) }),
+      ...layoutUniforms(operands),
     },
     workgroup: over.workgroup,
     grid: over.grid,

@@ -7,9 +7,9 @@
  */
 import { spread } from "../wgsl/elementwise.ts";
 import { Float, type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
-import { at, inUnits, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 
 /** Keys of a part, and invocations of its workgroup. */
 const PART = 64;
@@ -68,19 +68,20 @@ export function absorbedParts(
   const key = indices
     ? `u32(${at("indices", "0u", "min(first + lane, keys - 1u)")})`
     : "visible - keys + min(first + lane, keys - 1u)";
+  const operands = {
+    q_latent: read(qLatent, width),
+    q: read(q, ropeWidth),
+    latents: read(latents, width),
+    rope_keys: read(ropeKeys, ropeWidth),
+    position: read(position, "i32"),
+    ...indices ? { indices: read(indices, "i32") } : {},
+    sums: write(sums, width),
+    stats: write(stats),
+  };
   return makeKernel({
     name: indices ? "absorbed_attention_selected" : "absorbed_attention",
     shape: `${mostKeys(spec)} of ${latents.rows}x${heads}x(${latents.cols}+${ropeKeys.cols})`,
-    buffers: {
-      q_latent: `read ${type}`,
-      q: `read ${ropeType}`,
-      latents: `read ${type}`,
-      rope_keys: `read ${ropeType}`,
-      position: "read i32",
-      ...(indices ? { indices: "read i32" as const } : {}),
-      sums: `read_write ${type}`,
-      stats: "read_write",
-    },
+    operands,
     uniforms: {
       most: mostKeys(spec),
       heads,
@@ -90,16 +91,7 @@ export function absorbedParts(
       scale: new Float(scale),
       // WGSL has no infinite constants.
       hidden: new Float(-Infinity),
-      ...layoutUniforms({
-        q_latent: inUnits(qLatent, width),
-        q: inUnits(q, ropeWidth),
-        latents: inUnits(latents, width),
-        rope_keys: inUnits(ropeKeys, ropeWidth),
-        position,
-        ...(indices ? { indices } : {}),
-        sums: inUnits(sums, width),
-        stats,
-      }),
+      ...layoutUniforms(operands),
     },
     workgroup: PART,
     grid: [attentionParts(spec), heads, 1],
@@ -157,21 +149,22 @@ export function absorbedMerge(
   const width = widthOf(sums, y);
   const type = unitType(width);
   const over = spread(1, y.cols / width);
+  const operands = {
+    sums: read(sums, width),
+    stats: read(stats),
+    position: read(position, "i32"),
+    y: write(y, width),
+  };
   return makeKernel({
     name: "absorbed_attention_merge",
     shape: `${attentionParts(spec)}x${heads}x${latents.cols}`,
-    buffers: {
-      sums: `read ${type}`,
-      stats: "read",
-      position: "read i32",
-      y: `read_write ${type}`,
-    },
+    operands,
     uniforms: {
       ...over.uniforms,
       most: mostKeys(spec),
       heads,
       latent: latents.cols / width,
-      ...layoutUniforms({ sums: inUnits(sums, width), stats, position, y: inUnits(y, width) }),
+      ...layoutUniforms(operands),
     },
     workgroup: over.workgroup,
     grid: over.grid,

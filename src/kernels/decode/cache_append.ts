@@ -6,18 +6,19 @@
 import { spread } from "../wgsl/elementwise.ts";
 import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
 /** Puts the one row of x at a position of y. Buffers: x, position (i32), y. */
 export function cacheAppendKernel(
   { x, position, y }: Record<"x" | "position" | "y", Layout>,
 ): Kernel {
   const over = spread(1, x.cols);
+  const operands = { x: read(x), position: read(position, "i32"), y: write(y) };
   return makeKernel({
     name: "cache_append",
     shape: `1x${x.cols}`,
-    buffers: { x: "read", position: "read i32", y: "read_write" },
-    uniforms: { ...over.uniforms, ...layoutUniforms({ x, position, y }) },
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands) },
     workgroup: over.workgroup,
     grid: over.grid,
     body: `${over.prelude}

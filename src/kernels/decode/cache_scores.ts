@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
-import { at, inUnits, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms, unitType } from "../wgsl/operand.ts";
+import { Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode cacheScores} computes. */
 export interface CacheScoresSpec {
@@ -36,21 +36,22 @@ export function cacheScores(spec: CacheScoresSpec): Kernel {
   const { q, k, w, position, scores, heads, activation, scale } = spec;
   const width = widthOf(q, k);
   const type = unitType(width);
+  const operands = {
+    q: read(q, width),
+    k: read(k, width),
+    w: read(w),
+    position: read(position, "i32"),
+    scores: write(scores),
+  };
   return makeKernel({
     name: `cache_scores_${activation}`,
     shape: `${k.rows}x${heads}x${k.cols}`,
-    buffers: {
-      q: `read ${type}`,
-      k: `read ${type}`,
-      w: "read",
-      position: "read i32",
-      scores: "read_write",
-    },
+    operands,
     uniforms: {
       heads,
       dim: k.cols / width,
       scale: new Float(scale),
-      ...layoutUniforms({ q: inUnits(q, width), k: inUnits(k, width), w, position, scores }),
+      ...layoutUniforms(operands),
     },
     workgroup: WORKGROUP,
     grid: foldGrid(Math.ceil(k.rows / WORKGROUP)),
@@ -69,6 +70,5 @@ export function cacheScores(spec: CacheScoresSpec): Kernel {
   }
   ${at("scores", "0u", "s")} = score * u.scale;`,
     flops: 2 * k.rows * heads * (k.cols + 1),
-    bytes: bytesOf(q, k, w, scores),
   });
 }

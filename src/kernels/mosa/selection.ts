@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode mosaSelection} reads and writes. */
 export interface MosaSelectionArgs {
@@ -38,17 +38,22 @@ function selectionIterations(seqLen: number, lanes: number): number {
 export function mosaSelection(args: MosaSelectionArgs): Kernel {
   const { router, indices, slots, seqLen, picks, software } = args;
   const lanes = software ? 16 : 256;
+  const operands = {
+    router: read(router, "u32"),
+    indices: write(indices, "i32"),
+    slots: write(slots, "i32"),
+  };
   const count = router.rows / seqLen * router.cols;
   return makeKernel({
     name: "mosa_selection",
     shape: `${picks} of ${router.rows}x${router.cols}`,
-    buffers: { router: "read u32", indices: "read_write i32", slots: "read_write i32" },
+    operands,
     uniforms: {
       count,
       heads: router.cols,
       seq_len: seqLen,
       picks,
-      ...layoutUniforms({ router, indices, slots }),
+      ...layoutUniforms(operands),
     },
     workgroup: lanes,
     grid: foldGrid(count),
@@ -132,6 +137,5 @@ for (var t = begin; t < end; t++) {
     slot++;
   }
 }`,
-    bytes: bytesOf(router, indices, slots),
   });
 }

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, update } from "../wgsl/operand.ts";
 
 /** How the scores of a block become one. */
 export type Pool = "max" | "mean";
@@ -29,19 +29,20 @@ export interface BlockPoolSpec {
  * `size` keys. Buffers: scores.
  */
 export function blockPool({ scores, firstRow, batch = 1, size, pool }: BlockPoolSpec): Kernel {
+  const operands = { scores: update(scores) };
   const blocks = Math.ceil(scores.cols / size);
   const score = at("scores", "row", "i");
   return makeKernel({
     name: `block_pool_${pool}`,
     shape: `${scores.rows}x${scores.cols} by ${size}`,
-    buffers: { scores: "read_write" },
+    operands,
     uniforms: {
       rows: scores.rows,
       sequence_rows: scores.rows / batch,
       first_row: firstRow,
       blocks,
       size,
-      ...layoutUniforms({ scores }),
+      ...layoutUniforms(operands),
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(scores.rows * blocks / 64)),
@@ -58,6 +59,5 @@ for (var i = start + 1u; i < end; i++) { pooled = ${
     }; }
 ${pool === "mean" ? "pooled /= f32(end - start);" : ""}
 for (var i = start; i < end; i++) { ${score} = pooled; }`,
-    bytes: 2 * bytesOf(scores),
   });
 }

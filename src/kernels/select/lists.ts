@@ -10,9 +10,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, type Operand, read, update, write } from "../wgsl/operand.ts";
 
 /** Parts of the queries that are counted and listed side by side. */
 export const SEGMENTS = 8;
@@ -38,11 +38,12 @@ export function startsCols(seqLen: number): number {
 export function selectionBlocks(mask: Layout, blocks: Layout, seqLen: number): Kernel {
   const words = maskWords(seqLen);
   const count = blocks.rows * words;
+  const operands = { mask: read(mask, "u32"), blocks: write(blocks, "u32") };
   return makeKernel({
     name: "selection_blocks",
     shape: `${mask.rows}x${seqLen}`,
-    buffers: { mask: "read u32", blocks: "read_write u32" },
-    uniforms: { count, words, seq_len: seqLen, ...layoutUniforms({ mask, blocks }) },
+    operands,
+    uniforms: { count, words, seq_len: seqLen, ...layoutUniforms(operands) },
     workgroup: 64,
     grid: foldGrid(Math.ceil(count / 64)),
     iterations: 32,
@@ -59,7 +60,6 @@ for (var t = first; t < min(first + 32u, u.seq_len); t++) {
 }
 blocks[u.blocks_offset + block * u.blocks_stride + word] = some;`,
     flops: count * 32,
-    bytes: bytesOf(mask, blocks),
   });
 }
 
@@ -68,7 +68,7 @@ blocks[u.blocks_offset + block * u.blocks_stride + word] = some;`,
  * Bindings: `mask`, `starts`.
  */
 export function countQueries(mask: Layout, starts: Layout, seqLen: number): Kernel {
-  return overColumns("count_queries", mask, { starts }, { starts: "read_write u32" }, seqLen, {
+  return overColumns("count_queries", mask, { starts: write(starts, "u32") }, seqLen, {
     before: "var n = 0u;",
     found: "n += 1u;",
     after: "starts[at] = n;",
@@ -88,14 +88,15 @@ if (lane >= ${by}u) { before${by} = sums[lane - ${by}u]; }
 workgroupBarrier();
 sums[lane] += before${by};`);
   }
+  const operands = { starts: update(starts, "u32") };
   const count = starts.cols - 1;
   const some = Array.from({ length: SCANNED }, (_, n) => n);
   const place = (n: number) => `starts[row + i + ${n}u]`;
   return makeKernel({
     name: "scan_starts",
     shape: `${starts.rows}x${count}`,
-    buffers: { starts: "read_write u32" },
-    uniforms: { count, rows: starts.rows, ...layoutUniforms({ starts }) },
+    operands,
+    uniforms: { count, rows: starts.rows, ...layoutUniforms(operands) },
     workgroup: SCANNERS,
     grid: foldGrid(starts.rows),
     iterations: rounds(count, SCANNERS * SCANNED),
@@ -127,7 +128,6 @@ workgroupBarrier();
 }
 if (lane == 0u) { starts[row + u.count] = passed; }`,
     flops: 2 * starts.rows * count,
-    bytes: 2 * bytesOf(starts),
   });
 }
 
@@ -143,8 +143,8 @@ export function listQueries(
   queries: Layout,
   seqLen: number,
 ): Kernel {
-  const buffers = { starts: "read u32", queries: "read_write i32" } as const;
-  return overColumns("list_queries", mask, { starts, queries }, buffers, seqLen, {
+  const others = { starts: read(starts, "u32"), queries: write(queries, "i32") };
+  return overColumns("list_queries", mask, others, seqLen, {
     before: `var next = starts[at];
 let list = u.queries_offset + row * u.queries_stride;`,
     found: "queries[list + next] = i32(t); next += 1u;",
@@ -160,16 +160,16 @@ let list = u.queries_offset + row * u.queries_stride;`,
 function overColumns(
   name: string,
   mask: Layout,
-  layouts: Record<string, Layout> & { starts: Layout },
-  buffers: Record<string, "read u32" | "read_write u32" | "read_write i32">,
+  others: Record<string, Operand>,
   seqLen: number,
   { before, found, after }: { before: string; found: string; after: string },
 ): Kernel {
   const words = maskWords(seqLen);
   const count = mask.rows / seqLen * words;
+  const operands = { mask: read(mask, "u32"), ...others };
   // Four words are read before the first is needed.
   const steps = [0, 1, 2, 3];
-  const read = (n: number) =>
+  const load = (n: number) =>
     `let bits${n} = mask[first_word + min(four + ${n}u, end - 1u) * u.mask_stride];`;
   const test = (n: number) =>
     `{
@@ -179,8 +179,8 @@ function overColumns(
   return makeKernel({
     name,
     shape: `${mask.rows}x${seqLen}`,
-    buffers: { mask: "read u32", ...buffers },
-    uniforms: { count, words, seq_len: seqLen, ...layoutUniforms({ mask, ...layouts }) },
+    operands,
+    uniforms: { count, words, seq_len: seqLen, ...layoutUniforms(operands) },
     workgroup: 32 * SEGMENTS,
     grid: foldGrid(count),
     iterations: rounds(Math.ceil(seqLen / SEGMENTS), steps.length),
@@ -200,11 +200,10 @@ let begin = max(segment * own, word * 32u);
 let end = min((segment + 1u) * own, u.seq_len);
 let first_word = u.mask_offset + row * u.mask_stride + word;
 for (var four = begin; four < end; four += 4u) {
-${steps.map(read).join("\n")}
+${steps.map(load).join("\n")}
 ${steps.map(test).join("\n")}
 }
 ${after}`,
     flops: mask.rows * seqLen / 2,
-    bytes: bytesOf(mask, ...Object.values(layouts)),
   });
 }

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { type BufferSpec, bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { MOST_ITERATIONS, rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, type Operand, read, update, write } from "../wgsl/operand.ts";
 import { SEGMENTS } from "./lists.ts";
 
 /** Indices that are visited in one round of a loop. */
@@ -24,8 +24,7 @@ export function canListByRows(seqLen: number, topk: number): boolean {
 
 /** {@linkcode countQueries} from the lists of keys. Bindings: `indices`, `starts`. */
 export function countQueriesByRows(indices: Layout, starts: Layout, seqLen: number): Kernel {
-  return overRows("count_queries_by_rows", indices, { starts }, seqLen, {
-    buffers: { starts: "read_write u32" },
+  return overRows("count_queries_by_rows", indices, { starts: update(starts, "u32") }, seqLen, {
     before: (at) => `starts[starts_at + ${at}] = 0u;`,
     found: (at) => `starts[starts_at + ${at}] += 1u;`,
   });
@@ -42,8 +41,12 @@ export function listQueriesByRows(
   queries: Layout,
   seqLen: number,
 ): Kernel {
-  return overRows("list_queries_by_rows", indices, { starts, next, queries }, seqLen, {
-    buffers: { starts: "read u32", next: "read_write u32", queries: "read_write i32" },
+  const others = {
+    starts: read(starts, "u32"),
+    next: update(next, "u32"),
+    queries: write(queries, "i32"),
+  };
+  return overRows("list_queries_by_rows", indices, others, seqLen, {
     before: (at) => `next[next_at + ${at}] = starts[starts_at + ${at}];`,
     found: (at) => `
 let place = next[next_at + ${at}];
@@ -59,16 +62,16 @@ next[next_at + ${at}] = place + 1u;`,
 function overRows(
   name: string,
   indices: Layout,
-  layouts: Record<string, Layout> & { starts: Layout },
+  others: Record<string, Operand>,
   seqLen: number,
-  { buffers, before, found }: {
-    buffers: Record<string, BufferSpec>;
+  { before, found }: {
     before: (at: string) => string;
     found: (at: string) => string;
   },
 ): Kernel {
   const batch = indices.rows / seqLen;
-  const places = Object.keys(layouts).filter((name) => name !== "queries");
+  const operands = { indices: read(indices, "i32"), ...others };
+  const places = Object.keys(others).filter((name) => name !== "queries");
   const step = (n: number) =>
     `if (i + ${n}u < u.topk) {
   let key = indices[list + i + ${n}u];
@@ -77,12 +80,12 @@ function overRows(
   return makeKernel({
     name,
     shape: `${indices.rows}x${indices.cols}`,
-    buffers: { indices: "read i32", ...buffers },
+    operands,
     uniforms: {
       batch,
       topk: indices.cols,
       seq_len: seqLen,
-      ...layoutUniforms({ indices, ...layouts }),
+      ...layoutUniforms(operands),
     },
     workgroup: SEGMENTS,
     grid: foldGrid(batch),
@@ -101,7 +104,5 @@ ${Array.from({ length: UNROLLED }, (_, n) => step(n)).join("\n")}
     if (indices[list + i] < 0) { break; }
   }
 }`,
-    flops: 0,
-    bytes: bytesOf(indices, ...Object.values(layouts)),
   });
 }

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode selectionMaskKernel} translates. */
 export interface SelectionMaskSpec {
@@ -21,15 +21,16 @@ export interface SelectionMaskSpec {
  * end are the largest. Buffers: indices, mask.
  */
 export function selectionMaskKernel({ indices, mask }: SelectionMaskSpec): Kernel {
+  const operands = { indices: read(indices, "u32"), mask: write(mask, "u32") };
   return makeKernel({
     name: "selection_mask",
     shape: `${indices.rows}x${indices.cols} to ${mask.cols}`,
-    buffers: { indices: "read u32", mask: "read_write u32" },
+    operands,
     uniforms: {
       rows: mask.rows,
       words: mask.cols,
       k: indices.cols,
-      ...layoutUniforms({ indices, mask }),
+      ...layoutUniforms(operands),
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(mask.rows * mask.cols / 64)),
@@ -53,6 +54,5 @@ if (s / 32u != word) { break; }
 bits |= 1u << (s % 32u);
 }
 ${at("mask", "row", "word")} = bits;`,
-    bytes: bytesOf(indices, mask),
   });
 }

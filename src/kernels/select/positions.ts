@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode randomScores} fills. */
 export interface RandomScoresSpec {
@@ -35,17 +35,18 @@ function lowBias(x: number): number {
 
 /** Fills scores with {@linkcode randomScore}, also those of keys that are not visible. Buffers: scores. */
 export function randomScores({ scores, firstRow, batch = 1, seed }: RandomScoresSpec): Kernel {
+  const operands = { scores: write(scores) };
   return makeKernel({
     name: "random_scores",
     shape: `${scores.rows}x${scores.cols}`,
-    buffers: { scores: "read_write" },
+    operands,
     uniforms: {
       rows: scores.rows,
       cols: scores.cols,
       sequence_rows: scores.rows / batch,
       first_row: firstRow,
       seed,
-      ...layoutUniforms({ scores }),
+      ...layoutUniforms(operands),
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(scores.rows * scores.cols / 64)),
@@ -64,7 +65,6 @@ if (row >= u.rows) { return; }
 let t = u.first_row + row % u.sequence_rows;
 let hash = low_bias(s ^ low_bias(t ^ low_bias(u.seed)));
 ${at("scores", "row", "s")} = f32(hash >> 8u);`,
-    bytes: bytesOf(scores),
   });
 }
 
@@ -85,17 +85,18 @@ export interface RecentIndicesSpec {
  * where row t sees fewer than k. Buffers: indices.
  */
 export function recentIndices({ indices, firstRow, seqLen, sinks }: RecentIndicesSpec): Kernel {
+  const operands = { indices: write(indices, "i32") };
   return makeKernel({
     name: "recent_indices",
     shape: `${indices.rows}x${indices.cols}`,
-    buffers: { indices: "read_write i32" },
+    operands,
     uniforms: {
       rows: indices.rows,
       k: indices.cols,
       first_row: firstRow,
       seq_len: seqLen,
       sinks,
-      ...layoutUniforms({ indices }),
+      ...layoutUniforms(operands),
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(indices.rows * indices.cols / 64)),
@@ -107,6 +108,5 @@ if (row >= u.rows) { return; }
 let n = (u.first_row + row) % u.seq_len + 1u;
 let skipped = select(n - min(n, u.k), 0u, i < u.sinks);
 ${at("indices", "row", "i")} = select(-1, i32(i + skipped), i < n);`,
-    bytes: bytesOf(indices),
   });
 }

@@ -6,7 +6,7 @@
 import type { Capabilities } from "../wgsl/device.ts";
 import { bytesOf, isVec4, type KernelSpec } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, type Operand, read, write } from "../wgsl/operand.ts";
 
 /** What `topK` selects from. */
 export interface TopKSpec {
@@ -35,20 +35,19 @@ export function topKBase(
 ): Omit<KernelSpec, "workgroup" | "grid" | "body"> {
   const { scores, indices, firstRow, batch = 1, positions } = spec;
   const rows = scores.rows / batch;
+  const from = read(scores, isVec4(scores) ? "vec4f" : "f32");
+  const place: Record<string, Operand> = positions ? { positions: read(positions, "i32") } : {};
+  const chosen = write(indices, "i32");
   return {
     name: "top_k",
     shape: `${indices.cols} of ${scores.rows}x${scores.cols}`,
-    buffers: {
-      scores: isVec4(scores) ? "read vec4f" : "read",
-      ...(positions ? { positions: "read i32" as const } : {}),
-      indices: "read_write i32",
-    },
+    operands: { scores: from, ...place, indices: chosen },
     uniforms: {
       rows: scores.rows,
       sequence_rows: rows,
       first_row: firstRow,
       k: indices.cols,
-      ...layoutUniforms({ scores, indices, ...(positions ? { positions } : {}) }),
+      ...layoutUniforms({ scores: from, indices: chosen, ...place }),
     },
     bytes: 4 * scores.rows * (firstRow + (rows + 1) / 2) + bytesOf(indices),
   };

@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { columnSum } from "../../kernels/token/column_sum.ts";
 import { at } from "../../kernels/wgsl/layout_units.ts";
 import { sumOverRows } from "../token/column_sums.ts";
@@ -69,7 +68,7 @@ function recordSums(r: Recorder, x: Matrix, out: Matrix): void {
       out: sink,
       software,
     });
-    r.dispatch(kernel, x, ...sinkMatrices(sink));
+    r.dispatch(kernel);
   });
 }
 

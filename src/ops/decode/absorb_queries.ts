@@ -37,7 +37,7 @@ export const absorbQueriesOp: Op<AbsorbedHeads> = {
     return [tf.concat(ofHeads, 1)];
   },
   forward(r, [q, w], [y], { heads, qkNopeHeadDim: nope }) {
-    r.byRows([q, y], (q, y) => r.dispatch(kernel({ q, w, y, heads, nope }), q, w, y));
+    r.byRows([q, y], (q, y) => r.dispatch(kernel({ q, w, y, heads, nope })));
   },
 };
 

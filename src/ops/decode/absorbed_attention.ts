@@ -57,12 +57,8 @@ export const absorbedAttentionOp: Op<AbsorbedAttentionAttributes> = {
     const spec: AbsorbedAttentionSpec = { ...matrices, ...attributes };
     const rows = attentionParts(spec) * heads;
     const own = { sums: r.temporary(rows, latents.cols), stats: r.temporary(rows, 2) };
-    const keys = indices ? [position, indices] : [position];
-    r.dispatch(
-      absorbedParts({ ...spec, ...own }),
-      ...[qLatent, q, latents, ropeKeys, ...keys, own.sums, own.stats],
-    );
-    r.dispatch(absorbedMerge({ ...spec, ...own }), own.sums, own.stats, position, y);
+    r.dispatch(absorbedParts({ ...spec, ...own }));
+    r.dispatch(absorbedMerge({ ...spec, ...own }));
   },
 };
 

@@ -24,9 +24,9 @@ export const cacheAppendOp: Op<null> = {
   forward(r, [cache, row, position], [y]) {
     // In the cache's own memory the other rows are there already.
     if (cache.storage !== y.storage) {
-      r.byRows([cache, y], (a, into) => r.dispatch(addInto({ a, into, add: null }), a, into));
+      r.byRows([cache, y], (a, into) => r.dispatch(addInto({ a, into, add: null })));
     }
-    r.dispatch(kernel({ x: row, position, y }), row, position, y);
+    r.dispatch(kernel({ x: row, position, y }));
   },
 };
 

@@ -47,14 +47,9 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
   forward(r, [qI, kI, w, position], [indices], { heads, activation, scale }) {
     const scores = r.temporary(1, kI.rows);
     const parts = { q: qI, k: kI, w, position, scores };
-    r.dispatch(cacheScores({ ...parts, heads, activation, scale }), ...Object.values(parts));
+    r.dispatch(cacheScores({ ...parts, heads, activation, scale }));
     const { capabilities } = r;
-    r.dispatch(
-      topK({ scores, positions: position, indices, firstRow: 0, capabilities }),
-      scores,
-      position,
-      indices,
-    );
+    r.dispatch(topK({ scores, positions: position, indices, firstRow: 0, capabilities }));
   },
 };
 

@@ -27,15 +27,8 @@ export const ropeAtOp: Op<Rotation> = {
     const { software } = r.capabilities;
     const place = { seqLen: 1, firstRow: 0, inverse: false };
     r.byRows([x, positions, y], (x, positions, y) => {
-      const args = {
-        ...spec,
-        ...place,
-        x,
-        positions,
-        y: { into: y, add: null },
-        software,
-      } as const;
-      r.dispatch(kernel(args), x, positions, y);
+      const sink = { into: y, add: null };
+      r.dispatch(kernel({ ...spec, ...place, x, positions, y: sink, software }));
     });
   },
 };

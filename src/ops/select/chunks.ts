@@ -52,8 +52,6 @@ export function recordTopk(
     const { capabilities } = r;
     r.dispatch(
       topK({ scores, indices: selected, firstRow, batch, capacity: sizes.seqLen, capabilities }),
-      scores,
-      selected,
     );
   });
 }

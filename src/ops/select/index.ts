@@ -60,7 +60,7 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
       if (!block) return scoresOf(r, inputs, dims, chunk, scratch).scores;
       const { firstRow, batch } = chunk;
       recordScores(r, inputs, dims, chunk, scratch);
-      r.dispatch(blockPool({ scores: scratch, firstRow, batch, ...block }), scratch);
+      r.dispatch(blockPool({ scores: scratch, firstRow, batch, ...block }));
       return scratch;
     });
   },

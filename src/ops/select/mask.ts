@@ -37,7 +37,7 @@ export const selectionMaskOp: Op<SelectionMaskAttributes> = {
   },
   forward(r, [indices], [mask]) {
     r.byRows([indices, mask], (indices, mask) => {
-      r.dispatch(kernel({ indices, mask }), indices, mask);
+      r.dispatch(kernel({ indices, mask }));
     });
   },
 };

@@ -53,7 +53,7 @@ export const positionTopkOp: Op<PositionTopkAttributes> = {
     const { seqLen, kind, seed = 0, sinks = 0 } = attributes;
     if (kind === "random") {
       recordTopk(r, attributes, [], indices, ({ firstRow, batch }, scores) => {
-        r.dispatch(randomScores({ scores, firstRow, batch, seed }), scores);
+        r.dispatch(randomScores({ scores, firstRow, batch, seed }));
         return scores;
       });
       return;
@@ -61,7 +61,7 @@ export const positionTopkOp: Op<PositionTopkAttributes> = {
     let firstRow = 0;
     r.byRows([indices], (indices) => {
       const spec = { indices, firstRow, seqLen, sinks: kind === "recency" ? 0 : sinks };
-      r.dispatch(recentIndices(spec), indices);
+      r.dispatch(recentIndices(spec));
       firstRow += indices.rows;
     });
   },

@@ -18,7 +18,7 @@ export const addOp: Op<null> = {
     return [tf.add(a, b)];
   },
   forward(r, [a, b], [c]) {
-    r.byRows([a, c, b], (a, c, b) => r.dispatch(addInto({ a, into: c, add: b }), a, c, b));
+    r.byRows([a, c, b], (a, c, b) => r.dispatch(addInto({ a, into: c, add: b })));
   },
   backward(r) {
     r.pass(0, r.gradient(0));

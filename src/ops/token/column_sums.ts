@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { columnBlocks, sumOfBlocks } from "../../kernels/token/column_sum.ts";
 import type { GradientSink, Matrix, Recorder } from "../op.ts";
 import { furtherSink } from "../sink.ts";
@@ -27,7 +26,7 @@ export function sumOverRows(
     } else {
       const into = r.temporary(blocks, sink.into.cols);
       partials(parts, { into, add: null });
-      r.dispatch(sumOfBlocks(into, target, software), into, ...sinkMatrices(target));
+      r.dispatch(sumOfBlocks(into, target, software));
     }
     target = furtherSink(sink);
   });

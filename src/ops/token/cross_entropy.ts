@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   crossEntropyGradient,
   crossEntropyKernel as kernel,
@@ -36,23 +35,14 @@ export const crossEntropyOp: Op<null> = {
   forward(r, [logits, targets, inverseCount], [loss, nll, lse]) {
     const { software } = r.capabilities;
     r.byRows([logits, targets, nll, lse], (logits, targets, nll, lse) => {
-      const k = kernel({ logits, targets, nll, lse, software });
-      r.dispatch(k, logits, targets, nll, lse);
+      r.dispatch(kernel({ logits, targets, nll, lse, software }));
     });
-    r.dispatch(scaledSum({ x: nll, scale: inverseCount, out: loss }), nll, inverseCount, loss);
+    r.dispatch(scaledSum({ x: nll, scale: inverseCount, out: loss }));
   },
   backward(r, [logits, targets, scale], [_loss, _nll, lse]) {
     const weight = r.lossWeight(0);
-    byRowsWithSink(r, [logits, targets, lse], r.sink(0), ([logits, targets, lse], dx) => {
-      const dLogits = dx;
-      r.dispatch(
-        crossEntropyGradient({ logits, targets, lse, scale, dLogits, weight }),
-        logits,
-        targets,
-        lse,
-        scale,
-        ...sinkMatrices(dx),
-      );
+    byRowsWithSink(r, [logits, targets, lse], r.sink(0), ([logits, targets, lse], dLogits) => {
+      r.dispatch(crossEntropyGradient({ logits, targets, lse, scale, dLogits, weight }));
     });
   },
 };

@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   embeddingGradient,
   embeddingGradientTokens,
@@ -28,7 +27,7 @@ export const embeddingOp: Op<null> = {
     r.byRows([ids, y], (ids, y) => {
       let firstRow = 0;
       r.byRows([table], (table) => {
-        r.dispatch(kernel({ ids, table, y, firstRow }), ids, table, y);
+        r.dispatch(kernel({ ids, table, y, firstRow }));
         firstRow += table.rows;
       });
     });
@@ -44,15 +43,9 @@ export const embeddingOp: Op<null> = {
         const tokens = Math.min(most, allDy.rows - first);
         const [ids, dy] = [allIds, allDy].map((m) => rowsOf(m, first, tokens));
         let firstRow = 0;
-        byRowsWithSink(r, [], target, (_, part) => {
-          const dTable = part;
-          r.dispatch(
-            embeddingGradient({ ids, dy, dTable, firstRow, software }),
-            ids,
-            dy,
-            ...sinkMatrices(part),
-          );
-          firstRow += part.into.rows;
+        byRowsWithSink(r, [], target, (_, dTable) => {
+          r.dispatch(embeddingGradient({ ids, dy, dTable, firstRow, software }));
+          firstRow += dTable.into.rows;
         });
         target = furtherSink(sink);
       }

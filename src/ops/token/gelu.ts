@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { geluGradient, geluKernel as kernel } from "../../kernels/token/gelu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink } from "../sink.ts";
@@ -16,11 +15,11 @@ export const geluOp: Op<null> = {
     return [tf.mul(tf.mul(x, 0.5), tf.add(tf.tanh(inner), 1))];
   },
   forward(r, [x], [y]) {
-    r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, y }), x, y));
+    r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, y })));
   },
   backward(r, [x]) {
     byRowsWithSink(r, [x, r.gradient(0)], r.sink(0), ([x, dy], dx) => {
-      r.dispatch(geluGradient({ x, dy, dx: dx }), x, dy, ...sinkMatrices(dx));
+      r.dispatch(geluGradient({ x, dy, dx: dx }));
     });
   },
 };

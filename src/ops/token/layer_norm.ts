@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   layerNormBiasGradient,
   layerNormGradient,
@@ -31,9 +30,8 @@ export const layerNormOp: Op<{ eps: number }> = {
   },
   forward(r, [x, w, b], [y], { eps }) {
     const { software } = r.capabilities;
-    const shared = b ? [w, b] : [w];
     r.byRows([x, y], (x, y) => {
-      r.dispatch(kernel({ x, w, b: b ?? null, y, eps, software }), x, ...shared, y);
+      r.dispatch(kernel({ x, w, b: b ?? null, y, eps, software }));
     });
   },
   backward(r, [x, w, b], _outputs, { eps }) {
@@ -42,32 +40,16 @@ export const layerNormOp: Op<{ eps: number }> = {
     const stats = r.temporary(x.rows, 2);
     const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, stats], dx, ([x, dy, stats], dx) => {
-      const sink = dx;
-      r.dispatch(
-        layerNormGradient({ x, w, dy, stats, dx: sink, eps, software }),
-        x,
-        w,
-        dy,
-        stats,
-        ...sinkMatrices(dx),
-      );
+      r.dispatch(layerNormGradient({ x, w, dy, stats, dx, eps, software }));
     });
     if (r.wants(1)) {
       sumOverRows(r, [x, dy, stats], r.sink(1), ([x, dy, stats], dw) => {
-        const sink = dw;
-        r.dispatch(
-          layerNormWeightGradient({ x, dy, stats, dw: sink, software }),
-          x,
-          dy,
-          stats,
-          ...sinkMatrices(dw),
-        );
+        r.dispatch(layerNormWeightGradient({ x, dy, stats, dw, software }));
       });
     }
     if (b && r.wants(2)) {
       sumOverRows(r, [dy], r.sink(2), ([dy], db) => {
-        const sink = db;
-        r.dispatch(layerNormBiasGradient({ dy, db: sink, software }), dy, ...sinkMatrices(db));
+        r.dispatch(layerNormBiasGradient({ dy, db, software }));
       });
     }
   },

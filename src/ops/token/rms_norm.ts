@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import {
   rmsNormGradient,
   rmsNormKernel as kernel,
@@ -27,7 +26,7 @@ export const rmsNormOp: Op<{ eps: number }> = {
   },
   forward(r, [x, w], [y], { eps }) {
     const { software } = r.capabilities;
-    r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, w, y, eps, software }), x, w, y));
+    r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, w, y, eps, software })));
   },
   backward(r, [x, w], _outputs, { eps }) {
     const { software } = r.capabilities;
@@ -35,26 +34,11 @@ export const rmsNormOp: Op<{ eps: number }> = {
     const rstd = r.temporary(x.rows, 1);
     const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, rstd], dx, ([x, dy, rstd], dx) => {
-      const sink = dx;
-      r.dispatch(
-        rmsNormGradient({ x, w, dy, rstd, dx: sink, eps, software }),
-        x,
-        w,
-        dy,
-        rstd,
-        ...sinkMatrices(dx),
-      );
+      r.dispatch(rmsNormGradient({ x, w, dy, rstd, dx, eps, software }));
     });
     if (!r.wants(1)) return;
     sumOverRows(r, [x, dy, rstd], r.sink(1), ([x, dy, rstd], dw) => {
-      const sink = dw;
-      r.dispatch(
-        rmsNormWeightGradient({ x, dy, rstd, dw: sink, software }),
-        x,
-        dy,
-        rstd,
-        ...sinkMatrices(dw),
-      );
+      r.dispatch(rmsNormWeightGradient({ x, dy, rstd, dw, software }));
     });
   },
 };

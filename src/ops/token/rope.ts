@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { ropeInPlace, ropeKernel as kernel, type RopeSpec } from "../../kernels/token/rope.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf, type TfMatrix } from "../op.ts";
 import { byRowsWithSink } from "../sink.ts";
@@ -27,17 +26,13 @@ export const ropeOp: Op<RopeSpec> = {
     let firstRow = 0;
     if (x.storage === y.storage) {
       r.byRows([x], (x) => {
-        r.dispatch(ropeInPlace({ ...spec, x, firstRow, inverse: false, software }), x);
+        r.dispatch(ropeInPlace({ ...spec, x, firstRow, inverse: false, software }));
         firstRow += x.rows;
       });
       return;
     }
     byRowsWithSink(r, [x], { into: y, add: null }, ([x], y) => {
-      r.dispatch(
-        kernel({ ...spec, x, y: y, firstRow, inverse: false, software }),
-        x,
-        y.into,
-      );
+      r.dispatch(kernel({ ...spec, x, y, firstRow, inverse: false, software }));
       firstRow += x.rows;
     });
   },
@@ -45,11 +40,7 @@ export const ropeOp: Op<RopeSpec> = {
     const { software } = r.capabilities;
     let firstRow = 0;
     byRowsWithSink(r, [r.gradient(0)], r.sink(0), ([dy], dx) => {
-      r.dispatch(
-        kernel({ ...spec, x: dy, y: dx, firstRow, inverse: true, software }),
-        dy,
-        ...sinkMatrices(dx),
-      );
+      r.dispatch(kernel({ ...spec, x: dy, y: dx, firstRow, inverse: true, software }));
       firstRow += dy.rows;
     });
   },

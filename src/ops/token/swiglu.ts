@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import { swigluGradient, swigluKernel as kernel } from "../../kernels/token/swiglu.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { byRowsWithSink } from "../sink.ts";
@@ -23,16 +22,11 @@ export const swigluOp: Op<null> = {
     return [tf.mul(tf.mul(gate, tf.sigmoid(gate)), up)];
   },
   forward(r, [gateUp], [y]) {
-    r.byRows([gateUp, y], (gateUp, y) => r.dispatch(kernel({ gateUp, y }), gateUp, y));
+    r.byRows([gateUp, y], (gateUp, y) => r.dispatch(kernel({ gateUp, y })));
   },
   backward(r, [gateUp]) {
     byRowsWithSink(r, [gateUp, r.gradient(0)], r.sink(0), ([gateUp, dy], dx) => {
-      r.dispatch(
-        swigluGradient({ gateUp, dy, dGateUp: dx }),
-        gateUp,
-        dy,
-        ...sinkMatrices(dx),
-      );
+      r.dispatch(swigluGradient({ gateUp, dy, dGateUp: dx }));
     });
   },
 };

@@ -66,7 +66,7 @@ export class MetricRing {
     recorder.scope = "metrics";
     const row = columnsOf(this.row, start, cols);
     const ring = columnsOf(this.#rows, start, cols);
-    recorder.dispatch(recordMetrics({ row, ring, slot, add }), row, ring, slot);
+    recorder.dispatch(recordMetrics({ row, ring, slot, add }));
   }
 
   /** All rows since the last call, oldest first. */

@@ -45,17 +45,17 @@ export function recordUpdate(recorder: PlanRecorder, options: UpdateOptions): vo
     let first = 0;
     parts.forEach((x, i) => {
       const own = columnsOf(partials, first, blocks[i]);
-      recorder.dispatch(sumOfSquares({ x, partials: own }), x, own);
+      recorder.dispatch(sumOfSquares({ x, partials: own }));
       first += blocks[i];
     });
-    recorder.dispatch(normOfPartials({ partials, norm }), partials, norm);
+    recorder.dispatch(normOfPartials({ partials, norm }));
   }
   ranges.forEach(({ group, start, end }, i) => {
     const norm = norms.get(group)!;
     const buffers = [weights, gradients, m, v];
     for (const [p, g, first, second] of flatParts(recorder, buffers, start, end)) {
       const kernel = adamwKernel({ p, g, m: first, v: second, norm, hyper: hyper[i] });
-      recorder.dispatch(kernel, p, g, first, second, norm, hyper[i]);
+      recorder.dispatch(kernel);
     }
   });
 }
