@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { write } from "../src/kernels/wgsl/operand.ts";
+import { layout } from "./run_kernel.ts";
 import { makeKernel } from "../src/kernels/wgsl/kernel.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
 import { createStorageBuffer } from "../src/webgpu/plan/plan.ts";
@@ -48,7 +50,7 @@ Deno.test("nothing is read of kernels that did not compile", async () => {
   const reader = new ReadBack(gpu, 4);
   const buffer = createStorageBuffer(gpu, "data", 1);
   await reader.read(buffer, 0, 4);
-  const common = { name: "wrong", shape: "1", buffers: { x: "read_write" }, uniforms: {} } as const;
+  const common = { name: "wrong", shape: "1", operands: { x: write(layout(1, 1)) }, uniforms: {} };
   const kernel = makeKernel({
     ...common,
     workgroup: 1,

@@ -6,6 +6,7 @@ import { type Kernel, type KernelVariants, makeKernel } from "../src/kernels/wgs
 import { crossEntropy } from "../src/ops/token/cross_entropy.ts";
 import { embedding } from "../src/ops/token/embedding.ts";
 import { linear } from "../src/ops/token/linear.ts";
+import { read, write } from "../src/kernels/wgsl/operand.ts";
 import { matrixAt } from "../src/ops/matrix.ts";
 import type { Capabilities } from "../src/kernels/wgsl/device.ts";
 import { Gpu } from "../src/webgpu/device/device.ts";
@@ -57,12 +58,16 @@ function countPipelines(gpu: Gpu): () => number {
 /** More than is compared in one piece. */
 const LENGTH = 40_000;
 
+const [INPUT, OUTPUT] = ["x", "y"].map((label) =>
+  matrixAt({ label, size: LENGTH }, 0, { rows: 1, cols: LENGTH })
+);
+
 /** y = 2x, after some rounds of a loop that changes nothing. */
 function doubling(rounds: number, term = ""): Kernel {
   return makeKernel({
     name: "double",
     shape: `${LENGTH}`,
-    buffers: { x: "read", y: "read_write" },
+    operands: { x: read(INPUT), y: write(OUTPUT) },
     uniforms: { rounds },
     workgroup: 64,
     grid: [LENGTH / 64, 1, 1],
@@ -92,9 +97,7 @@ for (const timestamps of [true, false]) {
     };
     const names = Object.keys(kernels);
     const variants = { key: "double", names, make: (name: string) => kernels[name] };
-    const operands = ["x", "y"].map((label) =>
-      matrixAt({ label, size: LENGTH }, 0, { rows: 1, cols: LENGTH })
-    );
+    const operands = [INPUT, OUTPUT];
     const dispatches: Dispatch[] = [{
       op: "test",
       kernel: { ...kernels.slow, variants },

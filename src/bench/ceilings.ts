@@ -4,9 +4,10 @@
  *
  * @module
  */
+import { type Operand, read, write } from "../kernels/wgsl/operand.ts";
 import { foldGrid, type Kernel, makeKernel } from "../kernels/wgsl/kernel.ts";
 import type { Gpu } from "../webgpu/device/device.ts";
-import { runKernels } from "./run_kernels.ts";
+import { layout, runKernels } from "./run_kernels.ts";
 
 /** 10⁹ operations and bytes a second. */
 export interface Ceilings {
@@ -26,7 +27,7 @@ function multiplyAdds(threads: number): Kernel {
   return makeKernel({
     name: "multiply_adds",
     shape: `${threads}x${CHAINS}x${STEPS}`,
-    buffers: { x: "read vec4f", out: "read_write vec4f" },
+    operands: copying(threads),
     uniforms: { turns: STEPS / UNROLL },
     workgroup: 64,
     grid: foldGrid(threads / 64),
@@ -43,18 +44,22 @@ out[at] = ${each((i) => `s${i}`).join(" + ")};`,
   });
 }
 
+/** So many vec4s from one array to another. */
+function copying(units: number): Record<string, Operand> {
+  return { x: read(layout(units, 4), "vec4f"), out: write(layout(units, 4), "vec4f") };
+}
+
 function copy(units: number): Kernel {
   return makeKernel({
     name: "copy",
     shape: `${units}`,
-    buffers: { x: "read vec4f", out: "read_write vec4f" },
+    operands: copying(units),
     uniforms: { units },
     workgroup: 64,
     grid: foldGrid(units / 64),
     body: `
 let at = (wid.x + wid.y * groups.x) * 64u + lane;
 if (at < u.units) { out[at] = x[at]; }`,
-    bytes: 32 * units,
   });
 }
 

@@ -7,10 +7,11 @@
 import { benchConfig, openBenchModel } from "../bench/step.ts";
 import type { EngineState } from "../engine.ts";
 import { makeKernel } from "../kernels/wgsl/kernel.ts";
+import { write } from "../kernels/wgsl/operand.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
 import type { Gpu } from "../webgpu/device/device.ts";
 import { createStorageBuffer } from "../webgpu/plan/plan.ts";
-import { countRounds, runAlone } from "../webgpu/plan/self_test.ts";
+import { countRounds, OUTPUT_WORD, runAlone } from "../webgpu/plan/self_test.ts";
 import { ReadBack } from "../webgpu/device/read_back.ts";
 import type { Random } from "./cases/random.ts";
 
@@ -94,7 +95,7 @@ async function checkPipelines(gpu: Gpu, random: Random): ReturnType<DeviceCheck>
   const kernel = makeKernel({
     name: "compiled_anew",
     shape: "1",
-    buffers: { x: "read_write u32" },
+    operands: { x: write(OUTPUT_WORD, "u32") },
     uniforms: { n: 100 },
     workgroup: 64,
     grid: [1, 1, 1],

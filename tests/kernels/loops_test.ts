@@ -8,6 +8,7 @@ import { Random } from "../../src/doctor/cases/random.ts";
 import { allCases } from "../../src/doctor/checks/all.ts";
 import { familiesOf } from "../../src/doctor/checkup.ts";
 import { type Kernel, makeKernel } from "../../src/kernels/wgsl/kernel.ts";
+import { write } from "../../src/kernels/wgsl/operand.ts";
 import { MOST_ITERATIONS, requireShortLoops } from "../../src/kernels/wgsl/loops.ts";
 import { layerNorm } from "../../src/ops/token/layer_norm.ts";
 import { crossEntropy } from "../../src/ops/token/cross_entropy.ts";
@@ -27,7 +28,7 @@ Deno.test("no kernel is made whose loops say nothing of their length, or are too
     makeKernel({
       name: "long",
       shape: "1",
-      buffers: { x: "read_write" },
+      operands: { x: write({ rows: 1, cols: 1, offset: 0, stride: 1 }) },
       uniforms: { n: 1 },
       workgroup: 1,
       grid: [1, 1, 1],

@@ -22,7 +22,7 @@ export interface AbsorbQueriesSpec {
   readonly nope: number;
 }
 
-/** y[t, h, j] = Σ_i w[h, i, j] · q[t, h, i], i < nope. Buffers: q, w, y. */
+/** y[t, h, j] = Σ_i w[h, i, j] · q[t, h, i], i < nope. */
 export function absorbQueriesKernel({ q, w, y, heads, nope }: AbsorbQueriesSpec): Kernel {
   const width = widthOf(w, y);
   const over = spread(y.rows, y.cols / width);

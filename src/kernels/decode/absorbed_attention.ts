@@ -54,7 +54,6 @@ const COUNT_KEYS = `let visible = u32(position[u.position_offset]) + 1u;
  * Of each part and head: softmax-weighted sum of latents, not yet divided, into row part · heads +
  * head of `sums` [parts · heads, latent], and the largest score and the sum of exponentials into the
  * same row of `stats` [parts · heads, 2]. Parts without keys are left as they are.
- * Buffers: qLatent, q, latents, ropeKeys, position, (indices,) sums, stats.
  */
 export function absorbedParts(
   spec: AbsorbedAttentionSpec & { sums: Layout; stats: Layout },
@@ -141,7 +140,7 @@ ${workgroupReduce("total", PART)}`,
   });
 }
 
-/** Merges the parts of {@linkcode absorbedParts}. Buffers: sums, stats, position, y. */
+/** Merges the parts of {@linkcode absorbedParts}. */
 export function absorbedMerge(
   spec: AbsorbedAttentionSpec & { sums: Layout; stats: Layout },
 ): Kernel {

@@ -8,7 +8,7 @@ import { bytesOf, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
-/** Puts the one row of x at a position of y. Buffers: x, position (i32), y. */
+/** Puts the one row of x at a position of y. */
 export function cacheAppendKernel(
   { x, position, y }: Record<"x" | "position" | "y", Layout>,
 ): Kernel {

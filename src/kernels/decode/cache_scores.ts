@@ -30,7 +30,6 @@ const WORKGROUP = 64;
 
 /**
  * scores[s] = scale · Σ_j w[j] · act(q_j · k[s]) of the keys s ≤ t; others are not written.
- * Buffers: q, k, w, position, scores.
  */
 export function cacheScores(spec: CacheScoresSpec): Kernel {
   const { q, k, w, position, scores, heads, activation, scale } = spec;

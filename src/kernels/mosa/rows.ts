@@ -35,7 +35,7 @@ function headUnits(heads: number, ...matrices: readonly Layout[]): Width {
 /**
  * Columns of head h of out[b · picks + j] = those of x[b · seqLen + indices[b · picks + j, h]],
  * times sigmoid(router) there if `router` is given. x [batch · seqLen, heads · width],
- * out [batch · picks, heads · width]. Buffers: x, indices, router if given, out.
+ * out [batch · picks, heads · width].
  */
 export function mosaGather(
   { x, indices, router, out }: { x: Layout; indices: Layout; router: Layout | null; out: Layout },
@@ -71,7 +71,7 @@ export function mosaGather(
 /**
  * The reverse of {@linkcode mosaGather}: columns of head h of out[b · seqLen + t] = those of
  * x[b · picks + slots[b · seqLen + t, h]], times sigmoid(router) if `router` is given; 0 where
- * the slot is -1. Buffers: x, slots, router if given, then those of the sink `out`.
+ * the slot is -1.
  */
 export function mosaScatter(
   { x, slots, router, out }: { x: Layout; slots: Layout; router: Layout | null; out: Sink },
@@ -112,7 +112,7 @@ export function mosaScatter(
 /**
  * Gradient of the router's logits. As o = sigmoid(z) · a, with a the attention among the picks,
  * dz = sigmoid(z) (1 - sigmoid(z)) a·do = sigmoid(-z) o·do, which is 0 for a token that was not
- * picked. o and gradO [rows, heads · width]. Buffers: o, gradO, router, then those of the sink.
+ * picked. o and gradO [rows, heads · width].
  */
 export function mosaRouterGradient(
   { o, gradO, router, out }: { o: Layout; gradO: Layout; router: Layout; out: Sink },

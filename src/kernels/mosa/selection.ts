@@ -33,7 +33,7 @@ function selectionIterations(seqLen: number, lanes: number): number {
  * Exact radix select, one workgroup per sequence and head: four passes over 8 bits each of the
  * scores as ordered u32 find the lowest picked score and how many tokens with just this score are
  * picked (the first ones); then every invocation writes the picks of its run of tokens. Integer
- * atomics count, so reruns are equal. O(seqLen) per head. Buffers: router, indices, slots.
+ * atomics count, so reruns are equal. O(seqLen) per head.
  */
 export function mosaSelection(args: MosaSelectionArgs): Kernel {
   const { router, indices, slots, seqLen, picks, software } = args;

@@ -39,8 +39,7 @@ export interface VectorProductSpec {
 }
 
 /**
- * c = a · bᵀ, head by head: c[h, i] = Σ_j b[h, firstRow + i, j] · a[h, j]. Buffers: a, b, c, and the
- * matrix that is added, d.
+ * c = a · bᵀ, head by head: c[h, i] = Σ_j b[h, firstRow + i, j] · a[h, j].
  */
 export function vectorProduct(spec: VectorProductSpec): Kernel {
   const { a, b, heads = 1, firstRow = 0, capabilities: { software, subgroups } } = spec;

@@ -26,7 +26,7 @@ export interface BlockPoolSpec {
 
 /**
  * Replaces each visible score by the largest, or the mean, of the visible scores in its block of
- * `size` keys. Buffers: scores.
+ * `size` keys.
  */
 export function blockPool({ scores, firstRow, batch = 1, size, pool }: BlockPoolSpec): Kernel {
   const operands = { scores: update(scores) };

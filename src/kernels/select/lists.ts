@@ -33,7 +33,7 @@ export function startsCols(seqLen: number): number {
 
 /**
  * `blocks [batch * ceil(seqLen / 32), ceil(seqLen / 32)]`: the bitwise or of the rows of `mask` for
- * 32 queries each. Bindings: `mask`, `blocks`.
+ * 32 queries each.
  */
 export function selectionBlocks(mask: Layout, blocks: Layout, seqLen: number): Kernel {
   const words = maskWords(seqLen);
@@ -65,7 +65,6 @@ blocks[u.blocks_offset + block * u.blocks_stride + word] = some;`,
 
 /**
  * Counts per key and segment of the queries that selected it, in `starts [batch, startsCols]`.
- * Bindings: `mask`, `starts`.
  */
 export function countQueries(mask: Layout, starts: Layout, seqLen: number): Kernel {
   return overColumns("count_queries", mask, { starts: write(starts, "u32") }, seqLen, {
@@ -76,7 +75,7 @@ export function countQueries(mask: Layout, starts: Layout, seqLen: number): Kern
 }
 
 /**
- * Turns the counts in `starts` into starts, and puts the total at the end. Bindings: `starts`.
+ * Turns the counts in `starts` into starts, and puts the total at the end.
  */
 export function scanStarts(starts: Layout): Kernel {
   const steps: string[] = [];
@@ -135,7 +134,6 @@ if (lane == 0u) { starts[row + u.count] = passed; }`,
  * Lists of the queries that selected each key, ascending: those of key s of sequence b are
  * `queries[b * seqLen * topk + i]` for i from `starts[b][s * SEGMENTS]` up to
  * `starts[b][(s + 1) * SEGMENTS]`. `queries` is packed, `[batch * seqLen, topk]`.
- * Bindings: `mask`, `starts`, `queries`.
  */
 export function listQueries(
   mask: Layout,

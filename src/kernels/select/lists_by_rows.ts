@@ -22,7 +22,7 @@ export function canListByRows(seqLen: number, topk: number): boolean {
   return walkIterations(seqLen, topk) <= MOST_ITERATIONS;
 }
 
-/** {@linkcode countQueries} from the lists of keys. Bindings: `indices`, `starts`. */
+/** {@linkcode countQueries} from the lists of keys. */
 export function countQueriesByRows(indices: Layout, starts: Layout, seqLen: number): Kernel {
   return overRows("count_queries_by_rows", indices, { starts: update(starts, "u32") }, seqLen, {
     before: (at) => `starts[starts_at + ${at}] = 0u;`,
@@ -32,7 +32,7 @@ export function countQueriesByRows(indices: Layout, starts: Layout, seqLen: numb
 
 /**
  * {@linkcode listQueries} from the lists of keys. `next` is scratch memory,
- * `[batch, startsCols]`. Bindings: `indices`, `starts`, `next`, `queries`.
+ * `[batch, startsCols]`.
  */
 export function listQueriesByRows(
   indices: Layout,

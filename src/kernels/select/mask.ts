@@ -18,7 +18,7 @@ export interface SelectionMaskSpec {
 /**
  * Sets bit s % 32 of mask[t, s / 32] where s is one of indices[t], and clears the others. One
  * invocation per word, which finds its first index by bisection: as unsigned numbers the -1 at the
- * end are the largest. Buffers: indices, mask.
+ * end are the largest.
  */
 export function selectionMaskKernel({ indices, mask }: SelectionMaskSpec): Kernel {
   const operands = { indices: read(indices, "u32"), mask: write(mask, "u32") };

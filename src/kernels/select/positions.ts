@@ -33,7 +33,7 @@ function lowBias(x: number): number {
   return x ^ x >>> 16;
 }
 
-/** Fills scores with {@linkcode randomScore}, also those of keys that are not visible. Buffers: scores. */
+/** Fills scores with {@linkcode randomScore}, also those of keys that are not visible. */
 export function randomScores({ scores, firstRow, batch = 1, seed }: RandomScoresSpec): Kernel {
   const operands = { scores: write(scores) };
   return makeKernel({
@@ -82,7 +82,7 @@ export interface RecentIndicesSpec {
 
 /**
  * indices[t] = the first `sinks` keys and the k − sinks keys up to t, ascending; all keys, then -1,
- * where row t sees fewer than k. Buffers: indices.
+ * where row t sees fewer than k.
  */
 export function recentIndices({ indices, firstRow, seqLen, sinks }: RecentIndicesSpec): Kernel {
   const operands = { indices: write(indices, "i32") };

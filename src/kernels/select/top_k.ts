@@ -17,7 +17,7 @@ export const MAX_KEYS = 65_536;
 
 /**
  * indices[t] = the min(k, t + 1) keys with the largest scores among 0 … t, ascending, then -1.
- * With `positions`, t is the row's position. Buffers: scores, positions if they are given, indices.
+ * With `positions`, t is the row's position.
  *
  * @throws {RangeError} if the shapes do not fit together, or rows have more than 65 536 keys
  * @example

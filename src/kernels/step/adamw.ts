@@ -31,7 +31,7 @@ export const ADAMW_HYPER = [
  *     p ← p − lr (m̂ / (√v̂ + eps) + weightDecay · p)
  *
  * p, g, m, v [1, n], n up to 2^30; norm [1, 1]; hyper [1, 8] as in {@linkcode ADAMW_HYPER}. The
- * gradient itself is left as it is. Buffers: p, g, m, v, norm, hyper.
+ * gradient itself is left as it is.
  */
 export function adamwKernel(
   { p, g, m, v, norm, hyper }: {

@@ -10,7 +10,7 @@ import { type Layout, layoutUniforms, read, update, write } from "../wgsl/operan
 
 /**
  * ring[slot] = row, or += row with `add` (further micro-batches of one step). row [1, width], ring
- * [slots, width], slot [1, 1] i32 in 0 … slots − 1. Buffers: row, ring, slot.
+ * [slots, width], slot [1, 1] i32 in 0 … slots − 1.
  */
 export function recordMetrics(
   { row, slot, ring, add }: { row: Layout; slot: Layout; ring: Layout; add: boolean },

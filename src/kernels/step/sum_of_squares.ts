@@ -17,7 +17,6 @@ export function sumOfSquaresBlocks(count: number): number {
 /**
  * partials[b] = Σ x² over the b-th of equal runs of x. x [1, n] with n up to 2^30, partials [1, b]
  * (see {@linkcode sumOfSquaresBlocks}; several ranges may fill parts of one row of partials).
- * Buffers: x, partials.
  */
 export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): Kernel {
   const width = widthOf(x);
@@ -56,7 +55,7 @@ export function sumOfSquares({ x, partials }: { x: Layout; partials: Layout }): 
   });
 }
 
-/** norm = sqrt(Σ partials). partials [1, b], norm [1, 1]. Buffers: partials, norm. */
+/** norm = sqrt(Σ partials). partials [1, b], norm [1, 1]. */
 export function normOfPartials({ partials, norm }: { partials: Layout; norm: Layout }): Kernel {
   const group = rowGroups(1, 1024, false, 1);
   const operands = { partials: read(partials), norm: write(norm) };

@@ -10,8 +10,7 @@ import { type Layout, layoutUniforms, read } from "../wgsl/operand.ts";
 import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
- * `into` = a, a + `into` or a + `add`: a copy or a sum of two matrices. Buffers: a, into, and the
- * matrix to add if there is one.
+ * `into` = a, a + `into` or a + `add`: a copy or a sum of two matrices.
  */
 export function addInto({ a, ...c }: { a: Layout } & Sink): Kernel {
   const { width, spread, view } = walk(a, ...sinkMatrices(c));

@@ -13,8 +13,7 @@ import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
  * lse = log Σ exp(logits), nll = lse − logits[target], or 0 where the target is −1. logits
- * [rows, vocabulary], targets [rows, 1] i32, nll and lse [rows, 1]. Buffers: logits, targets, nll,
- * lse.
+ * [rows, vocabulary], targets [rows, 1] i32, nll and lse [rows, 1].
  */
 export function crossEntropyKernel(
   { logits, targets, nll, lse, software }: {
@@ -73,8 +72,7 @@ export function crossEntropyKernel(
 }
 
 /**
- * out = scale · Σ x, by one workgroup in a fixed order. x [rows, 1]; scale, out [1, 1]. Buffers: x,
- * scale, out.
+ * out = scale · Σ x, by one workgroup in a fixed order. x [rows, 1]; scale, out [1, 1].
  */
 export function scaledSum(
   { x, scale, out }: { x: Layout; scale: Layout; out: Layout },
@@ -101,7 +99,6 @@ export function scaledSum(
 
 /**
  * dLogits = (exp(logits − lse) − onehot(target)) · scale · weight; 0 in rows whose target is −1.
- * Buffers: logits, targets, lse, scale [1, 1], and those of the sink `dLogits`.
  */
 export function crossEntropyGradient(
   { logits, targets, lse, scale, dLogits, weight }: {

@@ -12,8 +12,7 @@ import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
 /**
  * y[n] = table[ids[n] − firstRow] for the rows n whose id the table part holds; others are left
- * alone. ids [rows, 1] i32, table [part of vocabulary, cols], y [rows, cols]. Buffers: ids, table,
- * y.
+ * alone. ids [rows, 1] i32, table [part of vocabulary, cols], y [rows, cols].
  */
 export function embeddingKernel(
   { ids, table, y, firstRow }: { ids: Layout; table: Layout; y: Layout; firstRow: number },
@@ -126,8 +125,7 @@ export function embeddingGradientTokens(dy: Layout, dTable: Sink, software: bool
  *
  * No sorting and no float atomics: a workgroup owns up to 8 rows of the table, marks the tokens
  * that hit them in bit masks, and walks the masks in ascending order with 8 runs of tokens side by
- * side. Sums have a fixed order. At most {@linkcode embeddingGradientTokens} tokens. Buffers: ids, dy,
- * and those of the sink `dTable`.
+ * side. Sums have a fixed order. At most {@linkcode embeddingGradientTokens} tokens.
  */
 export function embeddingGradient(
   { ids, dy, dTable, firstRow, software }: {

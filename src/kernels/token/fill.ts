@@ -8,7 +8,7 @@ import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, unitType, write } from "../wgsl/operand.ts";
 
-/** Sets every element of `x` to `value`. Buffers: x. */
+/** Sets every element of `x` to `value`. */
 export function fill({ x, value }: { x: Layout; value: number }): Kernel {
   const { width, spread, view } = walk(x);
   const operands = { x: write(x, width, view(x)) };

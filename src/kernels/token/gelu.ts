@@ -14,7 +14,7 @@ import { sigmoidFunction } from "./swiglu.ts";
 const LINEAR = 2 * Math.sqrt(2 / Math.PI);
 const CUBIC = LINEAR * 0.044715;
 
-/** x and y have the same shape. Buffers: x, y. */
+/** x and y have the same shape. */
 export function geluKernel({ x, y }: { x: Layout; y: Layout }): Kernel {
   const { width, spread, view } = walk(x, y);
   const operands = { x: read(x, width, view(x)), y: write(y, width, view(y)) };
@@ -33,7 +33,7 @@ export function geluKernel({ x, y }: { x: Layout; y: Layout }): Kernel {
   });
 }
 
-/** dx = dy · (s + x s (1 − s) t′) with s = sigmoid(t(x)). Buffers: x, dy, those of the sink `dx`. */
+/** dx = dy · (s + x s (1 − s) t′) with s = sigmoid(t(x)). */
 export function geluGradient(args: { x: Layout; dy: Layout; dx: Sink }): Kernel {
   const { x, dy } = args;
   const { width, spread, view } = walk(x, dy, ...sinkMatrices(args.dx));

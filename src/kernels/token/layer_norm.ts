@@ -25,7 +25,7 @@ function moments(rows: RowGroups, width: Width): string {
   let r = inverseSqrt(total(lane, ${sumOfUnit(width, "squares")}) / u.elements + u.eps);`;
 }
 
-/** Shapes: x, y [rows, cols]; w, b [1, cols], b may be null. Buffers: x, w, (b,) y. */
+/** Shapes: x, y [rows, cols]; w, b [1, cols], b may be null. */
 export function layerNormKernel(args: {
   x: Layout;
   w: Layout;
@@ -71,7 +71,7 @@ export function layerNormKernel(args: {
 
 /**
  * With g = dy ∘ w, n = (x − mean) r: dx = r (g − mean(g) − n mean(g ∘ n)). Also writes mean and r
- * into `stats` [rows, 2]. Buffers: x, w, dy, stats, and those of the sink `dx`.
+ * into `stats` [rows, 2].
  */
 export function layerNormGradient(args: {
   x: Layout;
@@ -135,8 +135,7 @@ export function layerNormGradient(args: {
 }
 
 /**
- * Partial sums of dw = Σ_rows dy ∘ (x − mean) r, one per block of rows. Buffers: x, dy, stats, and
- * those of the sink `dw` [blocks, cols].
+ * Partial sums of dw = Σ_rows dy ∘ (x − mean) r, one per block of rows.
  */
 export function layerNormWeightGradient(
   { x, dy, stats, dw, software }: {
@@ -160,7 +159,7 @@ export function layerNormWeightGradient(
   });
 }
 
-/** Partial sums of db = Σ_rows dy. Buffers: dy, and those of the sink `db` [blocks, cols]. */
+/** Partial sums of db = Σ_rows dy. */
 export function layerNormBiasGradient(
   { dy, db, software }: { dy: Layout; db: Sink; software: boolean },
 ): Kernel {

@@ -10,7 +10,7 @@ import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/oper
 import { plus, rowGroups } from "../wgsl/rows.ts";
 import { type Sink, sinkMatrices, sinkParts } from "../wgsl/sink.ts";
 
-/** Shapes: x, y [rows, cols]; w [1, cols]. Buffers: x, w, y. */
+/** Shapes: x, y [rows, cols]; w [1, cols]. */
 export function rmsNormKernel(
   { x, w, y, eps, software }: { x: Layout; w: Layout; y: Layout; eps: number; software: boolean },
 ): Kernel {
@@ -49,7 +49,7 @@ export function rmsNormKernel(
 
 /**
  * With g = dy ∘ w and r = 1 / sqrt(mean(x²) + eps): dx = r g − x r³ mean(g ∘ x). Also writes r
- * into `rstd` [rows, 1]. Buffers: x, w, dy, rstd, and those of the sink `dx`.
+ * into `rstd` [rows, 1].
  */
 export function rmsNormGradient(args: {
   x: Layout;
@@ -108,8 +108,7 @@ export function rmsNormGradient(args: {
 }
 
 /**
- * Partial sums of dw = Σ_rows dy ∘ x · rstd, one per block of rows. Buffers: x, dy, rstd, and
- * those of the sink `dw` [blocks, cols].
+ * Partial sums of dw = Σ_rows dy ∘ x · rstd, one per block of rows.
  */
 export function rmsNormWeightGradient(
   { x, dy, rstd, dw, software }: {

@@ -54,8 +54,7 @@ export interface RopeArgs extends RopeSpec {
 }
 
 /**
- * y = x with the chosen columns rotated. x, y [rows, heads · headDim]. Buffers: x, positions if they
- * are given, sink `y`.
+ * y = x with the chosen columns rotated. x, y [rows, heads · headDim].
  */
 export function ropeKernel(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
   const { x, headDim, positions } = args;
@@ -84,7 +83,7 @@ export function ropeKernel(args: RopeArgs & { x: Layout; y: Sink }): Kernel {
   });
 }
 
-/** Rotates the chosen columns of x where they are. Buffers: x. */
+/** Rotates the chosen columns of x where they are. */
 export function ropeInPlace(args: RopeArgs & { x: Layout }): Kernel {
   const { x } = args;
   const width = ropeWidth(args, x);

@@ -17,7 +17,7 @@ export function sigmoidFunction(width: Width): string {
 }`;
 }
 
-/** gateUp [rows, 2 cols], y [rows, cols]. Buffers: gateUp, y. */
+/** gateUp [rows, 2 cols], y [rows, cols]. */
 export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kernel {
   const width = widthOf(gateUp, y);
   const operands = { x: read(gateUp, width), y: write(y, width) };
@@ -38,8 +38,7 @@ export function swigluKernel({ gateUp, y }: { gateUp: Layout; y: Layout }): Kern
 }
 
 /**
- * With s = sigmoid(gate): dGate = dy up s (1 + gate (1 − s)), dUp = dy gate s. Buffers: gateUp,
- * dy, and those of the sink `dGateUp`.
+ * With s = sigmoid(gate): dGate = dy up s (1 + gate (1 − s)), dUp = dy gate s.
  */
 export function swigluGradient(
   { gateUp, dy, dGateUp }: { gateUp: Layout; dy: Layout; dGateUp: Sink },

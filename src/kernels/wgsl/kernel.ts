@@ -129,11 +129,13 @@ export function isVec4(m: Layout): boolean {
  * ```ts
  * import assert from "node:assert/strict";
  * import { makeKernel } from "./kernel.ts";
+ * import { read, write } from "./operand.ts";
  *
+ * const [x, y] = [0, 1].map(() => ({ rows: 1, cols: 64, offset: 0, stride: 64 }));
  * const kernel = makeKernel({
  *   name: "double",
  *   shape: "1x64",
- *   buffers: { x: "read", y: "read_write" },
+ *   operands: { x: read(x), y: write(y) },
  *   uniforms: { n: 64 },
  *   workgroup: 64,
  *   grid: [1, 1, 1],

@@ -7,10 +7,14 @@ import { UserError } from "../../errors.ts";
 import { PlanRecorder } from "../../graph/plan_recorder.ts";
 import { type Kernel, makeKernel } from "../../kernels/wgsl/kernel.ts";
 import { MOST_ITERATIONS } from "../../kernels/wgsl/loops.ts";
+import { update } from "../../kernels/wgsl/operand.ts";
 import { matrixAt } from "../../ops/matrix.ts";
 import type { Gpu } from "../device/device.ts";
 import { ReadBack } from "../device/read_back.ts";
 import { createStorageBuffer, Plan, SlotPool } from "./plan.ts";
+
+/** What single kernels write: one word. */
+export const OUTPUT_WORD = matrixAt({ label: "output", size: 1 }, 0, { rows: 1, cols: 1 });
 
 /**
  * Makes sure that a software driver runs loops as long as kernels have them: one that ends them
@@ -37,7 +41,7 @@ export async function countRounds(gpu: Gpu, outer: number, inner: number): Promi
   const kernel = makeKernel({
     name: "count_rounds",
     shape: `${outer}x${inner}`,
-    buffers: { counted: "read_write u32" },
+    operands: { counted: update(OUTPUT_WORD, "u32") },
     // Lengths that the compiler does not see.
     uniforms: { outer, inner, step: 1 },
     workgroup: 1,
@@ -55,10 +59,10 @@ export async function countRounds(gpu: Gpu, outer: number, inner: number): Promi
 
 /** Runs a kernel of one output word; `ms` until it is there. */
 export async function runAlone(gpu: Gpu, kernel: Kernel): Promise<{ word: number; ms: number }> {
-  const storage = { label: "output", size: 1 };
+  const { storage } = OUTPUT_WORD;
   const buffer = createStorageBuffer(gpu, storage.label, storage.size);
   const recorder = new PlanRecorder(gpu.capabilities);
-  recorder.dispatch(kernel, matrixAt(storage, 0, { rows: 1, cols: 1, dtype: "i32" }));
+  recorder.dispatch(kernel);
   const pool = new SlotPool(gpu);
   const reader = new ReadBack(gpu, 4);
   const start = performance.now();
