@@ -18,6 +18,7 @@ export const LAYERS: readonly string[] = [
   "rng.ts",
   "text",
   "statistics",
+  "metrics",
   "files",
   "kernels",
   "ops",

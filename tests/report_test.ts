@@ -1,6 +1,8 @@
 /** Reports of runs. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { metricInfo } from "../src/metrics/table.ts";
+import { readMetrics } from "../src/runs/run_folder.ts";
 import { Page } from "../src/report/page/browser.ts";
 import { checkFigures, ensureBrowser, NASTY, run, tinyRun } from "./report_page.ts";
 
@@ -46,6 +48,17 @@ Deno.test("a run's report shows every figure, light and dark", async (t) => {
     const html = await Deno.readTextFile(report);
     assert(!html.includes("<b>&amp;"), "texts are escaped");
     assert(html.includes("DSA") || html.includes("Selection does not"), "claims are answered");
+  });
+
+  await t.step("the table of metrics knows all that was logged", () => {
+    const names = new Set(
+      readMetrics(join(folder, "metrics.jsonl")).flatMap((row) => Object.keys(row)),
+    );
+    for (const name of ["index/0/captured_mass", "latent/0/variance/0", "swap/oracle"]) {
+      assert(names.has(name), name);
+    }
+    const unknown = [...names].filter((name) => metricInfo(name) === null);
+    assert.deepEqual(unknown, ["step", "t"]);
   });
 
   await t.step("of the command, with maps", async () => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isOfPart, parseMetric } from "../metrics/names.ts";
 import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import type { Metrics } from "../engine.ts";
@@ -102,13 +103,17 @@ export function commitOf(): string | null {
   return git.sha && git.sha.slice(0, 7) + (git.dirty ? "+" : "");
 }
 
+/** Families of what is kept of the end of each stage. */
+const AT_STAGE_ENDS: readonly string[] = ["val", "index", "swap"];
+
 /** Validation and measurements at the end of each stage: `twin/val/loss`. */
 function atStageEnds(config: RunConfig, rows: readonly MetricsRow[]): Metrics {
   const values: Metrics = {};
   for (const { stage, end } of stageSpans(config.stages)) {
     const last = rows.find(({ step }) => step === end) ?? {};
     for (const [name, value] of Object.entries(withoutNulls(last))) {
-      if (/^(val|index|swap)\/[^/]+$/.test(name)) values[`${stage.name}/${name}`] = value;
+      const isWhole = AT_STAGE_ENDS.includes(parseMetric(name).family) && !isOfPart(name);
+      if (isWhole) values[`${stage.name}/${name}`] = value;
     }
   }
   return values;

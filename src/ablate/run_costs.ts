@@ -78,8 +78,9 @@ export function measuredCosts(
       if (stage === mainStage(config)) costs["time/step_ms"] = median;
     }
     for (const [name, value] of own.flatMap((row) => Object.entries(row))) {
-      const group = name.match(/^time\/gpu\/(.+)$/)?.[1];
-      if (group && value !== null) costs[`gpu/${stage.name}/${group}`] = value;
+      const [family, device, group] = name.split("/");
+      const isGpu = family === "time" && device === "gpu";
+      if (isGpu && value !== null) costs[`gpu/${stage.name}/${group}`] = value;
     }
   }
   return costs;

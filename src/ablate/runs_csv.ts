@@ -4,15 +4,13 @@
  * @module
  */
 import type { AblationResults, RunResult } from "./results.ts";
+import { isOfPart } from "../metrics/names.ts";
 import { valuesOf } from "./summary.ts";
-
-/** Values of single layers: in `results.json` alone. */
-const isOfOneLayer = (name: string) => /\/\d+(\/|$)/.test(name);
 
 /**
  * A line for each run: variant, value of each axis, seed, status, then metrics, evaluations
- * (`k=16/val/loss`) and costs under the names of `results.json`, without those of single layers;
- * empty where a run has none.
+ * (`k=16/val/loss`) and costs under the names of `results.json`, which alone has those of single
+ * layers; empty where a run has none.
  *
  * @example
  * ```ts
@@ -36,7 +34,7 @@ const isOfOneLayer = (name: string) => /\/\d+(\/|$)/.test(name);
 export function runsCsv({ axes, runs }: Pick<AblationResults, "axes" | "runs">): string {
   const ownAxes = Object.keys(axes).filter((axis) => axis !== "variant");
   const namesOf = (valuesOf: (run: RunResult) => object) =>
-    [...new Set(runs.flatMap((run) => Object.keys(valuesOf(run))))].filter((n) => !isOfOneLayer(n));
+    [...new Set(runs.flatMap((run) => Object.keys(valuesOf(run))))].filter((n) => !isOfPart(n));
   const metrics = namesOf(valuesOf);
   const costs = namesOf((run) => run.costs);
   const lines = runs.map((run) => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { parseMetric } from "../metrics/names.ts";
 import type { RunConfig } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
 import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
@@ -206,10 +207,11 @@ async function meanMeasurement(
     distance: [] as number[],
   }));
   for (const [name, value] of Object.entries(means)) {
-    const [, first, metric, bin] = name.split("/");
-    if (metric === undefined) mean[first] = value;
-    else if (metric === "distance") layers[Number(first)].distance[Number(bin)] = value;
-    else layers[Number(first)].values[metric] = value;
+    const { layer, key } = parseMetric(name);
+    const [metric, bin] = key.split("/");
+    if (layer === null) mean[key] = value;
+    else if (metric === "distance") layers[layer].distance[Number(bin)] = value;
+    else layers[layer].values[metric] = value;
   }
   return { mean, layers: layers.map(({ values, distance }) => ({ ...values, distance })) };
 }

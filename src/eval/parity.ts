@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { parseMetric } from "../metrics/names.ts";
 import { basename, join } from "node:path";
 import { resolveConfig, type RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
@@ -146,7 +147,8 @@ async function compute(
   const found = new Map<string, ArrayLike<number>>();
   found.set("logits", await engine.logits(batch.tokens));
   for (const [name, value] of Object.entries(await engine.evaluate(batch))) {
-    found.set(name.replace(/^index\/(\d+)\/kl$/, "kl.$1"), [value]);
+    const { layer, key } = parseMetric(name);
+    found.set(layer === null ? name : `${key}.${layer}`, [value]);
   }
   // The objective is loss + KL: the backbone's gradients are the loss's, the indexer's the KL's.
   for (const [name, gradient] of await engine.gradients(batch)) {

@@ -6,6 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
+import { layerMetric, parseMetric } from "../metrics/names.ts";
 import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
@@ -40,11 +41,11 @@ export async function measureIndexer(
   const values: Metrics = {};
   const sums: Metrics = {};
   for (const [name, value] of Object.entries(row)) {
-    const [, layer, rest] = name.match(/^index\/(\d+)\/(.+)$/) ?? [];
-    if (layer === undefined) continue;
-    const metric = INDEXER_METRICS[Number(rest)] ?? rest;
+    const { family, layer, key: own } = parseMetric(name);
+    if (family !== "index" || layer === null) continue;
+    const metric = INDEXER_METRICS[Number(own)] ?? own;
     const key = metric === "kl" ? "dense_kl" : metric;
-    values[`index/${layer}/${key}`] = value;
+    values[layerMetric("index", layer, key)] = value;
     if (!key.startsWith("distance/")) (sums[key] ??= 0), sums[key] += value;
   }
   const layers = config.numHiddenLayers;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { metricInfo } from "../metrics/table.ts";
 import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
@@ -189,10 +190,11 @@ export class RunFolder {
     for (const [name, value] of Object.entries(row)) {
       if (name === "step" || name === "t") continue;
       this.#final[name] = value;
-      const sign = /(loss|bpb|kl)$/.test(name) ? 1 : /(accuracy|mass)$/.test(name) ? -1 : 0;
-      if (sign === 0 || value === null || !Number.isFinite(value)) continue;
+      const { better = null } = metricInfo(name) ?? {};
+      if (better === null || value === null || !Number.isFinite(value)) continue;
       const best = this.#best[name];
-      if (!best || sign * value < sign * best.value) this.#best[name] = { value, step: row.step };
+      const isBetter = !best || (better === "less" ? value < best.value : value > best.value);
+      if (isBetter) this.#best[name] = { value, step: row.step };
     }
   }
 }

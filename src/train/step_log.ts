@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { parseMetric } from "../metrics/names.ts";
 import type { Engine, Metrics, StepHyper } from "../engine.ts";
 import type { StageSpan } from "../config/stages.ts";
 import { requireFinite } from "../model/finite.ts";
@@ -111,7 +112,8 @@ function trainingValues(row: Metrics, microBatches: number): Metrics {
   const values: Metrics = {};
   const kls: number[] = [];
   for (const [name, value] of Object.entries(row)) {
-    const isKl = /^index\/\d+\/kl$/.test(name);
+    const { family, key } = parseMetric(name);
+    const isKl = family === "index" && key === "kl";
     const own = isKl ? value / microBatches : value;
     values[name.includes("/") ? name : `train/${name}`] = own;
     if (isKl) kls.push(own);

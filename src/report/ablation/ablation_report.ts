@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isLessBetter } from "../../metrics/table.ts";
 import { join } from "node:path";
 import { countOf } from "../../ablate/summary.ts";
 import { decimals, withUnit } from "../../text/units.ts";
@@ -13,7 +14,6 @@ import {
   costOf,
   estimateText,
   type Facet,
-  isLowerBetter,
   mainMetric,
   readAblation,
 } from "./data.ts";
@@ -80,7 +80,7 @@ function facts({ results }: AblationData): string[] {
 function headlines(ablation: AblationData): Headline[] {
   const metric = mainMetric(ablation);
   const fit = ablation.results.fit.find((fit) => fit.metric === metric);
-  const sign = isLowerBetter(metric) ? 1 : -1;
+  const sign = isLessBetter(metric) ? 1 : -1;
   const best = ablation.facets.flatMap(({ label, rows }): Headline[] => {
     const known = rows.filter(({ metrics }) => metrics[metric]);
     if (!known.length) return [];
@@ -180,7 +180,7 @@ function dots(ablation: AblationData, { id, label, rows }: Facet): Figure[] {
     id: `variants${id}`,
     title: `${metric} by variant${label ? ` (${label})` : ""}`,
     caption: `Dots are seeds, lines means; ${
-      isLowerBetter(metric) ? "further left" : "further right"
+      isLessBetter(metric) ? "further left" : "further right"
     } is better, and variants whose dots overlap are not told apart.`,
     data: [
       {

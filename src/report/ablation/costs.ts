@@ -3,16 +3,10 @@
  *
  * @module
  */
+import { isLessBetter } from "../../metrics/table.ts";
 import { FLOP_PARTS } from "../../costs/costs.ts";
 import { withUnit } from "../../text/units.ts";
-import {
-  type AblationData,
-  costOf,
-  type Facet,
-  isLowerBetter,
-  mainMetric,
-  valueText,
-} from "./data.ts";
+import { type AblationData, costOf, type Facet, mainMetric, valueText } from "./data.ts";
 import { claimsTable } from "../run/cost_section.ts";
 import { type Block, bytes, type Figure, type Section, type Table } from "../page/figure.ts";
 import { stackedBars } from "../run/plots.ts";
@@ -46,7 +40,7 @@ function pareto(
     return x === null || !y ? [] : [{ variant, short, x, y: y.mean, sd: y.sd }];
   });
   if (new Set(points.map(({ x }) => x)).size < 2) return [];
-  const sign = isLowerBetter(metric) ? 1 : -1;
+  const sign = isLessBetter(metric) ? 1 : -1;
   const sorted = points.toSorted((a, b) => a.x - b.x || sign * (a.y - b.y));
   const front: typeof points = [];
   for (const point of sorted) {
@@ -146,10 +140,13 @@ export function ablationCostSection(ablation: AblationData): Section {
 /** GPU time by kernel group where it was measured, else the time of a step. */
 function times(ablation: AblationData, variants: readonly string[]): Figure[] {
   const names = [...new Set(ablation.results.runs.flatMap(({ costs }) => Object.keys(costs)))];
-  const stages = (
-    pattern: RegExp,
-  ) => [...new Set(names.flatMap((name) => name.match(pattern)?.[1] ?? []))];
-  const profiled = stages(/^gpu\/(.+)\/[^/]+_ms$/);
+  /** Stages of the costs `<family>/<stage>/<key>`. */
+  const stages = (family: string) => {
+    const paths = names.map((name) => name.split("/"));
+    const own = paths.filter((path) => path.length === 3 && path[0] === family);
+    return [...new Set(own.map(([, stage]) => stage))];
+  };
+  const profiled = stages("gpu");
   const value = (variant: string, name: string) => costOf(ablation, variant, name) ?? 0;
   if (profiled.length) {
     return profiled.map((stage) => {
@@ -169,7 +166,7 @@ function times(ablation: AblationData, variants: readonly string[]): Figure[] {
       });
     });
   }
-  const timed = stages(/^time\/(.+)\/step_ms$/);
+  const timed = stages("time");
   if (!timed.length) return [];
   const figure = stackedBars({
     id: "time",

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { layersOf } from "../../metrics/names.ts";
 import { type AblationData, evaluationNames, type Facet, ownMetrics } from "./data.ts";
 import { decimals } from "../../text/units.ts";
 import type { Block, Figure, Section } from "../page/figure.ts";
@@ -130,14 +131,8 @@ function byLayer(
     prefix?: string;
   },
 ): Figure[] {
-  const pattern = new RegExp(`^${prefix}/(\\d+)/${metric}$`);
-  const layers = [
-    ...new Set(
-      results.summary.flatMap(({ metrics }) =>
-        Object.keys(metrics).flatMap((name) => name.match(pattern)?.[1] ?? [])
-      ),
-    ),
-  ].sort((a, b) => Number(a) - Number(b));
+  const names = results.summary.flatMap(({ metrics }) => Object.keys(metrics));
+  const layers = layersOf(names, prefix, metric);
   const rows = results.summary.filter(({ metrics }) =>
     layers.some((layer) => metrics[`${prefix}/${layer}/${metric}`])
   );
@@ -146,7 +141,7 @@ function byLayer(
     layers.map((layer) => metrics[`${prefix}/${layer}/${metric}`]?.mean ?? null)
   );
   return [heatMapFigure({ ...labels, height: 120 + 26 * rows.length }, {
-    columns: layers,
+    columns: layers.map(String),
     rows: rows.map(({ variant }) => variant),
     values: cells,
     texts: cells.map((row) => row.map((value) => value === null ? "" : value.toPrecision(3))),

@@ -125,11 +125,6 @@ export function estimateText(
   return `${sign}${decimals(size, digits)}${n > 1 ? ` ± ${decimals(sd, digits)}` : ""}${own}`;
 }
 
-/** Whether less of a metric is better. */
-export function isLowerBetter(metric: string): boolean {
-  return !/(accuracy|mass|recall|overlap|rank)$/.test(metric);
-}
-
 /** Axes with several values: those of numbers last, they make the better grid. */
 function plotAxes({ axes, fit }: AblationResults): string[] {
   const varied = Object.keys(axes).filter((axis) => axes[axis].length > 1);

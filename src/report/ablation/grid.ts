@@ -3,12 +3,12 @@
  *
  * @module
  */
+import { describeMetric } from "../../metrics/table.ts";
 import type { AdditiveFit, Estimate, SummaryRow } from "../../ablate/results.ts";
 import {
   type AblationData,
   estimateText,
   type Facet,
-  isLowerBetter,
   mainMetric,
   ownMetrics,
   valueText,
@@ -70,14 +70,16 @@ function grid(
   const cells = rows.map((r) => cols.map((c) => cell(r, c)));
   if (cells.flat().every((one) => one === undefined)) return [];
   const where = label ? ` (${label})` : "";
-  const better = isLowerBetter(metric) ? "lower" : "higher";
+  const about = describeMetric(metric);
   return [heatMapFigure({
     id: id + suffix,
     title: isSigned ? `Difference of ${metric} to the baseline${where}` : `${metric}${where}`,
     caption: isSigned
       ? "Paired by seed, mean ± standard deviation; blue is less than the baseline, red more."
-      : `Mean ± standard deviation over seeds, ${better} is better; stronger colour is a larger ` +
-        "value, empty cells have no finished run.",
+      : `${
+        about && `${about[0].toUpperCase()}${about.slice(1)}. `
+      }Mean ± standard deviation over ` +
+        "seeds; stronger colour is a larger value, empty cells have no finished run.",
     height: 130 + 52 * rows.length,
   }, {
     columns: cols.map(valueText),

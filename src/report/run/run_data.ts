@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { layersOf } from "../../metrics/names.ts";
 import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../../config/config.ts";
 import { UserError } from "../../errors.ts";
@@ -91,14 +92,5 @@ export function lastRow(rows: readonly MetricsRow[], metric: string): MetricsRow
 
 /** Numbers of the layers that have a metric `<prefix>/<layer>/<name>`. */
 export function layersWith(rows: readonly MetricsRow[], prefix: string, name: string): number[] {
-  const layers = new Set<number>();
-  for (const row of rows) {
-    for (const key of Object.keys(row)) {
-      const [first, layer, ...rest] = key.split("/");
-      if (first === prefix && rest.join("/") === name && /^\d+$/.test(layer)) {
-        layers.add(Number(layer));
-      }
-    }
-  }
-  return [...layers].sort((a, b) => a - b);
+  return layersOf(rows.flatMap((row) => Object.keys(row)), prefix, name);
 }
