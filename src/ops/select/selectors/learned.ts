@@ -3,7 +3,6 @@ import type { Selector } from "./selector.ts";
 
 /** The keys that the lightning indexer scores highest. */
 export const learned: Selector = {
-  name: "learned",
   select({ batch, seqLen, topk, indexer }) {
     const { qI, kI, w, heads, activation, scale } = indexer();
     return indexTopk(qI, kI, w, { batch, seqLen, topk, heads, activation, scale });

@@ -3,7 +3,6 @@ import type { Selector } from "./selector.ts";
 
 /** Keys at random: the floor for all others. */
 export const random: Selector = {
-  name: "random",
   select({ batch, seqLen, topk, like, seed }) {
     return positionTopk(like, { batch, seqLen, topk, kind: "random", seed });
   },

@@ -3,7 +3,6 @@ import type { Selector } from "./selector.ts";
 
 /** The last keys: a sliding window. */
 export const recency: Selector = {
-  name: "recency",
   select({ batch, seqLen, topk, like }) {
     return positionTopk(like, { batch, seqLen, topk, kind: "recency" });
   },

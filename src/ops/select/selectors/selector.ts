@@ -68,8 +68,6 @@ export interface SelectionContext {
 
 /** Chooses the keys of sparse attention. To add one, write its file and list it in `selectors.ts`. */
 export interface Selector {
-  /** What configurations and tables call it. */
-  readonly name: string;
   /**
    * The selection.
    *

@@ -3,7 +3,6 @@ import type { Selector } from "./selector.ts";
 
 /** The first and the last keys. */
 export const sinkRecency: Selector = {
-  name: "sinkRecency",
   select({ batch, seqLen, topk, like, sinks }) {
     return positionTopk(like, {
       batch,
