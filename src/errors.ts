@@ -27,3 +27,18 @@ export class WriteError extends Error {
   /** The name of the class, for printed errors. */
   override readonly name = "WriteError";
 }
+
+/** An error that the GPU reported, or its loss: nothing that was computed since is to be trusted. */
+export class GpuError extends Error {
+  /** The name of the class, for printed errors. */
+  override readonly name = "GpuError";
+
+  /**
+   * An error of one line.
+   *
+   * @param message as the driver words it: line ends are written as spaces
+   */
+  constructor(message: string, options?: ErrorOptions) {
+    super(message.trim().replaceAll(/\s*[\r\n]+\s*/g, " "), options);
+  }
+}

@@ -5,6 +5,7 @@
  */
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
+import { GpuError, WriteError } from "../errors.ts";
 import { type Device, openDevice } from "../open_device.ts";
 import { readState } from "../runs/checkpoint_files.ts";
 import { keepLatestCheckpoint, latestCheckpoint, newestCheckpoint } from "../runs/checkpoint.ts";
@@ -104,16 +105,19 @@ class Runner implements Disposable {
     Deno.mkdirSync(this.#job.folder, { recursive: true });
     // It tells whose folder this is, from the start.
     this.#write();
-    for (const run of pending) {
-      if (this.#job.shouldStop()) break;
-      const started = performance.now();
-      const ending = await this.#trainRun(run);
-      if (ending === "stopped") break;
-      this.#progress.finish({ isRun: true });
-      this.#progress.say(this.#sayOf(run, (performance.now() - started) / 1000));
-      this.#write();
+    try {
+      for (const run of pending) {
+        if (this.#job.shouldStop()) break;
+        const started = performance.now();
+        const ending = await this.#trainRun(run);
+        if (ending === "stopped") break;
+        this.#progress.finish({ isRun: true });
+        this.#progress.say(this.#sayOf(run, (performance.now() - started) / 1000));
+        this.#write();
+      }
+    } finally {
+      this.#progress.done();
     }
-    this.#progress.done();
     return this.#write();
   }
 
@@ -184,7 +188,7 @@ class Runner implements Disposable {
     return { name, folder: this.#path(trunk), config, parent, until };
   }
 
-  /** Trains and evaluates a run. A failure is kept and does not end the others. */
+  /** Trains and evaluates a run. A failure of its own is kept and does not end the others. */
   async #trainRun(run: PlannedRun): Promise<Ending> {
     const part = this.#partOf(run);
     const ending = await this.#train(part);
@@ -298,6 +302,12 @@ class Runner implements Disposable {
   }
 }
 
+/** @throws what the other runs would only meet, too: a GPU that fails, a full disk */
 function asFailure(error: unknown): Failure {
+  if (error instanceof GpuError) {
+    const own = error.cause instanceof GpuError ? error.cause : error;
+    throw new GpuError(`Cannot go on: ${own.message}; the same command goes on`, { cause: own });
+  }
+  if (error instanceof WriteError) throw error;
   return { error: error instanceof Error ? error.message : String(error) };
 }

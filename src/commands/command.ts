@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { MemoryError, UserError, WriteError } from "../errors.ts";
+import { GpuError, MemoryError, UserError, WriteError } from "../errors.ts";
 import { NotFinite } from "../model/finite.ts";
 import { suggest } from "../text/suggest.ts";
 
@@ -34,8 +34,10 @@ export async function runCommand(main: (args: string[]) => Promise<number>): Pro
         : error.message;
       console.error(`error: ${message}`);
       code = exitCodes.usage;
-    } else if (error instanceof WriteError) {
-      console.error(`error: ${error.message}`);
+    } else if (error instanceof WriteError || error instanceof GpuError) {
+      const isBare = error instanceof GpuError && !error.cause;
+      const wayOut = isBare ? "; start the command again, or look with deno task doctor" : "";
+      console.error(`error: ${error.message}${wayOut}`);
       code = exitCodes.failed;
     } else if (error instanceof NotFinite) {
       console.error(`error: Cannot go on: ${error.message}: the model's numbers overflow`);

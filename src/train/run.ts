@@ -6,7 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { requireSameData } from "../data/identity.ts";
-import { UserError, WriteError } from "../errors.ts";
+import { GpuError, UserError, WriteError } from "../errors.ts";
 import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
@@ -107,6 +107,12 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
     } catch (unwritten) {
       // What ended the run is told; that its folder cannot be marked follows from a full disk.
       if (!(unwritten instanceof WriteError)) throw unwritten;
+    }
+    if (started && error instanceof GpuError) {
+      throw new GpuError(
+        `Cannot go on: ${message}; nothing since then was kept: go on with resume=${started.path}`,
+        { cause: error },
+      );
     }
     if (!(error instanceof Diverged) || !started) throw error;
     return { path: started.path, status: "failed", step, error: message };

@@ -3,11 +3,15 @@
  *
  * @module
  */
+import { GpuError } from "../../errors.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
 import type { Capabilities } from "../../kernels/wgsl/device.ts";
 
 /** WGSL extensions that Deno grants without listing them; each is probed. */
 const UNLISTED = ["subgroups"] as const;
+
+/** Everything that a device may report. */
+const ERRORS = ["validation", "internal", "out-of-memory"] as const;
 
 /** An open device. Dispose of it with `using` or {@linkcode Gpu.destroy}. */
 export class Gpu {
@@ -21,8 +25,7 @@ export class Gpu {
   readonly features: readonly string[];
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
-  #error: Error | null = null;
-  #isSettled = true;
+  #error: GpuError | null = null;
   #destroyed = false;
 
   private constructor(adapter: GPUAdapter, device: GPUDevice, features: string[]) {
@@ -41,11 +44,9 @@ export class Gpu {
         ? { min: info.subgroupMinSize ?? 4, max: info.subgroupMaxSize ?? 128 }
         : null,
     };
-    device.addEventListener("uncapturederror", (event) => {
-      this.#error ??= new Error(`GPU error: ${(event as GPUUncapturedErrorEvent).error.message}`);
-    });
+    this.#pushScopes();
     device.lost.then((lost) => {
-      if (!this.#destroyed) this.#error ??= new Error(`GPU device lost: ${lost.message}`);
+      if (!this.#destroyed) this.#error ??= new GpuError(`GPU device lost: ${lost.message}`);
     });
   }
 
@@ -96,8 +97,6 @@ export class Gpu {
     const known = this.#pipelines.get(kernel.code);
     if (known) return known;
     const pipeline = this.#compile(kernel);
-    this.check();
-    this.#isSettled = false;
     this.#pipelines.set(kernel.code, pipeline);
     return pipeline;
   }
@@ -106,11 +105,9 @@ export class Gpu {
   async tryPipeline(kernel: Kernel): Promise<GPUComputePipeline | null> {
     const known = this.#pipelines.get(kernel.code);
     if (known) return known;
-    const filters = ["validation", "internal", "out-of-memory"] as const;
-    for (const filter of filters) this.device.pushErrorScope(filter);
+    this.#pushScopes();
     const pipeline = this.#compile(kernel);
-    const errors = await Promise.all(filters.map(() => this.device.popErrorScope()));
-    if (errors.some((error) => error !== null)) return null;
+    if (await this.#popScopes()) return null;
     this.#pipelines.set(kernel.code, pipeline);
     return pipeline;
   }
@@ -144,23 +141,35 @@ export class Gpu {
   }
 
   /**
-   * Throws the first error that the device reported since it was opened: Deno reports nothing
-   * by itself.
+   * Throws the first error of all calls since the device was opened. What is read from the device
+   * before this, and after what it is made of, is as it should be. It takes microseconds.
+   *
+   * @throws {GpuError} for good once there was one
    */
-  check(): void {
+  async settle(): Promise<void> {
+    // An event would tell of an error only some time after it.
+    const popped = this.#popScopes();
+    this.#pushScopes();
+    const error = await popped;
+    if (error) this.#error ??= new GpuError(`GPU error: ${error.message}`);
     if (this.#error) throw this.#error;
   }
 
-  /** Whether errors of all pipelines have had time to arrive. */
-  get isSettled(): boolean {
-    return this.#isSettled;
+  /** The error of a device that does not do what it was asked to: its loss, if it is lost. */
+  async failure(reason: string): Promise<GpuError> {
+    // The loss is told in another turn of the event loop.
+    await new Promise((resolve) => setTimeout(resolve));
+    return this.#error ??= new GpuError(`GPU error: ${reason}`);
   }
 
-  /** Lets errors reported so far arrive, then throws the first. */
-  async settle(): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve));
-    this.#isSettled = true;
-    this.check();
+  #pushScopes(): void {
+    for (const filter of ERRORS) this.device.pushErrorScope(filter);
+  }
+
+  /** The first error of each kind since the scopes were pushed, or null. */
+  async #popScopes(): Promise<GPUError | null> {
+    const errors = await Promise.all(ERRORS.map(() => this.device.popErrorScope()));
+    return errors.find((error) => error !== null) ?? null;
   }
 
   /** Frees the device; errors after this are not reported. */

@@ -20,26 +20,36 @@ export class ReadBack {
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
       mappedAtCreation: true,
     });
-    this.#buffer.unmap();
+    try {
+      this.#buffer.unmap();
+    } catch {
+      // There is no such buffer on a device that is lost: reading says so.
+    }
   }
 
-  /** Copies out `bytes` bytes of `source` from `offset` on, after all work submitted so far. */
+  /**
+   * Copies out `bytes` bytes of `source` from `offset` on, after all work submitted so far.
+   *
+   * @throws {GpuError} if any of that work failed: its results are not given out
+   */
   async read(source: GPUBuffer, offset: number, bytes: number): Promise<ArrayBuffer> {
-    // Kernels that did not compile have written nothing.
-    if (!this.#gpu.isSettled) await this.#gpu.settle();
     const encoder = this.#gpu.device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, offset, this.#buffer, 0, bytes);
     this.#gpu.device.queue.submit([encoder.finish()]);
     const mapped = this.#buffer.mapAsync(GPUMapMode.READ, 0, bytes);
+    mapped.catch(() => {});
+    const data = this.#copied(bytes) ?? await mapped.then(() => this.#take(bytes), () => null);
+    await this.#gpu.settle();
+    if (!data) throw await this.#gpu.failure("it gives no data back");
+    return data;
+  }
+
+  /** The data where it is mapped already. Elsewhere, or in a later Deno, it has to be waited for. */
+  #copied(bytes: number): ArrayBuffer | null {
     try {
       return this.#take(bytes);
     } catch {
-      // Not mapped yet: another runtime, or a later Deno. Waiting always works.
-      await mapped;
-      return this.#take(bytes);
-    } finally {
-      mapped.catch(() => {});
-      this.#gpu.check();
+      return null;
     }
   }
 
