@@ -121,11 +121,11 @@ export type { Teacher } from "./src/ops/indexer/teacher.ts";
 export {
   type Backend,
   type Dtype,
-  type GradientRecorder,
   type GradientSink,
   type Matrix,
   matrixType,
   type Op,
+  type OpGradients,
   type Recorder,
   requireShapes,
   type Storage,

@@ -4,12 +4,13 @@
  * @module
  */
 import {
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
+  attentionPass,
   type AttentionSpec,
   planAttention,
 } from "../kernels/attention/attention.ts";
+import type { PassOperands } from "../kernels/attention/pass.ts";
+import type { Kernel } from "../kernels/wgsl/kernel.ts";
+import type { Layout } from "../kernels/wgsl/operand.ts";
 import { BLOCK, blockRows } from "../kernels/attention/blocks.ts";
 import { attentionSum, SUMS } from "../kernels/attention/sums.ts";
 import { KEPT_TILE, planKept } from "../kernels/attention/tuning.ts";
@@ -30,53 +31,45 @@ export function attentionCases(
   };
   const of = (cols: number) => layout(batch * seqLen, cols);
   const [q, kv, k_pe] = [of(heads * (nope + rope)), of(heads * (nope + value)), of(rope)];
-  const [grad_o, perHead, shares] = [of(heads * value), of(heads), of(heads * rope)];
-  const inputs = [q, kv, k_pe];
-  const saved = { gradO: grad_o, lse: perHead, delta: perHead };
-  const plan = (pass: "forward" | "gradQ" | "gradKv") => planAttention(pass, spec, capabilities);
+  const [grad_o, lse, delta, shares] = [of(heads * value), of(heads), of(heads), of(heads * rope)];
+  const inputs = { q, kv, k_pe };
+  const read = { ...inputs, grad_o, lse, delta };
+  const to = (into: Layout) => ({ into, add: null });
   // About what random scores have, so that no weight is infinite.
-  const lse = () =>
-    randomValues(perHead).map((_, i) => Math.log(1 + Math.floor(i / heads) % seqLen));
-  const read =
-    () => [...inputs.map(randomValues), randomValues(grad_o), lse(), randomValues(perHead)];
-  const forward = () => {
-    const kernel = attentionForward(spec, plan("forward"), inputs, grad_o, perHead);
-    return single(kernel, [...inputs.map(randomValues), randomValues(grad_o), lse()]);
-  };
+  const valuesOf = (m: Layout) =>
+    randomValues(m).map((x, i) => m === lse ? Math.log(1 + Math.floor(i / heads) % seqLen) : x);
+  const caseOf = (kernel: Kernel) => single(kernel, kernel.operands.map(valuesOf));
+  const pass = (name: "forward" | "gradQ" | "gradKv", operands: PassOperands) => () =>
+    caseOf(attentionPass(name, spec, planAttention(name, spec, capabilities), operands));
+  const forward = pass("forward", {
+    read: inputs,
+    written: { o: to(of(grad_o.cols)), lse: to(lse) },
+  });
+  const gradKv = { grad_kv: to(of(kv.cols)), grad_k_pe: to(shares) };
+  const gradQ = { grad_q: to(of(q.cols)) };
   const parts = planKept(spec, capabilities);
   if (!parts) {
     return [
       forward,
-      () => {
-        const kernel = attentionGradQ(spec, plan("gradQ"), inputs, saved, q);
-        return single(kernel, [...read(), randomValues(q)]);
-      },
-      () => {
-        const kernel = attentionGradKv(spec, plan("gradKv"), inputs, saved, [kv, shares]);
-        return single(kernel, [...read(), randomValues(kv), randomValues(shares)]);
-      },
+      pass("gradQ", { read, written: gradQ }),
+      pass("gradKv", { read, written: gradKv }),
     ];
   }
   const [units] = parts;
-  const kept = layout(units.count * blockRows(spec.extent), BLOCK);
-  const matrices = {
-    gradV: { read: { grad_o }, written: { grad_kv: kv } },
-    gradK: { read: { q }, written: { grad_kv: kv, grad_k_pe: shares } },
-    gradQ: { read: { kv, k_pe }, written: { grad_q: q } },
+  const kept = () => layout(units.count * blockRows(spec.extent), BLOCK);
+  const sums = {
+    gradV: { read: { grad_o }, written: { grad_kv: gradKv.grad_kv } },
+    gradK: { read: { q }, written: gradKv },
+    gradQ: { read: { kv, k_pe }, written: gradQ },
   };
-  const sums = (["gradV", "gradK", "gradQ"] as const).map((name) => () => {
-    const operands = { weights: kept, ...matrices[name], accumulate: new Set<string>() };
-    const { read, written } = operands;
-    const all = [kept, ...Object.values(read), ...Object.values(written)];
-    return single(attentionSum(SUMS[name], spec, units, operands), all.map(randomValues));
-  });
   return [
     forward,
     () => {
-      const operands = { inputs, ...saved, weights: kept, gradients: kept };
-      const kernel = attentionWeights(spec, KEPT_TILE, units, operands);
-      return single(kernel, [...read(), randomValues(kept), randomValues(kept)]);
+      const operands = { read, weights: kept(), gradients: kept() };
+      return caseOf(attentionWeights(spec, KEPT_TILE, units, operands));
     },
-    ...sums,
+    ...(["gradV", "gradK", "gradQ"] as const).map((name) => () =>
+      caseOf(attentionSum(SUMS[name], spec, units, { weights: kept(), ...sums[name] }))
+    ),
   ];
 }

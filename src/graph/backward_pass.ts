@@ -5,7 +5,7 @@
  * @module
  */
 import { checkpointOp } from "../ops/token/checkpoint.ts";
-import type { GradientRecorder, Matrix } from "../ops/op.ts";
+import type { Matrix, OpGradients } from "../ops/op.ts";
 import type { ForwardPass } from "./forward_pass.ts";
 import { Gradients } from "./gradients.ts";
 import type { Graph, GraphTensor, Node } from "./graph.ts";
@@ -85,20 +85,19 @@ export class BackwardPass {
     const matrices = (tensors: readonly GraphTensor[]) =>
       tensors.map((t) => this.#forward.matrix(t));
     this.#gradients.hold(outputs);
-    op.backward(this.#recorderOf(node), matrices(inputs), matrices(outputs), attributes);
+    op.backward(
+      this.#recorder,
+      this.#gradientsOf(node),
+      matrices(inputs),
+      matrices(outputs),
+      attributes,
+    );
     this.#gradients.release(outputs);
   }
 
-  #recorderOf({ inputs, outputs }: Node): GradientRecorder {
-    const recorder = this.#recorder;
+  #gradientsOf({ inputs, outputs }: Node): OpGradients {
     const gradients = this.#gradients;
     return {
-      capabilities: recorder.capabilities,
-      dispatch: (kernel, ...operands) => recorder.dispatch(kernel, ...operands),
-      temporary: (rows, cols, dtype) => recorder.temporary(rows, cols, dtype),
-      byRows: (matrices, body) => recorder.byRows(matrices, body),
-      derived: (source, what, make) => recorder.derived(source, what, make),
-      known: (source, what) => recorder.known(source, what),
       gradient: (i) => gradients.complete(outputs[i]),
       wants: (i) => this.#wanted.has(inputs[i]),
       sink: (i) => gradients.sink(inputs[i]),

@@ -70,8 +70,8 @@ export interface Storage {
 export interface Recorder {
   /** What the device offers to kernels. */
   readonly capabilities: Capabilities;
-  /** Appends one dispatch; operands in the order of the kernel's bindings. */
-  dispatch(kernel: Kernel, ...operands: Matrix[]): void;
+  /** Appends one dispatch of a kernel, whose operands must be matrices with memory. */
+  dispatch(kernel: Kernel): void;
   /** Scratch memory that lives from its first to its last use. Its content is undefined. */
   temporary(rows: number, cols: number, dtype?: Dtype): Matrix;
   /**
@@ -94,8 +94,8 @@ export interface Recorder {
  */
 export type GradientSink = Sink<Matrix>;
 
-/** Takes down the kernels of a backward pass. */
-export interface GradientRecorder extends Recorder {
+/** The gradients that a backward pass starts from, and those that it is to make. */
+export interface OpGradients {
   /** The complete gradient of an output. Do not write to it. */
   gradient(output: number): Matrix;
   /** Whether anything upstream of this input is trained. */
@@ -129,7 +129,8 @@ export interface Op<A> {
   ): void;
   /** Records the kernels of the gradients. Absent: no gradient passes. */
   backward?(
-    r: GradientRecorder,
+    r: Recorder,
+    g: OpGradients,
     inputs: readonly Matrix[],
     outputs: readonly Matrix[],
     attributes: A,

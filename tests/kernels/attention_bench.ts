@@ -9,9 +9,7 @@
  * gets the row kernels and the shape `nano`.
  */
 import {
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
+  attentionPass,
   type AttentionPlan,
   type AttentionSpec,
   planAttention,
@@ -20,6 +18,8 @@ import { PASSES } from "../../src/kernels/attention/pass.ts";
 import { type AttentionTile, planTile } from "../../src/kernels/attention/plan.ts";
 import { type PassName, rowShape } from "../../src/kernels/attention/tuning.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
+import type { Layout } from "../../src/kernels/wgsl/operand.ts";
+import type { Sink } from "../../src/kernels/wgsl/sink.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, widths without and with position and of values. */
@@ -99,37 +99,42 @@ async function bench(gpu: Gpu, name: string, only: string | undefined): Promise<
   const [o, perHead, shares] = [heads * value, heads, heads * rope].map((cols) =>
     layout(rows, cols)
   );
-  const inputs = [q, kv, kPe];
-  const saved = { gradO: o, lse: perHead, delta: perHead };
+  const [lse, delta] = [perHead, layout(rows, heads)];
+  const inputs = { q, kv, k_pe: kPe };
+  const saved = { grad_o: o, lse, delta };
+  const to = (into: Layout) => ({ into, add: null });
   const random = (m: { rows: number; cols: number }) =>
     Float32Array.from({ length: m.rows * m.cols }, () => Math.random() * 2 - 1);
-  const lse = Float32Array.from(
+  const logs = Float32Array.from(
     { length: rows * heads },
     (_, i) => Math.log(1 + Math.floor(i / heads) % seqLen),
   );
-  const read = [...inputs.map(random), random(o), lse, random(perHead)];
-  const outputs = { forward: [o, perHead], gradQ: [q], gradKv: [kv, shares] };
+  const results = {
+    forward: { o: to(layout(rows, o.cols)), lse: to(layout(rows, heads)) },
+    gradQ: { grad_q: to(layout(rows, q.cols)) },
+    gradKv: { grad_kv: to(layout(rows, kv.cols)), grad_k_pe: to(shares) },
+  };
   for (const pass of ["forward", "gradQ", "gradKv"] as const) {
     if (only && only !== pass) continue;
-    const written = outputs[pass].map((m) => new Float32Array(m.rows * m.cols));
-    const arrays = [...read, ...written];
-    const results = written.map((_, i) => read.length + i);
+    const written: Record<string, Sink> = results[pass];
+    const read = pass === "forward" ? inputs : { ...inputs, ...saved };
+    const given = Object.values(read).map((m) => m === lse ? logs : random(m));
+    const first = given.length;
+    const arrays = [
+      ...given,
+      ...Object.values(written).map(({ into: m }) => new Float32Array(m.rows * m.cols)),
+    ];
     let reference: Float32Array | null = null;
     const chosen = JSON.stringify(planAttention(pass, spec, gpu.capabilities));
     for (const plan of candidates(pass, spec, gpu)) {
-      const kernel = pass === "forward"
-        ? attentionForward(spec, plan, inputs, o, perHead)
-        : pass === "gradQ"
-        ? attentionGradQ(spec, plan, inputs, saved, q)
-        : attentionGradKv(spec, plan, inputs, saved, [kv, shares]);
+      const kernel = attentionPass(pass, spec, plan, { read, written });
       const begin = performance.now();
       gpu.pipeline(kernel);
       const made = performance.now() - begin;
-      const used = pass === "forward" ? [0, 1, 2] : [0, 1, 2, 3, 4, 5];
-      const call: Call = [kernel, ...used, ...results];
+      const call: Call = [kernel, ...arrays.keys()];
       const { ms, arrays: got } = await runKernels(gpu, arrays, [call], 9);
-      reference ??= got[results[0]];
-      const off = difference(got[results[0]], reference);
+      reference ??= got[first];
+      const off = difference(got[first], reference);
       const { tile, rows } = { tile: null, rows: null, ...plan };
       const code = tile
         ? `${Object.entries(tile).map(([key, v]) => v === true ? key : v).join(" ")}, ${

@@ -16,6 +16,7 @@ import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
 import { tileName } from "../../src/kernels/product/tiles.ts";
 import { fitsDevice, tallTile, type Tile } from "../../src/kernels/product/tile_loop.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
+import type { Layout } from "../../src/kernels/wgsl/operand.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, widths without and with position and of values. */
@@ -79,34 +80,29 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
     heads * rope,
   ].map((cols) => layout(rows, cols));
   const kept = layout(units.count * blockRows(spec.extent), BLOCK);
+  const to = (into: Layout) => ({ into, add: null });
   const size = (m: { rows: number; cols: number }) => m.rows * m.cols;
   console.log(`${name}: ${units.count} of ${batch * heads} heads at a time`);
   for (const t of WEIGHT_TILES.filter((t) => fitsDevice(t, gpu.capabilities))) {
-    const inputs = [q, kv, k_pe];
-    const operands = { inputs, gradO: grad_o, lse: perHead, delta: perHead };
-    const kernel = attentionWeights(spec, t, units, {
-      ...operands,
-      weights: kept,
-      gradients: kept,
-    });
-    const sizes = [...inputs, grad_o, perHead, perHead, kept, kept].map(size);
+    const read = { q, kv, k_pe, grad_o, lse: perHead, delta: perHead };
+    const kernel = attentionWeights(spec, t, units, { read, weights: kept, gradients: kept });
+    const sizes = kernel.operands.map(size);
     const star = tileName(t) === tileName(KEPT_TILE);
     await time(gpu, `${name} weights ${tileName(t)}`, kernel, sizes, star);
   }
   const matrices = {
-    gradV: { read: { grad_o }, written: { grad_kv: kv } },
-    gradK: { read: { q }, written: { grad_kv: kv, grad_k_pe: shares } },
-    gradQ: { read: { kv, k_pe }, written: { grad_q: q } },
+    gradV: { read: { grad_o }, written: { grad_kv: to(kv) } },
+    gradK: { read: { q }, written: { grad_kv: to(kv), grad_k_pe: to(shares) } },
+    gradQ: { read: { kv, k_pe }, written: { grad_q: to(q) } },
   };
   const widths = { gradV: value, gradK: nope + rope, gradQ: nope + rope };
   for (const sum of ["gradV", "gradK", "gradQ"] as const) {
-    const { read, written } = matrices[sum];
     const chosen = tileName(tallTile(widths[sum] / 4));
     for (const t of sumTiles(Math.ceil(widths[sum] / 32) * 32)) {
       if (!fitsDevice(t, gpu.capabilities)) continue;
-      const operands = { weights: kept, read, written, accumulate: new Set<string>() };
+      const operands = { weights: kept, ...matrices[sum] };
       const kernel = attentionSum(SUMS[sum], spec, units, operands, t);
-      const sizes = [kept, ...Object.values(read), ...Object.values(written)].map(size);
+      const sizes = kernel.operands.map(size);
       await time(gpu, `${name} ${sum} ${tileName(t)}`, kernel, sizes, tileName(t) === chosen);
     }
   }

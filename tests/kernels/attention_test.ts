@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import {
   attentionDelta,
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
+  attentionPass,
   type AttentionPlan,
   type AttentionSpec,
+  type Named,
   planAttention,
   sumHeads,
 } from "../../src/kernels/attention/attention.ts";
@@ -18,7 +17,8 @@ import {
   rowShape,
 } from "../../src/kernels/attention/tuning.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
-import { type Call, layout, runKernels } from "../run_kernel.ts";
+import type { Sink } from "../../src/kernels/wgsl/sink.ts";
+import { callOn, layout, runKernels } from "../run_kernel.ts";
 import { referenceAttention } from "./attention_reference.ts";
 import { type Layout } from "../../src/kernels/wgsl/operand.ts";
 
@@ -94,34 +94,29 @@ async function check(
   const delta = place(heads);
   const grads = inputs.map((x) => place(x.length / rows));
   const at = (i: number) => layouts[i];
-  const saved = { gradO: at(dO), lse: at(lse), delta: at(delta) };
-  const kvGrads = grads.slice(1);
-  const calls: Call[] = [
-    [attentionForward(spec, plan("forward"), ins.map(at), at(o), at(lse)), ...ins, o, lse],
-    [attentionDelta(spec, at(o), at(dO), at(delta)), o, dO, delta],
-    [
-      attentionGradQ(spec, plan("gradQ"), ins.map(at), saved, at(grads[0])),
-      ...ins,
-      dO,
-      lse,
-      delta,
-      grads[0],
-    ],
-  ];
+  const to = (i: number) => ({ into: at(i), add: null });
+  const names = ["q", ...packed ? ["kv"] : ["k", "v"], ...rope > 0 ? ["k_pe"] : []];
+  const named = <T>(of: (i: number) => T) =>
+    Object.fromEntries(names.map((name, i) => [name, of(i)]));
   const shares = rope > 0 ? place(kvHeads * rope) : -1;
-  const outs = rope > 0 ? [...kvGrads.slice(0, -1), shares] : kvGrads;
-  calls.push([
-    attentionGradKv(spec, plan("gradKv"), ins.map(at), saved, outs.map(at)),
-    ...ins,
-    dO,
-    lse,
-    delta,
-    ...outs,
-  ]);
-  if (rope > 0) {
-    const shared = kvGrads[kvGrads.length - 1];
-    calls.push([sumHeads(at(shares), at(shared)), shares, shared]);
-  }
+  const into = grads.map((place, i) => names[i] === "k_pe" ? shares : place);
+  const { q: gradQ, ...gradKv } = named((i) => to(into[i]));
+  const pass = (name: PassName, read: Named, written: Record<string, Sink>) =>
+    attentionPass(name, spec, plan(name), { read, written });
+  const reads = named((i) => at(ins[i]));
+  const saved = { grad_o: at(dO), lse: at(lse), delta: at(delta) };
+  const kernels = [
+    pass("forward", reads, { o: to(o), lse: to(lse) }),
+    attentionDelta(spec, at(o), at(dO), at(delta)),
+    pass("gradQ", { ...reads, ...saved }, { grad_q: gradQ }),
+    pass(
+      "gradKv",
+      { ...reads, ...saved },
+      Object.fromEntries(Object.entries(gradKv).map(([name, sink]) => [`grad_${name}`, sink])),
+    ),
+    ...rope > 0 ? [sumHeads(at(shares), to(grads[grads.length - 1]))] : [],
+  ];
+  const calls = kernels.map((kernel) => callOn(kernel, layouts));
   const { arrays: results } = await runKernels(gpu, arrays, calls);
   const context = `${JSON.stringify(spec)}, seed ${seed}`;
   const close = (name: string, i: number, reference: Float64Array, limit: number) => {

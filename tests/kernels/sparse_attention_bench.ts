@@ -11,11 +11,10 @@
  * training step pays; stars mark what `form: "auto"` takes.
  */
 import {
-  attentionForward,
-  attentionGradKv,
-  attentionGradQ,
+  attentionPass,
   type AttentionPlan,
   type AttentionSpec,
+  type Named,
   planAttention,
 } from "../../src/kernels/attention/attention.ts";
 import type { GatherShape } from "../../src/kernels/attention/lists.ts";
@@ -35,6 +34,7 @@ import {
   listQueriesByRows,
 } from "../../src/kernels/select/lists_by_rows.ts";
 import { Gpu } from "../../src/webgpu/device/device.ts";
+import type { Layout } from "../../src/kernels/wgsl/operand.ts";
 import { type Call, layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens, heads, selected keys, widths without and with position and of values. */
@@ -197,24 +197,27 @@ async function bench(gpu: Gpu, name: string, kind: Selection, tune: boolean): Pr
         : pass === "gradKv"
         ? ["starts", "queries"]
         : ["indices"];
-      const layouts = { mask, blocks, starts, queries: indices, indices };
-      const ins = [q, kv, kPe, ...extra.map((n) => layouts[n as keyof typeof layouts])];
-      const saved = { gradO: o, lse: perHead, delta: perHead };
-      const used: Name[] = ["q", "kv", "kPe", ...extra];
-      const call = (plan: AttentionPlan): [Kernel, ...Name[]] =>
-        pass === "forward"
-          ? [attentionForward(spec, plan, ins, o, perHead), ...used, "o", "newLse"]
-          : pass === "gradQ"
-          ? [attentionGradQ(spec, plan, ins, saved, q), ...used, "gradO", "lse", "delta", "gradQ"]
-          : [
-            attentionGradKv(spec, plan, ins, saved, [kv, shares]),
-            ...used,
-            "gradO",
-            "lse",
-            "delta",
-            "gradKv",
-            "shares",
-          ];
+      const layouts: Named = { mask, blocks, starts, queries: indices, indices };
+      const chosen = Object.fromEntries(extra.map((n) => [n, layouts[n]]));
+      const inputs = { q, kv, k_pe: kPe, ...chosen };
+      const saved = { grad_o: o, lse: perHead, delta: perHead };
+      const to = (into: Layout) => ({ into, add: null });
+      const written = {
+        forward: { o: to(o), lse: to(perHead) },
+        gradQ: { grad_q: to(q) },
+        gradKv: { grad_kv: to(kv), grad_k_pe: to(shares) },
+      };
+      const results: Record<PassName, Name[]> = {
+        forward: ["o", "newLse"],
+        gradQ: ["gradQ"],
+        gradKv: ["gradKv", "shares"],
+      };
+      const call = (plan: AttentionPlan): [Kernel, ...Name[]] => {
+        const read = pass === "forward" ? inputs : { ...inputs, ...saved };
+        const given: Name[] = pass === "forward" ? [] : ["gradO", "lse", "delta"];
+        const kernel = attentionPass(pass, spec, plan, { read, written: written[pass] });
+        return [kernel, "q", "kv", "kPe", ...extra, ...given, ...results[pass]];
+      };
       const result = pass === "forward" ? "o" : pass;
       const plan = planAttention(pass, spec, gpu.capabilities);
       const ms = await time([call(plan)]);

@@ -5,6 +5,7 @@
  * @module
  */
 import {
+  buffersOf,
   type Extent,
   type HeadDims,
   type HeadTensor,
@@ -13,15 +14,17 @@ import {
   loader,
   storer,
 } from "./heads.ts";
+import { Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import {
-  type BufferSpec,
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  makeKernel,
-} from "../wgsl/kernel.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+  type Element,
+  type Layout,
+  layoutUniforms,
+  mapValues,
+  read,
+  update,
+  write,
+} from "../wgsl/operand.ts";
+import type { Sink } from "../wgsl/sink.ts";
 
 /** What all attention kernels of one op need to know. */
 export interface AttentionSpec {
@@ -108,16 +111,19 @@ export function visiblePairs({ extent: { seqLen }, window, selection }: Attentio
   return most * (seqLen - (most - 1) / 2);
 }
 
-/** The buffers of a pass by name, in binding order. */
-export type Operands = Record<string, { layout: Layout; write: boolean }>;
+/** Matrices by the names that they have in WGSL, in the order of their bindings. */
+export type Named<M extends Layout = Layout> = Readonly<Record<string, M>>;
 
-/** Names of the inputs, in the order in which their layouts are given. */
-export function inputNames(dims: HeadDims): string[] {
-  return ["q", ...(dims.packed ? ["kv"] : ["k", "v"]), ...(dims.rope > 0 ? ["k_pe"] : [])];
+/** What the kernel of a pass works on. */
+export interface PassOperands {
+  /** The inputs, the matrices of a selection, and for gradients `grad_o`, `lse` and `delta`. */
+  readonly read: Named;
+  /** The results, written or added to in place. */
+  readonly written: Readonly<Record<string, Sink>>;
 }
 
 /** Matrices that are never read as `vec4`s, and their elements. */
-const SCALARS: Readonly<Record<string, "f32" | "i32" | "u32">> = {
+const SCALARS: Readonly<Record<string, Element>> = {
   lse: "f32",
   delta: "f32",
   mask: "u32",
@@ -127,16 +133,6 @@ const SCALARS: Readonly<Record<string, "f32" | "i32" | "u32">> = {
   queries: "i32",
   scores: "f32",
 };
-
-/**
- * Names of the matrices of a selection, read after the inputs: the mask and its blocks, or lists
- * of keys for passes over queries and lists of queries for the pass over keys.
- */
-export function selectionNames(pass: Pass, selection: SelectionSpec | undefined): string[] {
-  if (!selection) return [];
-  if (selection.form === "masked") return ["mask", "blocks"];
-  return pass.keyMajor ? ["starts", "queries"] : ["indices"];
-}
 
 /** What a family of kernels adds to a pass. */
 export interface PassCode {
@@ -173,30 +169,30 @@ export function listLength(pass: Pass, { extent: { seqLen }, selection }: Attent
 export function passKernel(
   pass: Pass,
   spec: AttentionSpec,
-  operands: Operands,
-  accumulate: ReadonlySet<string>,
+  { read: given, written }: PassOperands,
   generate: (aligned: boolean) => PassCode,
 ): Kernel {
   const { dims, extent: { batch, seqLen }, scale, window, selection } = spec;
-  const matrices = Object.entries(operands).filter(([name]) => !(name in SCALARS));
-  const aligned = isAligned(dims, matrices.map(([, m]) => m.layout));
+  const all = Object.entries({ ...given, ...mapValues(written, ({ into }) => into) });
+  const aligned = isAligned(dims, all.flatMap(([name, m]) => name in SCALARS ? [] : [m]));
+  const typeOf = (name: string) => SCALARS[name] ?? (aligned ? "vec4f" : "f32");
+  const operands = {
+    ...mapValues(given, (m, name) => read(m, typeOf(name))),
+    ...mapValues(written, (sink, name) => (sink.add ? update : write)(sink.into, typeOf(name))),
+  };
+  const tensors = [...pass.rows, ...pass.cols] as HeadTensor[];
+  const missing = tensors.flatMap((t) => buffersOf(t, dims)).find((name) => !(name in operands));
+  if (missing) throw new RangeError(`Cannot run ${pass.name} without ${missing}`);
   const code = generate(aligned);
   const heads = pass.keyMajor ? dims.kvHeads : dims.heads;
   const tiles = Math.ceil(seqLen / code.tileRows);
-  const buffers: Record<string, BufferSpec> = {};
-  for (const [name, { write }] of Object.entries(operands)) {
-    const access = write ? "read_write" : "read";
-    buffers[name] = `${access} ${SCALARS[name] ?? (aligned ? "vec4f" : "f32")}`;
-  }
-  const layouts = Object.fromEntries(Object.entries(operands).map(([n, m]) => [n, m.layout]));
   const perPair = pass.rows.reduce((sum, t) => sum + headWidth(t, dims), 0) +
     pass.sums.reduce((sum, s) => sum + headWidth(s.into, dims), 0);
-  const tensors = [...pass.rows, ...pass.cols] as HeadTensor[];
   const place = code.headByHead ? "index % u.tiles" : "index / u.units";
   return makeKernel({
     name: pass.name,
     shape: `${batch}x${seqLen}x${dims.heads}`,
-    buffers,
+    operands,
     uniforms: {
       seq_len: seqLen,
       tiles,
@@ -206,14 +202,14 @@ export function passKernel(
       scale_log2: new Float(scale * Math.LOG2E),
       ...window !== undefined ? { window: Math.min(window, seqLen) } : {},
       ...selection?.form === "gathered" ? { topk: selection.topk } : {},
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: code.workgroup,
     grid: foldGrid(tiles * batch * heads),
     iterations: code.iterations,
     declarations: [
       ...tensors.map((t) => loader(t, dims, aligned)),
-      ...pass.sums.map((s) => storer(s.into, dims, aligned, accumulate)),
+      ...pass.sums.map((s) => storer(s.into, dims, aligned, addedTo(written))),
       code.declarations,
     ].join("\n"),
     // Tiles with the most visible pairs come first, so that the last workgroups are short ones.
@@ -226,6 +222,10 @@ let batch_row = unit / ${heads}u * u.seq_len;
 let head = unit % ${heads}u;
 ${code.body}`,
     flops: 2 * batch * dims.heads * visiblePairs(spec) * perPair,
-    bytes: bytesOf(...Object.values(layouts)),
   });
+}
+
+/** Names of the results that are added to. */
+export function addedTo(written: Readonly<Record<string, Sink>>): ReadonlySet<string> {
+  return new Set(Object.keys(written).filter((name) => written[name].add));
 }

@@ -15,10 +15,18 @@ import {
   storer,
 } from "./heads.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./blocks.ts";
-import { type AttentionSpec, visiblePairs } from "./pass.ts";
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { addedTo, type AttentionSpec, type PassOperands, visiblePairs } from "./pass.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import {
+  type Layout,
+  layoutUniforms,
+  mapValues,
+  read,
+  readAll,
+  update,
+  write,
+} from "../wgsl/operand.ts";
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 import {
   colOf,
@@ -48,24 +56,19 @@ export const SUMS = {
   gradQ: { into: "grad_q", of: "k", overQueries: false },
 } as const satisfies Record<string, AttentionSum>;
 
-/** What a sum reads and writes: names of `heads.ts`, in the order of the bindings. */
-export interface SumOperands {
+/** What a sum reads, beside the weights, and writes: matrices of a tensor, see `heads.ts`. */
+export interface SumOperands extends PassOperands {
   readonly weights: Layout;
-  readonly read: Readonly<Record<string, Layout>>;
-  readonly written: Readonly<Record<string, Layout>>;
-  /** Names of those that are added to. */
-  readonly accumulate: ReadonlySet<string>;
 }
 
 /**
- * The kernel of a gradient, for some heads. Bindings: the weights, `read`, `written`. The tile has
- * {@linkcode BLOCK} rows.
+ * The kernel of a gradient, for some heads. The tile has {@linkcode BLOCK} rows.
  */
 export function attentionSum(
   { into, of, overQueries }: AttentionSum,
   spec: AttentionSpec,
   units: Units,
-  { weights, read, written, accumulate }: SumOperands,
+  { weights, read: given, written }: SumOperands,
   tile = tallTile(headColumns(of, spec.dims)),
 ): Kernel {
   const { dims, extent } = spec;
@@ -75,9 +78,13 @@ export function attentionSum(
   const sharers = dims.heads / dims.kvHeads;
   const heads = overQueries ? units.count : units.count * sharers;
   const ofHeads = overQueries ? dims.kvHeads : dims.heads;
-  const layouts = { ...read, ...written };
-  const aligned = isAligned(dims, Object.values(layouts));
-  const element = aligned ? " vec4f" : "";
+  const all = [...Object.values(given), ...Object.values(written).map(({ into }) => into)];
+  const aligned = isAligned(dims, all);
+  const type = aligned ? "vec4f" : "f32";
+  const operands = {
+    ...readAll(given, type),
+    ...mapValues(written, ({ into, add }) => (add ? update : write)(into, type)),
+  };
   const ofHead = overQueries ? "q_head" : "kv_head";
   const sources = {
     a: blockSource(overQueries),
@@ -96,19 +103,13 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
   return makeKernel({
     name: `attention_${into}`,
     shape: `${extent.batch}x${extent.seqLen}x${dims.heads}`,
-    buffers: {
-      weights: "read vec4f",
-      ...Object.fromEntries(Object.keys(read).map((name) => [name, `read${element}` as "read"])),
-      ...Object.fromEntries(
-        Object.keys(written).map((name) => [name, `read_write${element}` as "read_write"]),
-      ),
-    },
+    operands: { weights: read(weights, "vec4f"), ...operands },
     uniforms: {
       seq_len: extent.seqLen,
       blocks,
       first_head: overQueries ? units.first : units.first * sharers,
       heads,
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: tileThreads(tile),
     grid: foldGrid(heads * blocks * across),
@@ -116,7 +117,7 @@ ${loop("0u", `(block + 1u) * ${BLOCK}u`)}`;
     declarations: [
       loader(of, dims, aligned),
       ...(aligned ? [spanLoaders(of, dims)] : []),
-      storer(into, dims, aligned, accumulate),
+      storer(into, dims, aligned, addedTo(written)),
       tileArrays(tile),
     ].join("\n"),
     body: `
@@ -136,7 +137,6 @@ ${sumsOf(tile)}
 ${walk}
 ${stores(tile, into, columns)}`,
     flops: 2 * units.count * sharers * visiblePairs(spec) * 4 * columns,
-    bytes: bytesOf(weights, ...Object.values(layouts)),
   });
 }
 

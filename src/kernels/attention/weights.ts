@@ -7,11 +7,18 @@
  */
 import { headColumns, type HeadTensor, isAligned, loader, spanLoaders } from "./heads.ts";
 import { BLOCK, blocksAlong, blockStart, type Units } from "./blocks.ts";
-import { type AttentionSpec, inputNames, visiblePairs } from "./pass.ts";
+import { type AttentionSpec, type Named, visiblePairs } from "./pass.ts";
 import { headAlongK } from "./head_sources.ts";
-import { bytesOf, Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import {
+  type Element,
+  type Layout,
+  layoutUniforms,
+  mapValues,
+  read,
+  write,
+} from "../wgsl/operand.ts";
 import {
   colOf,
   lanePlace,
@@ -26,37 +33,33 @@ import {
 /** The heads that are read. */
 const TENSORS = ["q", "k", "v", "grad_o"] as const;
 
-/** What {@linkcode attentionWeights} reads and writes, in the order of its bindings. */
+/** What {@linkcode attentionWeights} reads and writes. */
 export interface WeightOperands {
-  /** As in `attention.ts`. */
-  readonly inputs: readonly Layout[];
-  readonly gradO: Layout;
-  readonly lse: Layout;
-  readonly delta: Layout;
-  /** With a selection: its mask. */
-  readonly mask?: Layout;
+  /** The inputs, `grad_o`, `lse` and `delta` as in `attention.ts`; with a selection, its `mask`. */
+  readonly read: Named;
   /** Weights, and gradients of the scores times the scores' factor; see `blocks.ts`. */
   readonly weights: Layout;
   readonly gradients: Layout;
 }
+
+/** What is not a vector of a head. */
+const SCALARS: Readonly<Record<string, Element>> = { lse: "f32", delta: "f32", mask: "u32" };
 
 /** The kernel for the blocks of some heads; 0 where a query doesn't see a key. */
 export function attentionWeights(
   spec: AttentionSpec,
   tile: Tile,
   units: Units,
-  { inputs, gradO, lse, delta, mask, weights, gradients }: WeightOperands,
+  { read: given, weights, gradients }: WeightOperands,
 ): Kernel {
   const { dims, extent, scale } = spec;
   const sharers = dims.heads / dims.kvHeads;
-  const names = inputNames(dims);
-  const layouts = {
-    ...Object.fromEntries(names.map((name, i) => [name, inputs[i]])),
-    ...{ grad_o: gradO, lse, delta },
-    ...mask ? { mask } : {},
-  };
-  const aligned = isAligned(dims, [...inputs, gradO]);
-  const element = aligned ? "read vec4f" : "read";
+  const wide = Object.keys(given).filter((name) => !(name in SCALARS));
+  const aligned = isAligned(dims, wide.map((name) => given[name]));
+  const operands = mapValues(
+    given,
+    (m, name) => read(m, SCALARS[name] ?? (aligned ? "vec4f" : "f32")),
+  );
   const blocks = blocksAlong(extent);
   const parts = (BLOCK / tile.rows) * (BLOCK / tile.cols);
   const heads = units.count * sharers;
@@ -78,13 +81,10 @@ export function attentionWeights(
   return makeKernel({
     name: "attention_weights",
     shape: `${extent.batch}x${extent.seqLen}x${dims.heads}`,
-    buffers: {
-      ...Object.fromEntries([...names, "grad_o"].map((name) => [name, element])),
-      lse: "read",
-      delta: "read",
-      ...mask ? { mask: "read u32" } : {},
-      weights: "read_write vec4f",
-      gradients: "read_write vec4f",
+    operands: {
+      ...operands,
+      weights: write(weights, "vec4f"),
+      gradients: write(gradients, "vec4f"),
     },
     uniforms: {
       seq_len: extent.seqLen,
@@ -94,7 +94,7 @@ export function attentionWeights(
       workgroups: places * parts,
       scale: new Float(scale),
       scale_log2: new Float(scale * Math.LOG2E),
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: tileThreads(tile),
     grid: foldGrid(heads * places * parts),
@@ -129,13 +129,12 @@ let kv_head = head / ${sharers}u;
 ${lanePlace(tile)}
 ${sumsOf(tile, "s")}
 ${tileLoop(tile, ofScores, "0u", `${width("q")}u`)}
-${toWeights(tile, mask !== undefined)}
+${toWeights(tile, "mask" in given)}
 ${sumsOf(tile, "dp")}
 ${tileLoop(tile, ofGradients, "0u", `${width("grad_o")}u`, { sum: "dp" })}
 let start = ${blockStart("local", "query_block", "key_block")};
 ${stores(tile)}`,
     flops: 2 * heads * visiblePairs(spec) * (width("q") + width("v")),
-    bytes: bytesOf(...Object.values(layouts), weights, gradients),
   });
 }
 

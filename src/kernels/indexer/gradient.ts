@@ -10,16 +10,16 @@ import { type HeadDims, isAligned, loader, storer } from "../attention/heads.ts"
 import { pairsOfChunk } from "./teacher.ts";
 import { gradientRows } from "./gradient_rows.ts";
 import { gradientProducts, productTile } from "./gradient_products.ts";
+import { Float, foldGrid, type Kernel, makeKernel, startsAtVec4 } from "../wgsl/kernel.ts";
 import {
-  type BufferSpec,
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  makeKernel,
-  startsAtVec4,
-} from "../wgsl/kernel.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+  type Element,
+  type Layout,
+  layoutUniforms,
+  mapValues,
+  read,
+  update,
+  write,
+} from "../wgsl/operand.ts";
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
 /** Whether the kernels read the signs of the products. Those that don't compute the products again. */
@@ -34,7 +34,6 @@ export function readsSigns(
  * gradQ[t, j] = scale · Σ_s G[t, s] w[t, j] act′(a) k[s] and gradW[t, j] = scale · Σ_s G[t, s] act(a),
  * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW
  * [batch · R, heads].
- * Bindings: q, k, w, gradScores, the signs if they are read, gradQ, gradW.
  */
 export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: Layout): Kernel {
   return passKernel("q", spec, { grad_q: gradQ, grad_w: gradW }, false);
@@ -44,7 +43,6 @@ export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: La
  * Gradients of the keys, head by head, for `sumHeads`:
  * gradK[s, j] = scale · Σ_t G[t, s] w[t, j] act′(a) q[t, j] over the queries t of the chunk. gradK
  * [batch · keys, heads · dim]; `accumulate` adds to what is there.
- * Bindings: q, k, w, gradScores, the signs if they are read, gradK.
  */
 export function indexGradientK(
   spec: IndexGradientSpec,
@@ -71,23 +69,21 @@ function passKernel(
   const code = tile ? gradientProducts(pass, spec, tile) : gradientRows(pass, spec);
   // Products read the gradient of the scores in fours, too.
   const fours = tile && startsAtVec4(gradScores);
-  const own = (name: string, access: "read" | "read_write"): BufferSpec => {
-    if (name === "signs") return `${access} u32`;
-    const isWide = name === "grad_scores" ? fours : aligned && name in wide;
-    return isWide ? `${access} vec4f` : access;
+  const typeOf = (name: string): Element => {
+    if (name === "signs") return "u32";
+    return (name === "grad_scores" ? fours : aligned && name in wide) ? "vec4f" : "f32";
   };
   const given = { q, k, w, grad_scores: gradScores, ...signs ? { signs } : {} };
-  const layouts = { ...given, ...written };
+  const operands = {
+    ...mapValues(given, (m: Layout, name) => read(m, typeOf(name))),
+    ...mapValues(written, (m, name) => (accumulate ? update : write)(m, typeOf(name))),
+  };
   const [queries, keys] = [q.rows / batch, k.rows / batch];
   const tiles = Math.ceil((pass === "q" ? queries : keys) / code.tileRows);
   return makeKernel({
     name: `index_gradient_${pass}`,
     shape: `${gradScores.rows}x${gradScores.cols}x${heads}x${dim}`,
-    buffers: Object.fromEntries(
-      Object.keys(layouts).map((
-        name,
-      ) => [name, own(name, name in written ? "read_write" : "read")]),
-    ),
+    operands,
     uniforms: {
       queries,
       keys,
@@ -96,7 +92,7 @@ function passKernel(
       units: batch * heads,
       tiles,
       scale: new Float(spec.scale),
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: code.workgroup,
     grid: foldGrid(tiles * batch * heads),
@@ -120,6 +116,5 @@ let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;
 ${code.body}`,
     flops: batch * pairsOfChunk(firstRow, queries) * heads * code.flopsPerPair,
-    bytes: bytesOf(...Object.values(layouts)),
   });
 }

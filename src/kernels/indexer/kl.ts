@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { Float, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, update, write } from "../wgsl/operand.ts";
 import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 
 /**
@@ -38,11 +38,16 @@ export interface IndexerKlSpec {
  * kl[t] = KL(p‖q) forward, KL(q‖p) reverse, over the visible keys s ≤ t of the support; p is
  * `target` divided by its sum, q the softmax of `scores`. The gradient is q − p forward,
  * q (ln q − ln p − KL) reverse, 0 outside the support; what lies above the diagonal is not touched.
- * A row whose teacher is 0 everywhere counts nothing. Buffers: scores, target, mask if there is
- * one, kl.
+ * A row whose teacher is 0 everywhere counts nothing.
  */
 export function indexerKl(spec: IndexerKlSpec): Kernel {
   const { scores, target, mask, kl, firstRow, batch = 1, direction, gradient } = spec;
+  const operands = {
+    scores: read(scores),
+    teacher: (gradient === null ? read : update)(target),
+    ...mask ? { mask: read(mask, "i32") } : {},
+    kl: write(kl),
+  };
   const rows = rowGroups(scores.rows, scores.cols, spec.software, 4);
   const score = at("scores", "row", "col");
   const teacher = at("teacher", "row", "col");
@@ -68,19 +73,14 @@ ${inside}
     : `
     let gap = log_q - log(max(p, u.floor));
     sum += q * gap;`;
-  const write = (value: string) => `
+  const store = (value: string) => `
     ${teacher} = u.weight * ${value};`;
   const zero = `${teacher} = 0.0;`;
   const oneLoop = gradient === null || forward;
   return makeKernel({
     name: "indexer_kl",
     shape: `${scores.rows}x${scores.cols}`,
-    buffers: {
-      scores: "read",
-      teacher: gradient === null ? "read" : "read_write",
-      ...(mask ? { mask: "read i32" as const } : {}),
-      kl: "read_write",
-    },
+    operands,
     uniforms: {
       rows: scores.rows,
       cols: scores.cols,
@@ -88,7 +88,7 @@ ${inside}
       first_row: firstRow,
       weight: new Float(gradient ?? 0),
       floor: new Float(TARGET_FLOOR),
-      ...layoutUniforms({ scores, teacher: target, ...(mask ? { mask } : {}), kl }),
+      ...layoutUniforms(operands),
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
@@ -114,7 +114,7 @@ ${inside}
   ${
       visit(
         logs + term +
-          (gradient !== null && forward ? write("select(0.0, q - p, taught > 0.0)") : ""),
+          (gradient !== null && forward ? store("select(0.0, q - p, taught > 0.0)") : ""),
         gradient !== null && forward ? zero : "",
       )
     }
@@ -124,11 +124,10 @@ ${inside}
       oneLoop ? "" : visit(
         `${logs}
     let gap = log_q - log(max(p, u.floor));` +
-          write("select(0.0, q * (gap - divergence), taught > 0.0)"),
+          store("select(0.0, q * (gap - divergence), taught > 0.0)"),
         zero,
       )
     }`,
     flops: 12 * scores.rows * scores.cols,
-    bytes: bytesOf(scores, target) + (gradient === null ? 0 : bytesOf(scores)),
   });
 }

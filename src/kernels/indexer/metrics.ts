@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { bytesOf, type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
+import { type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 import { larger, plus, rowGroups } from "../wgsl/rows.ts";
 
 /** What {@linkcode indexerRowMetrics} gives of each row, in this order. */
@@ -56,10 +56,17 @@ export interface RowMetricsSpec {
   readonly software: boolean;
 }
 
-/** Measures each row; see `indexerMetrics`. Buffers: scores, target, mask, oracle, out. */
+/** Measures each row; see `indexerMetrics`. */
 export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
   const { scores, target, mask, oracle, out, firstRow, batch, from, localWindow } = spec;
   const rows = rowGroups(scores.rows, scores.cols, spec.software, 4);
+  const operands = {
+    scores: read(scores),
+    teacher: read(target),
+    mask: read(mask, "i32"),
+    oracle: read(oracle, "i32"),
+    out: write(out),
+  };
   const bins = out.cols - ROW_METRICS.length;
   const perGroup = rows.workgroup / rows.lanes;
   const score = at("scores", "row", "col");
@@ -86,13 +93,7 @@ export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
   return makeKernel({
     name: "indexer_metrics",
     shape: `${scores.rows}x${scores.cols}`,
-    buffers: {
-      scores: "read",
-      teacher: "read",
-      mask: "read i32",
-      oracle: "read i32",
-      out: "read_write",
-    },
+    operands,
     uniforms: {
       rows: scores.rows,
       cols: scores.cols,
@@ -101,7 +102,7 @@ export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
       begin: from,
       k: oracle.cols,
       local: localWindow,
-      ...layoutUniforms({ scores, teacher: target, mask, oracle, out }),
+      ...layoutUniforms(operands),
     },
     workgroup: rows.workgroup,
     grid: rows.grid,
@@ -179,29 +180,29 @@ var<workgroup> bins: array<atomic<u32>, ${perGroup * bins}>;`,
     }
   }`,
     flops: 20 * scores.rows * scores.cols,
-    bytes: bytesOf(scores, target, mask, oracle, out),
   });
 }
 
 /**
  * out[c] = mean of x[row, c] over the rows at positions `from` … of every sequence, in a fixed
- * order. x [rows, cols], out [1, cols]. Buffers: x, out.
+ * order. x [rows, cols], out [1, cols].
  */
 export function meanOfRows(
   { x, out, seqLen, from }: { x: Layout; out: Layout; seqLen: number; from: number },
 ): Kernel {
   const lanes = 64;
   const sequences = x.rows / seqLen;
+  const operands = { x: read(x), out: write(out) };
   return makeKernel({
     name: "mean_of_rows",
     shape: `${x.rows}x${x.cols}`,
-    buffers: { x: "read", out: "read_write" },
+    operands,
     uniforms: {
       count: sequences * (seqLen - from),
       counted: seqLen - from,
       seq_len: seqLen,
       begin: from,
-      ...layoutUniforms({ x, out }),
+      ...layoutUniforms(operands),
     },
     workgroup: lanes,
     grid: [x.cols, 1, 1],
@@ -216,23 +217,22 @@ export function meanOfRows(
   sum = sums_reduce(lane, sum);
   if (lane == 0u) { ${at("out", "0u", "wid.x")} = sum / f32(u.count); }`,
     flops: x.rows * x.cols,
-    bytes: bytesOf(x),
   });
 }
 
 /**
  * shares[row] = bits set in both masks, divided by k. a, b i32 [rows, words], shares [rows, 1].
- * Buffers: a, b, shares.
  */
 export function maskOverlapRows(
   { a, b, shares, k }: { a: Layout; b: Layout; shares: Layout; k: number },
 ): Kernel {
   const rows = rowGroups(a.rows, 1, true, 1);
+  const operands = { a: read(a, "i32"), b: read(b, "i32"), shares: write(shares) };
   return makeKernel({
     name: "mask_overlap",
     shape: `${a.rows}x${a.cols}`,
-    buffers: { a: "read i32", b: "read i32", shares: "read_write" },
-    uniforms: { rows: a.rows, cols: a.cols, k, ...layoutUniforms({ a, b, shares }) },
+    operands,
+    uniforms: { rows: a.rows, cols: a.cols, k, ...layoutUniforms(operands) },
     workgroup: rows.workgroup,
     grid: rows.grid,
     iterations: a.cols,
@@ -242,6 +242,5 @@ export function maskOverlapRows(
     both += countOneBits(u32(${at("a", "row", "word")} & ${at("b", "row", "word")}));
   }
   if (live) { ${at("shares", "row", "0u")} = f32(both) / f32(u.k); }`,
-    bytes: bytesOf(a, b, shares),
   });
 }

@@ -13,7 +13,7 @@ export type { IndexScoresSpec } from "./scores_spec.ts";
 
 /**
  * scores[t, s] = scale · Σ_j w[t, j] · act(q_j[t] · k[s]) where query t may see key s (s ≤ t), and
- * -∞ where it may not. Buffers: q, k, w, scores, and signs if they are wanted.
+ * -∞ where it may not.
  *
  * @throws {RangeError} if the shapes do not fit together
  * @example

@@ -4,8 +4,8 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import { bytesOf, Float, type KernelSpec } from "../wgsl/kernel.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { Float, isVec4, type KernelSpec } from "../wgsl/kernel.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
 /** What `indexScores` computes. */
 export interface IndexScoresSpec {
@@ -37,14 +37,27 @@ export interface IndexScoresSpec {
   readonly capabilities: Capabilities;
 }
 
-/** Name, uniforms and costs: the same in all families. */
+/**
+ * Name, operands, uniforms and costs: the same in all families.
+ *
+ * @param vecQ whether the family reads q as whole `vec4`s
+ */
 export function scoresBase(
   spec: IndexScoresSpec,
-): Omit<KernelSpec, "workgroup" | "grid" | "body" | "buffers"> {
+  vecQ: boolean,
+): Omit<KernelSpec, "workgroup" | "grid" | "body"> {
   const { q, k, w, scores, signs, firstRow, heads, dim, activation, scale, batch = 1 } = spec;
+  const operands = {
+    q: read(q, vecQ ? "vec4f" : "f32"),
+    k: read(k, isVec4(k) ? "vec4f" : "f32"),
+    w: read(w),
+    scores: write(scores, isVec4(scores) ? "vec4f" : "f32"),
+    ...signs ? { signs: write(signs, "u32") } : {},
+  };
   return {
     name: `index_scores_${activation}`,
     shape: `${scores.rows}x${scores.cols}x${heads}x${dim}`,
+    operands,
     uniforms: {
       rows: scores.rows / batch,
       cols: scores.cols,
@@ -54,10 +67,9 @@ export function scoresBase(
       scale: new Float(scale),
       // WGSL has no infinite constants.
       hidden: new Float(-Infinity),
-      ...layoutUniforms({ q, k, w, scores, ...signs ? { signs } : {} }),
+      ...layoutUniforms(operands),
     },
     flops: 2 * visiblePairs(scores, firstRow, batch) * heads * (dim + 1),
-    bytes: bytesOf(q, k, w, scores, ...signs ? [signs] : []),
   };
 }
 

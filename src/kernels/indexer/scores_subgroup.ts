@@ -47,13 +47,7 @@ export function subgroupScores(spec: IndexScoresSpec, lanes: 4 | 8): Kernel {
     }
   }
   return makeKernel({
-    ...scoresBase(spec),
-    buffers: {
-      q: vecQ ? "read vec4f" : "read",
-      k: isVec4(k) ? "read vec4f" : "read",
-      w: "read",
-      scores: vecOut ? "read_write vec4f" : "read_write",
-    },
+    ...scoresBase(spec, vecQ),
     workgroup: lanes,
     grid: [x, y, batch],
     iterations: spec.heads * (1 + rounds(dim, DEPTH)),

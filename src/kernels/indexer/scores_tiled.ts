@@ -39,14 +39,7 @@ ${spec.signs ? keepSigns() : ""}
 ${ROWS.map((i) => weigh(spec, i)).join("\n")}
 }`;
   return makeKernel({
-    ...scoresBase(spec),
-    buffers: {
-      q: vec4s.q ? "read vec4f" : "read",
-      k: vec4s.k ? "read vec4f" : "read",
-      w: "read",
-      scores: vec ? "read_write vec4f" : "read_write",
-      ...spec.signs ? { signs: "read_write u32" as const } : {},
-    },
+    ...scoresBase(spec, vec4s.q),
     workgroup: tileThreads(TILE),
     grid: [x, y, batch],
     iterations: heads * steps / TILE.depth,

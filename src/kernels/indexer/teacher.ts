@@ -4,18 +4,9 @@
  * @module
  */
 import type { Capabilities } from "../wgsl/device.ts";
-import {
-  type BufferSpec,
-  bytesOf,
-  Float,
-  foldGrid,
-  isVec4,
-  type Kernel,
-  makeKernel,
-  range,
-} from "../wgsl/kernel.ts";
+import { Float, foldGrid, isVec4, type Kernel, makeKernel, range } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
 import { targetRows } from "./teacher_rows.ts";
 import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
@@ -53,7 +44,6 @@ export interface AttentionTargetSpec {
 /**
  * target[t, s] = (1 / heads) · Σ_h exp(scale · (q_h[t] · k_h[s]) − lse_h[t]) where key s is visible
  * (s ≤ t, and its bit is set), else 0. Rows sum to 1 where `lse` is that of the same keys.
- * Bindings: q, kv, kPe, lse, mask if there is one, target.
  */
 export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   const { q, kv, kPe, lse, mask, target, firstRow, heads, scale, batch = 1, capabilities } = spec;
@@ -66,7 +56,6 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
     packed: true,
   };
   const aligned = isAligned(dims, [q, kv, kPe]);
-  const matrix: BufferSpec = aligned ? "read vec4f" : "read";
   const tile = capabilities.software
     ? undefined
     : spec.tile ?? TARGET_TILES.find((t) => fitsDevice(t, capabilities));
@@ -77,18 +66,19 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
   const queries = target.rows / batch;
   const across = Math.ceil(target.cols / code.tileCols);
   const down = Math.ceil(queries / code.tileRows);
-  const masked: Record<string, Layout> = mask ? { mask } : {};
+  const type = aligned ? "vec4f" : "f32";
+  const operands = {
+    q: read(q, type),
+    kv: read(kv, type),
+    k_pe: read(kPe, type),
+    lse: read(lse),
+    ...mask ? { mask: read(mask, "i32") } : {},
+    teacher: write(target, inFours ? "vec4f" : "f32"),
+  };
   return makeKernel({
     name: "attention_target",
     shape: `${target.rows}x${target.cols}x${heads}`,
-    buffers: {
-      q: matrix,
-      kv: matrix,
-      k_pe: matrix,
-      lse: "read",
-      ...(mask ? { mask: "read i32" as const } : {}),
-      teacher: inFours ? "read_write vec4f" : "read_write",
-    },
+    operands,
     uniforms: {
       queries,
       keys: target.cols,
@@ -99,7 +89,7 @@ export function attentionTarget(spec: AttentionTargetSpec): Kernel {
       tiles: across * down * batch,
       scale_log2: new Float(scale * Math.LOG2E),
       per_head: new Float(1 / heads),
-      ...layoutUniforms({ q, kv, k_pe: kPe, lse, ...masked, teacher: target }),
+      ...layoutUniforms(operands),
     },
     workgroup: code.workgroup,
     grid: foldGrid(across * down * batch),
@@ -119,7 +109,6 @@ let k_row = sequence * u.keys;
 let visible = first_key < u.first_row + first_query + ${code.tileRows}u;
 ${code.body}`,
     flops: batch * pairsOfChunk(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
-    bytes: bytesOf(q, kv, kPe, lse, target),
   });
 }
 

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bytesOf, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
+import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
 /** What {@linkcode targetOfScores} reads and writes. */
 export interface TargetOfScoresSpec {
@@ -23,24 +23,30 @@ export interface TargetOfScoresSpec {
 
 /**
  * target[t, i] = (1 / heads) · Σ_h 2^scores[t, h, i] · exp(-lse_h[t]) for the i-th key of the list of
- * t, and 0 past its end. Bindings: scores, lse, indices, target.
+ * t, and 0 past its end.
  */
 export function targetOfScores(
   { scores, lse, indices, target, seqLen }: TargetOfScoresSpec,
 ): Kernel {
   const { rows, cols } = target;
   const heads = lse.cols;
+  const operands = {
+    scores: read(scores),
+    lse: read(lse),
+    indices: read(indices, "i32"),
+    goal: write(target),
+  };
   return makeKernel({
     name: "index_target_of_scores",
     shape: `${rows}x${cols}x${heads}`,
-    buffers: { scores: "read", lse: "read", indices: "read i32", goal: "read_write" },
+    operands,
     uniforms: {
       rows,
       cols,
       heads,
       topk: indices.cols,
       seq_len: seqLen,
-      ...layoutUniforms({ scores, lse, indices, goal: target }),
+      ...layoutUniforms(operands),
     },
     workgroup: 64,
     grid: foldGrid(Math.ceil(rows * cols / 64)),
@@ -59,6 +65,5 @@ sum += exp2(fma(${at("lse", "row", "head")}, -${Math.LOG2E}, score));
 }
 ${at("goal", "row", "i")} = sum / f32(u.heads);`,
     flops: 3 * rows * cols * heads,
-    bytes: bytesOf(scores, lse, target),
   });
 }

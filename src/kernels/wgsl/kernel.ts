@@ -6,7 +6,7 @@
  */
 
 import { requireShortLoops } from "./loops.ts";
-import type { Access, Element, Layout, Operand } from "./operand.ts";
+import type { Access, Layout, Operand } from "./operand.ts";
 
 /** A compiled-to-be kernel: WGSL plus all that a dispatch needs besides the buffers. */
 export interface Kernel {
@@ -49,19 +49,14 @@ export class Float {
   constructor(readonly value: number) {}
 }
 
-/** A buffer of a kernel: its access, with an element type other than f32 after a space. */
-export type BufferSpec = Access | `${Access} ${Element}`;
-
 /** What {@linkcode makeKernel} assembles. */
 export interface KernelSpec {
   /** Name without shape, snake_case. */
   name: string;
   /** Shape for the label, e.g. `64x128`. */
   shape: string;
-  /** By WGSL name, in binding order. */
-  operands?: Record<string, Operand>;
-  /** WGSL name of each buffer and how it is used, in binding order. */
-  buffers?: Record<string, BufferSpec>;
+  /** By WGSL name, in the order of their bindings. */
+  operands: Record<string, Operand>;
   /** Members of the uniform struct `u`; a plain number is a u32. */
   uniforms: Record<string, number | Float>;
   /** Invocations per workgroup. */
@@ -146,20 +141,10 @@ export function isVec4(m: Layout): boolean {
  * ```
  */
 export function makeKernel(spec: KernelSpec): Kernel {
-  const operands = spec.operands ?? {};
-  const buffers = spec.buffers ?? Object.fromEntries(
-    Object.entries(operands).map(([name, { access, element }]) =>
-      [name, `${access} ${element}`] as const
-    ),
+  const operands = Object.entries(spec.operands);
+  const lines = operands.map(([name, { access, element }], i) =>
+    `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${element}>;`
   );
-  const names = Object.keys(buffers);
-  const access: Access[] = [];
-  const lines: string[] = [];
-  names.forEach((name, i) => {
-    const [mode, type = "f32"] = buffers[name].split(" ") as [Access, Element?];
-    access.push(mode);
-    lines.push(`@group(0) @binding(${i}) var<storage, ${mode}> ${name}: array<${type}>;`);
-  });
   const members = Object.entries(spec.uniforms);
   const uniforms = new Uint32Array(Math.max(4, Math.ceil(members.length / 4) * 4));
   const floats = new Float32Array(uniforms.buffer);
@@ -171,7 +156,7 @@ export function makeKernel(spec: KernelSpec): Kernel {
     lines.push(`  ${name}: ${value instanceof Float ? "f32" : "u32"},`);
   });
   for (let i = members.length; i < uniforms.length; i++) lines.push(`  pad${i}: u32,`);
-  lines.push("}", `@group(0) @binding(${names.length}) var<uniform> u: Uniforms;`);
+  lines.push("}", `@group(0) @binding(${operands.length}) var<uniform> u: Uniforms;`);
   if (spec.declarations) lines.push(spec.declarations);
   const size = typeof spec.workgroup === "number" ? [spec.workgroup] : spec.workgroup;
   lines.push(
@@ -187,12 +172,12 @@ export function makeKernel(spec: KernelSpec): Kernel {
   return {
     label,
     code,
-    operands: Object.values(operands).map(({ matrix }) => matrix),
-    access,
+    operands: operands.map(([, { matrix }]) => matrix),
+    access: operands.map(([, { access }]) => access),
     uniforms,
     grid: spec.grid,
     flops: spec.flops ?? 0,
-    bytes: spec.bytes ?? Object.values(operands).reduce((sum, { bytes }) => sum + bytes, 0),
+    bytes: spec.bytes ?? operands.reduce((sum, [, { bytes }]) => sum + bytes, 0),
     iterations: spec.iterations ?? 0,
   };
 }

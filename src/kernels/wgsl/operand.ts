@@ -67,10 +67,18 @@ export function update(matrix: Layout, type: Element | Width = "f32", view = mat
 
 /** {@linkcode read} of every matrix of a record. */
 export function readAll(
-  matrices: Record<string, Layout>,
+  matrices: Readonly<Record<string, Layout>>,
   type?: Element | Width,
 ): Record<string, Operand> {
-  return Object.fromEntries(Object.entries(matrices).map(([name, m]) => [name, read(m, type)]));
+  return mapValues(matrices, (m) => read(m, type));
+}
+
+/** The record with `change` made to its values. */
+export function mapValues<A, B>(
+  record: Readonly<Record<string, A>>,
+  change: (value: A, name: string) => B,
+): Record<string, B> {
+  return Object.fromEntries(Object.entries(record).map(([name, a]) => [name, change(a, name)]));
 }
 
 function operand(

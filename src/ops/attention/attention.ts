@@ -1,5 +1,5 @@
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
-import { recordAttentionGradient } from "./gradient.ts";
+import { recordAttentionGradient, wantedSinks } from "./gradient.ts";
 import { recordAttention, requireHeads, twinHeads, twinOfAttention } from "./passes.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 
@@ -66,11 +66,16 @@ export const attentionOp: Op<AttentionDims> = {
     const own = twinHeads(tf, q, extent, heads);
     return twinOfAttention(tf, own, repeat(k), repeat(v), scale, { window });
   },
-  forward(r, inputs, outputs, attributes) {
-    recordAttention(r, specOf(attributes, inputs[1].cols, inputs[2].cols), inputs, outputs);
+  forward(r, [q, k, v], [o, lse], attributes) {
+    recordAttention(r, specOf(attributes, k.cols, v.cols), { q, k, v }, { o, lse });
   },
-  backward(r, inputs, outputs, attributes) {
-    recordAttentionGradient(r, specOf(attributes, inputs[1].cols, inputs[2].cols), inputs, outputs);
+  backward(r, g, [q, k, v], [o, lse], attributes) {
+    recordAttentionGradient(r, specOf(attributes, k.cols, v.cols), {
+      inputs: { q, k, v },
+      outputs: { o, lse },
+      gradO: g.gradient(0),
+      sinks: wantedSinks(g, ["q", "k", "v"]),
+    });
   },
 };
 

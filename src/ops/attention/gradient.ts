@@ -7,181 +7,138 @@
 import { addInto } from "../../kernels/token/add.ts";
 import {
   attentionDelta,
-  attentionGradKv,
-  attentionGradQ,
-  type AttentionPlan,
+  attentionPass,
   type AttentionSpec,
+  type Named,
   planAttention,
-  type Saved,
   sumHeads,
 } from "../../kernels/attention/attention.ts";
 import { buffersOf } from "../../kernels/attention/heads.ts";
 import { BLOCK, blockRows } from "../../kernels/attention/blocks.ts";
-import { inputNames } from "../../kernels/attention/pass.ts";
 import { attentionSum, SUMS } from "../../kernels/attention/sums.ts";
 import { KEPT_TILE, planKept } from "../../kernels/attention/tuning.ts";
 import { attentionWeights } from "../../kernels/attention/weights.ts";
-import type { Kernel } from "../../kernels/wgsl/kernel.ts";
-import { byBatch } from "./passes.ts";
-import { chosenMatrices, recordSelection, type SelectedKeys } from "./selection.ts";
-import type { GradientRecorder, Matrix } from "../op.ts";
+import { mapValues } from "../../kernels/wgsl/operand.ts";
+import { type AttentionOutputs, byBatch } from "./passes.ts";
+import { recordSelection, type SelectedKeys, selectedRows } from "./selection.ts";
+import type { GradientSink, Matrix, OpGradients, Recorder } from "../op.ts";
+import { byRowsWithSink } from "../sink.ts";
 
-/** Where a gradient goes. */
-interface Target {
-  readonly into: Matrix;
-  /** Whether it is added to what is there. */
-  readonly accumulate: boolean;
+/** What the gradients of attention are made from, and where they go. */
+export interface AttentionGradient {
+  /** By the names of `src/kernels/attention/attention.ts`, without those of a selection. */
+  readonly inputs: Named<Matrix>;
+  readonly outputs: AttentionOutputs;
+  /** The gradient of `o`. */
+  readonly gradO: Matrix;
+  /** By the name of the input; null where nobody wants it. */
+  readonly sinks: Readonly<Record<string, GradientSink | null>>;
+  readonly selected?: SelectedKeys;
 }
 
 /** What the kernels of a backward pass read and write. */
 interface Backward {
-  readonly r: GradientRecorder;
+  readonly r: Recorder;
   readonly whole: AttentionSpec;
-  /** As in `src/kernels/attention/attention.ts`, without the matrices of a selection. */
-  readonly inputs: readonly Matrix[];
+  readonly inputs: Named<Matrix>;
   readonly selected: SelectedKeys | undefined;
-  readonly gradO: Matrix;
-  readonly lse: Matrix;
-  readonly delta: Matrix;
-  /** For the queries, or null if nobody wants it. */
-  readonly q: Target | null;
-  /** For the other inputs, but for a shared key its heads' shares; empty if nobody wants them. */
-  readonly kv: readonly Target[];
+  readonly saved: { readonly grad_o: Matrix; readonly lse: Matrix; readonly delta: Matrix };
+  /** By the names of the gradients, in place or not added to; null if nobody wants it. */
+  readonly gradQ: Readonly<Record<string, GradientSink>> | null;
+  /** Of keys and values; that of a shared key is for its heads' shares. */
+  readonly gradKv: Readonly<Record<string, GradientSink>> | null;
+}
+
+/** Sinks of the inputs of an op that somebody wants the gradients of, by name. */
+export function wantedSinks(
+  g: OpGradients,
+  names: readonly string[],
+): Record<string, GradientSink | null> {
+  return Object.fromEntries(names.map((name, i) => [name, g.wants(i) ? g.sink(i) : null]));
 }
 
 /** Records the kernels of the gradients of the wanted inputs. */
 export function recordAttentionGradient(
-  r: GradientRecorder,
+  r: Recorder,
   whole: AttentionSpec,
-  inputs: readonly Matrix[],
-  [o, lse]: readonly Matrix[],
-  selected?: SelectedKeys,
+  { inputs, outputs: { o, lse }, gradO, sinks, selected }: AttentionGradient,
 ): void {
   const { dims } = whole;
-  const wantsQ = r.wants(0);
-  const wantsKv = inputs.some((_, i) => i > 0 && r.wants(i));
-  if (!wantsQ && !wantsKv) return;
-  const gradO = r.gradient(0);
+  const { q, ...kv } = inputs;
+  const wantsKv = Object.keys(kv).some((name) => sinks[name]);
+  if (!sinks.q && !wantsKv) return;
   const delta = r.temporary(o.rows, dims.heads);
-  byBatch(r, whole, [o, gradO, delta], (spec, [o, gradO, delta]) => {
-    r.dispatch(attentionDelta(spec, o, gradO, delta), o, gradO, delta);
+  byBatch(r, whole, { rows: { o, gradO, delta } }, (spec, { rows: { o, gradO, delta } }) => {
+    r.dispatch(attentionDelta(spec, o, gradO, delta));
   });
-  const q = wantsQ ? target(r, 0, inputs[0]) : null;
-  const kv = wantsKv ? inputs.slice(1).map((m, i) => target(r, i + 1, m)) : [];
-  const shared = dims.rope > 0 ? kv.pop() : undefined;
-  if (shared) {
-    kv.push({ into: r.temporary(o.rows, dims.kvHeads * dims.rope), accumulate: false });
-  }
-  const backward = { r, whole, inputs, selected, gradO, lse, delta, q, kv };
+  const gradQ = sinks.q ? { grad_q: inPlaceSink(r, sinks.q, q) } : null;
+  const own = Object.entries(wantsKv ? kv : {}).map(([name, m]) =>
+    [`grad_${name}`, inPlaceSink(r, sinks[name], m)] as const
+  );
+  const shared = dims.rope > 0 ? own.find(([name]) => name === "grad_k_pe")?.[1] : undefined;
+  const shares = shared && r.temporary(o.rows, dims.kvHeads * dims.rope);
+  const gradKv: Record<string, GradientSink> | null = wantsKv
+    ? { ...Object.fromEntries(own), ...shares ? { grad_k_pe: { into: shares, add: null } } : {} }
+    : null;
+  const saved = { grad_o: gradO, lse, delta };
+  const backward = { r, whole, inputs, selected, saved, gradQ, gradKv };
   if (!recordKept(backward)) recordPasses(backward);
-  if (shared) {
-    r.byRows([kv[kv.length - 1].into, shared.into], (shares, into) => {
-      r.dispatch(sumHeads(shares, into, shared.accumulate), shares, into);
-    });
+  if (shared && shares) {
+    byRowsWithSink(r, [shares], shared, ([shares], sink) => r.dispatch(sumHeads(shares, sink)));
   }
 }
 
-/** Where the gradient of an input goes. The kernels add in place or not at all. */
-function target(r: GradientRecorder, input: number, { rows, cols }: Matrix): Target {
-  if (!r.wants(input)) return { into: r.temporary(rows, cols), accumulate: false };
-  const { into, add } = r.sink(input);
-  if (add !== null && add !== into) {
-    r.byRows([add, into], (add, into) => {
-      r.dispatch(addInto({ a: add, into, add: null }), add, into);
-    });
-  }
-  return { into, accumulate: add !== null };
+/** Where the gradient of an input goes: added in place or not at all. */
+function inPlaceSink(r: Recorder, sink: GradientSink | null, { rows, cols }: Matrix): GradientSink {
+  if (!sink) return { into: r.temporary(rows, cols), add: null };
+  const { into, add } = sink;
+  if (add === null || add === into) return sink;
+  r.byRows([add, into], (a, into) => r.dispatch(addInto({ a, into, add: null })));
+  return { into, add: into };
 }
 
 /** Records a pass for the queries and one for keys and values. */
-function recordPasses({ r, whole, inputs, selected, gradO, lse, delta, q, kv }: Backward): void {
-  const given = [...inputs, gradO, lse, delta];
-  const run = (
-    pass: "gradQ" | "gradKv",
-    targets: readonly Target[],
-    make: (
-      spec: AttentionSpec,
-      plan: AttentionPlan,
-      ins: readonly Matrix[],
-      saved: Saved,
-      into: readonly Matrix[],
-    ) => Kernel,
-  ) => {
-    const into = targets.map((t) => t.into);
-    const chosen = chosenMatrices(pass, whole, selected);
-    byBatch(r, whole, [...given, ...into, ...chosen], (spec, parts) => {
-      const [gradO, lse, delta] = parts.slice(inputs.length);
-      const grads = parts.slice(given.length, given.length + into.length);
-      const ins = [
-        ...parts.slice(0, inputs.length),
-        ...recordSelection(r, pass, spec, parts.slice(given.length + into.length)),
-      ];
+function recordPasses({ r, whole, inputs, selected, saved, gradQ, gradKv }: Backward): void {
+  const run = (pass: "gradQ" | "gradKv", sinks: Readonly<Record<string, GradientSink>>) => {
+    const grads = mapValues(sinks, ({ into }) => into);
+    const rows = { inputs, saved, grads, chosen: selectedRows(pass, whole, selected) };
+    byBatch(r, whole, rows, (spec, { inputs, saved, grads, chosen }) => {
+      const read = { ...inputs, ...recordSelection(r, pass, spec, chosen), ...saved };
+      const written = mapValues(grads, (into, name) => ({ into, add: sinks[name].add && into }));
       const plan = planAttention(pass, spec, r.capabilities);
-      const kernel = make(spec, plan, ins, { gradO, lse, delta }, grads);
-      r.dispatch(kernel, ...ins, gradO, lse, delta, ...grads);
+      r.dispatch(attentionPass(pass, spec, plan, { read, written }));
     });
   };
-  if (q) {
-    run(
-      "gradQ",
-      [q],
-      (spec, plan, ins, saved, [into]) =>
-        attentionGradQ(spec, plan, ins, saved, into, q.accumulate),
-    );
-  }
-  if (kv.length > 0) {
-    const adds = kv.map((t) => t.accumulate);
-    run(
-      "gradKv",
-      kv,
-      (spec, plan, ins, saved, into) => attentionGradKv(spec, plan, ins, saved, into, adds),
-    );
-  }
+  if (gradQ) run("gradQ", gradQ);
+  if (gradKv) run("gradKv", gradKv);
 }
 
 /** Records products with kept weights, if that is how this runs best. */
-function recordKept(
-  { r, whole, inputs, selected, gradO, lse, delta, q, kv }: Backward,
-): boolean {
-  if (!q || kv.length === 0 || planKept(whole, r.capabilities) === null) return false;
+function recordKept({ r, whole, inputs, selected, saved, gradQ, gradKv }: Backward): boolean {
+  if (!gradQ || !gradKv || planKept(whole, r.capabilities) === null) return false;
   const { dims } = whole;
-  const names = inputNames(dims);
-  const targets = [q, ...kv];
-  const accumulate = new Set(
-    names.filter((_, i) => targets[i].accumulate).map((name) => `grad_${name}`),
-  );
-  const masks = selected ? [selected.mask] : [];
-  const matrices = [...inputs, gradO, lse, delta, ...targets.map((t) => t.into), ...masks];
-  byBatch(r, whole, matrices, (spec, parts) => {
-    const ins = parts.slice(0, inputs.length);
-    const [gradO, lse, delta, ...rest] = parts.slice(inputs.length);
-    const mask = rest[targets.length];
-    const matrix: Record<string, Matrix> = { grad_o: gradO };
-    names.forEach((name, i) => {
-      matrix[name] = ins[i];
-      matrix[`grad_${name}`] = rest[i];
-    });
+  const sinks: Readonly<Record<string, GradientSink>> = { ...gradQ, ...gradKv };
+  const grads = mapValues(sinks, ({ into }) => into);
+  const masks: Named<Matrix> = selected ? { mask: selected.mask } : {};
+  byBatch(r, whole, { inputs, saved, grads, masks }, (spec, { inputs, saved, grads, masks }) => {
     // Not null: fewer sequences need no more room.
     const heads = planKept(spec, r.capabilities)!;
     const rows = heads[0].count * dims.heads / dims.kvHeads * blockRows(spec.extent);
     const weights = r.temporary(rows, BLOCK);
     const gradients = r.temporary(rows, BLOCK);
+    const given: Named<Matrix> = { ...inputs, ...saved };
+    const written = mapValues(grads, (into, name) => ({ into, add: sinks[name].add && into }));
+    const named = <T>(tensor: string, of: Readonly<Record<string, T>>) =>
+      Object.fromEntries(buffersOf(tensor, dims).map((name) => [name, of[name]]));
     for (const units of heads) {
-      const operands = { inputs: ins, gradO, lse, delta, mask, weights, gradients };
-      const chosen = mask ? [mask] : [];
-      r.dispatch(
-        attentionWeights(spec, KEPT_TILE, units, operands),
-        ...[...ins, gradO, lse, delta, ...chosen, weights, gradients],
-      );
+      const operands = { read: { ...given, ...masks }, weights, gradients };
+      r.dispatch(attentionWeights(spec, KEPT_TILE, units, operands));
       for (const sum of Object.values(SUMS)) {
-        const kept = sum === SUMS.gradV ? weights : gradients;
-        const named = (tensor: string) =>
-          Object.fromEntries(buffersOf(tensor, dims).map((name) => [name, matrix[name]]));
-        const [read, written] = [named(sum.of), named(sum.into)];
-        r.dispatch(
-          attentionSum(sum, spec, units, { weights: kept, read, written, accumulate }),
-          ...[kept, ...Object.values(read), ...Object.values(written)],
-        );
+        r.dispatch(attentionSum(sum, spec, units, {
+          weights: sum === SUMS.gradV ? weights : gradients,
+          read: named(sum.of, given),
+          written: named(sum.into, written),
+        }));
       }
     }
   });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AttentionSpec } from "../../kernels/attention/attention.ts";
+import type { AttentionSpec, Named } from "../../kernels/attention/attention.ts";
 import type { Matrix, Recorder } from "../op.ts";
 
 /** Most bytes of the scores along lists that are kept from attention to the indexer's loss. */
@@ -16,17 +16,17 @@ const listedBy = (scale: number) => `listed scores of scale ${scale}`;
 export function recordListedScores(
   r: Recorder,
   { dims, scale, selection }: AttentionSpec,
-  inputs: readonly Matrix[],
+  inputs: Named<Matrix>,
   lse: Matrix,
-): Matrix[] {
+): Matrix | null {
   const cols = dims.heads * selection!.topk;
-  if (4 * lse.rows * cols > Math.min(SCORE_BYTES, r.capabilities.maxBindingBytes)) return [];
+  if (4 * lse.rows * cols > Math.min(SCORE_BYTES, r.capabilities.maxBindingBytes)) return null;
   const [scores] = r.derived(
     lse,
     listedBy(scale),
-    () => [r.temporary(lse.rows, cols), ...inputs],
+    () => [r.temporary(lse.rows, cols), ...Object.values(inputs)],
   );
-  return [scores];
+  return scores;
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
-import { recordAttentionGradient } from "./gradient.ts";
+import { recordAttentionGradient, wantedSinks } from "./gradient.ts";
 import { recordAttention, requireHeads } from "./passes.ts";
 import { twinHeads, twinOfAttention, type TwinView } from "./twin.ts";
 import {
@@ -94,11 +94,16 @@ export const mlaAttentionOp: Op<MlaAttentionDims> = {
     const spec = mlaSpec(attributes);
     return mlaTwin(tf, inputs, spec, { window: spec.window });
   },
-  forward(r, inputs, outputs, attributes) {
-    recordAttention(r, mlaSpec(attributes), inputs, outputs);
+  forward(r, [q, kv, kPe], [o, lse], attributes) {
+    recordAttention(r, mlaSpec(attributes), { q, kv, k_pe: kPe }, { o, lse });
   },
-  backward(r, inputs, outputs, attributes) {
-    recordAttentionGradient(r, mlaSpec(attributes), inputs, outputs);
+  backward(r, g, [q, kv, kPe], [o, lse], attributes) {
+    recordAttentionGradient(r, mlaSpec(attributes), {
+      inputs: { q, kv, k_pe: kPe },
+      outputs: { o, lse },
+      gradO: g.gradient(0),
+      sinks: wantedSinks(g, ["q", "kv", "k_pe"]),
+    });
   },
 };
 

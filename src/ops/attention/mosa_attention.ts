@@ -2,10 +2,10 @@ import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
 import { mosaGather, mosaRouterGradient, mosaScatter } from "../../kernels/mosa/rows.ts";
 import { mosaSelection } from "../../kernels/mosa/selection.ts";
-import { recordAttentionGradient } from "./gradient.ts";
+import { mapValues } from "../../kernels/wgsl/operand.ts";
+import { recordAttentionGradient, wantedSinks } from "./gradient.ts";
 import { recordAttention, requireHeads, twinHeads, twinOfAttention } from "./passes.ts";
 import {
-  type GradientRecorder,
   type GradientSink,
   type Matrix,
   matrixType,
@@ -122,43 +122,34 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
     const picks = spec.extent.seqLen;
     const { software } = r.capabilities;
     bySequences(r, batch, [router, indices, slots], ([router, indices, slots]) => {
-      const kernel = mosaSelection({ router, indices, slots, seqLen, picks, software });
-      r.dispatch(kernel, router, indices, slots);
+      r.dispatch(mosaSelection({ router, indices, slots, seqLen, picks, software }));
     });
-    const gathered = [q, k, v].map((x) => gather(r, x, indices, null, attributes));
-    recordAttention(r, spec, gathered, [picked, lse]);
+    const gathered = mapValues({ q, k, v }, (x) => gather(r, x, indices, null, attributes));
+    recordAttention(r, spec, gathered, { o: picked, lse });
     scatter(r, picked, slots, router, { into: o, add: null }, attributes);
   },
 
-  backward(r, inputs, [o, picked, lse, indices, slots], attributes) {
-    const router = inputs[3];
-    const gradO = r.gradient(0);
-    if (r.wants(3)) {
-      byRowsWithSink(r, [o, gradO, router], r.sink(3), ([o, gradO, router], sink) => {
-        const kernel = mosaRouterGradient({ o, gradO, router, out: sink });
-        r.dispatch(kernel, o, gradO, router, ...sinkMatrices(sink));
+  backward(r, g, [q, k, v, router], [o, picked, lse, indices, slots], attributes) {
+    const gradO = g.gradient(0);
+    if (g.wants(3)) {
+      byRowsWithSink(r, [o, gradO, router], g.sink(3), ([o, gradO, router], sink) => {
+        r.dispatch(mosaRouterGradient({ o, gradO, router, out: sink }));
       });
     }
-    const wanted = [0, 1, 2].filter((i) => r.wants(i));
-    if (!wanted.length) return;
-    const gathered = inputs.slice(0, 3).map((x) => gather(r, x, indices, null, attributes));
+    const sinks = wantedSinks(g, ["q", "k", "v"]);
+    if (!sinks.q && !sinks.k && !sinks.v) return;
+    const gathered = mapValues({ q, k, v }, (x) => gather(r, x, indices, null, attributes));
     const gradPicked = gather(r, gradO, indices, router, attributes);
-    const gradients = gathered.map((x) => r.temporary(x.rows, x.cols));
-    const amongPicks: GradientRecorder = {
-      capabilities: r.capabilities,
-      dispatch: (kernel, ...operands) => r.dispatch(kernel, ...operands),
-      temporary: (rows, cols, dtype) => r.temporary(rows, cols, dtype),
-      byRows: (matrices, body) => r.byRows(matrices, body),
-      derived: (source, what, make) => r.derived(source, what, make),
-      known: (source, what) => r.known(source, what),
-      gradient: () => gradPicked,
-      wants: (i) => r.wants(i),
-      sink: (i) => ({ into: gradients[i], add: null }),
-      pass: (i, gradient) => gradients[i] = gradient,
-      lossWeight: () => 0,
-    };
-    recordAttentionGradient(amongPicks, specOf(attributes), gathered, [picked, lse]);
-    for (const i of wanted) scatter(r, gradients[i], slots, null, r.sink(i), attributes);
+    const gradients = mapValues(gathered, (x) => r.temporary(x.rows, x.cols));
+    recordAttentionGradient(r, specOf(attributes), {
+      inputs: gathered,
+      outputs: { o: picked, lse },
+      gradO: gradPicked,
+      sinks: mapValues(gradients, (into, name) => sinks[name] && { into, add: null }),
+    });
+    for (const [name, sink] of Object.entries(sinks)) {
+      if (sink) scatter(r, gradients[name], slots, null, sink, attributes);
+    }
   },
 };
 
@@ -174,8 +165,7 @@ function gather(
   const extent = { seqLen, picks: indices.rows / batch };
   bySequences(r, batch, [x, indices, picked, ...router ? [router] : []], (parts) => {
     const [x, indices, out, router = null] = parts;
-    const kernel = mosaGather({ x, indices, router, out }, extent);
-    r.dispatch(kernel, x, indices, ...router ? [router] : [], out);
+    r.dispatch(mosaGather({ x, indices, router, out }, extent));
   });
   return picked;
 }
@@ -196,7 +186,7 @@ function scatter(
     const [into, other] = parts.slice(router ? 3 : 2);
     const add = sink.add === null ? null : other ?? into;
     const out = { into, add };
-    r.dispatch(mosaScatter({ x, slots, router: router && parts[2], out }, extent), ...parts);
+    r.dispatch(mosaScatter({ x, slots, router: router && parts[2], out }, extent));
   });
 }
 

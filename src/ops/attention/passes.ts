@@ -5,15 +5,20 @@
  * @module
  */
 import {
-  attentionForward,
+  attentionPass,
   type AttentionSpec,
+  type Named,
   planAttention,
 } from "../../kernels/attention/attention.ts";
-import { chosenMatrices, recordSelection, type SelectedKeys } from "./selection.ts";
+import { mapValues } from "../../kernels/wgsl/operand.ts";
+import { recordSelection, type SelectedKeys, selectedRows } from "./selection.ts";
 import { recordListedScores } from "./listed_scores.ts";
 import type { Matrix, Recorder } from "../op.ts";
 
 export { twinHeads, twinOfAttention } from "./twin.ts";
+
+/** What attention leaves: its output, and the logarithm of each row's sum of exponentials. */
+export type AttentionOutputs = { readonly o: Matrix; readonly lse: Matrix };
 
 /**
  * Records the kernels of `[o, lse]`. Inputs as in `src/kernels/attention/attention.ts`, without the matrices
@@ -22,35 +27,38 @@ export { twinHeads, twinOfAttention } from "./twin.ts";
 export function recordAttention(
   r: Recorder,
   whole: AttentionSpec,
-  inputs: readonly Matrix[],
-  outputs: readonly Matrix[],
+  inputs: Named<Matrix>,
+  outputs: AttentionOutputs,
   selected?: SelectedKeys,
 ): void {
-  const chosen = chosenMatrices("forward", whole, selected);
-  byBatch(r, whole, [...inputs, ...outputs, ...chosen], (spec, parts) => {
-    const [o, lse, ...chosen] = parts.slice(inputs.length);
-    const ins = [
-      ...parts.slice(0, inputs.length),
-      ...recordSelection(r, "forward", spec, chosen),
-    ];
+  const rows = { inputs, outputs, chosen: selectedRows("forward", whole, selected) };
+  byBatch(r, whole, rows, (spec, { inputs, outputs, chosen }) => {
+    const read = { ...inputs, ...recordSelection(r, "forward", spec, chosen) };
     const plan = planAttention("forward", spec, r.capabilities);
-    const scores = "gather" in plan ? recordListedScores(r, spec, ins, lse) : [];
-    const kernel = attentionForward(spec, plan, ins, o, lse, ...scores);
-    r.dispatch(kernel, ...ins, o, lse, ...scores);
+    const scores = "gather" in plan ? recordListedScores(r, spec, read, outputs.lse) : null;
+    const written = mapValues(
+      { ...outputs, ...scores ? { scores } : {} },
+      (into) => ({ into, add: null }),
+    );
+    r.dispatch(attentionPass("forward", spec, plan, { read, written }));
   });
 }
 
 /** Elements between possible starts of a bound window (256 bytes). */
 const WINDOW = 64;
 
-/** Calls `body` with all sequences, or with as many at a time as fit into one binding each. */
-export function byBatch<Spec extends Pick<AttentionSpec, "extent">>(
+/** Calls `body` with the rows of all sequences, or with as many at a time as fit into one binding each. */
+export function byBatch<
+  Spec extends Pick<AttentionSpec, "extent">,
+  Rows extends Readonly<Record<string, Named<Matrix>>>,
+>(
   { capabilities }: Recorder,
   spec: Spec,
-  matrices: readonly Matrix[],
-  body: (spec: Spec, parts: Matrix[]) => void,
+  rows: Rows,
+  body: (spec: Spec, parts: Rows) => void,
 ): void {
   const { batch, seqLen } = spec.extent;
+  const matrices = Object.values(rows).flatMap((named) => Object.values(named));
   const limit = capabilities.maxBindingBytes / 4;
   const whole = matrices.every((m) => m.offset + (m.rows - 1) * m.stride + m.cols <= limit);
   const widest = Math.max(...matrices.map((m) => m.stride));
@@ -63,7 +71,8 @@ export function byBatch<Spec extends Pick<AttentionSpec, "extent">>(
   }
   for (let start = 0; start < batch; start += most) {
     const count = Math.min(most, batch - start);
-    const parts = matrices.map((m) => rowsFrom(m, start * seqLen, count * seqLen));
+    const part = (m: Matrix) => rowsFrom(m, start * seqLen, count * seqLen);
+    const parts = mapValues(rows, (named) => mapValues(named, part)) as Rows;
     body({ ...spec, extent: { batch: count, seqLen } }, parts);
   }
 }

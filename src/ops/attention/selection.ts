@@ -3,7 +3,12 @@
  *
  * @module
  */
-import type { AttentionSpec, Extent, SelectionForm } from "../../kernels/attention/attention.ts";
+import type {
+  AttentionSpec,
+  Extent,
+  Named,
+  SelectionForm,
+} from "../../kernels/attention/attention.ts";
 import { gathersByDefault, type PassName } from "../../kernels/attention/tuning.ts";
 import {
   countQueries,
@@ -21,10 +26,10 @@ import {
 import type { Matrix, Recorder } from "../op.ts";
 
 /** A selection of keys as the ops get it. */
-export interface SelectedKeys {
+export type SelectedKeys = {
   readonly indices: Matrix;
   readonly mask: Matrix;
-}
+};
 
 /** How a selection is read: as asked for, or by default as is fastest. */
 export function formOf(
@@ -36,40 +41,39 @@ export function formOf(
   return gathersByDefault(seqLen, topk) ? "gathered" : "masked";
 }
 
-/** The row-wise matrices that a pass reads of a selection, or makes its own from. */
-export function chosenMatrices(
+/** Of a selection what has a row for each query, and a pass reads, or makes from it what it reads. */
+export function selectedRows(
   pass: PassName,
   { selection }: AttentionSpec,
   selected: SelectedKeys | undefined,
-): Matrix[] {
-  if (!selection || !selected) return [];
+): Partial<SelectedKeys> {
+  if (!selection || !selected) return {};
   const { mask, indices } = selected;
-  if (selection.form === "masked") return [mask];
-  return pass === "gradKv" ? [mask, indices] : [indices];
+  if (selection.form === "masked") return { mask };
+  return pass === "gradKv" ? { mask, indices } : { indices };
 }
 
-/** Records the kernels that make what a pass reads of {@linkcode chosenMatrices}, and returns it. */
+/** Records the kernels that make what a pass reads of {@linkcode selectedRows}, and returns it. */
 export function recordSelection(
   r: Recorder,
   pass: PassName,
   { selection, extent }: AttentionSpec,
-  chosen: readonly Matrix[],
-): Matrix[] {
-  if (!selection) return [];
-  if (selection.form === "masked") return [chosen[0], ...recordBlocks(r, extent, chosen[0])];
-  if (pass !== "gradKv") return [...chosen];
-  const [mask, indices] = chosen;
-  return recordLists(r, extent, { mask, indices });
+  { mask, indices }: Partial<SelectedKeys>,
+): Named<Matrix> {
+  if (selection?.form === "masked" && mask) return { mask, blocks: recordBlocks(r, extent, mask) };
+  if (pass === "gradKv" && mask && indices) return { ...recordLists(r, extent, { mask, indices }) };
+  return indices ? { indices } : {};
 }
 
 /** Records which blocks of a mask have a bit set; see `selectionBlocks`. */
-function recordBlocks(r: Recorder, { batch, seqLen }: Extent, mask: Matrix): Matrix[] {
-  return r.derived(mask, "blocks", () => {
+function recordBlocks(r: Recorder, { batch, seqLen }: Extent, mask: Matrix): Matrix {
+  const [blocks] = r.derived(mask, "blocks", () => {
     const words = maskWords(seqLen);
     const blocks = r.temporary(batch * words, words, "i32");
-    r.dispatch(selectionBlocks(mask, blocks, seqLen), mask, blocks);
+    r.dispatch(selectionBlocks(mask, blocks, seqLen));
     return [blocks];
   });
+  return blocks;
 }
 
 /**
@@ -80,21 +84,22 @@ export function recordLists(
   r: Recorder,
   { batch, seqLen }: Extent,
   { mask, indices }: SelectedKeys,
-): Matrix[] {
-  return r.derived(mask, "lists", () => {
+): { starts: Matrix; queries: Matrix } {
+  const [starts, queries] = r.derived(mask, "lists", () => {
     const starts = r.temporary(batch, startsCols(seqLen), "i32");
     const queries = r.temporary(batch * seqLen, Math.min(indices.cols, seqLen), "i32");
     if (r.capabilities.software && canListByRows(seqLen, indices.cols)) {
       const next = r.temporary(batch, startsCols(seqLen), "i32");
       const list = listQueriesByRows(indices, starts, next, queries, seqLen);
-      r.dispatch(countQueriesByRows(indices, starts, seqLen), indices, starts);
-      r.dispatch(scanStarts(starts), starts);
-      r.dispatch(list, indices, starts, next, queries);
+      r.dispatch(countQueriesByRows(indices, starts, seqLen));
+      r.dispatch(scanStarts(starts));
+      r.dispatch(list);
     } else {
-      r.dispatch(countQueries(mask, starts, seqLen), mask, starts);
-      r.dispatch(scanStarts(starts), starts);
-      r.dispatch(listQueries(mask, starts, queries, seqLen), mask, starts, queries);
+      r.dispatch(countQueries(mask, starts, seqLen));
+      r.dispatch(scanStarts(starts));
+      r.dispatch(listQueries(mask, starts, queries, seqLen));
     }
     return [starts, queries];
   });
+  return { starts, queries };
 }

@@ -1,6 +1,6 @@
 import type { AttentionSpec, SelectionForm } from "../../kernels/attention/attention.ts";
 import { maskWords } from "../../kernels/select/lists.ts";
-import { recordAttentionGradient } from "./gradient.ts";
+import { recordAttentionGradient, wantedSinks } from "./gradient.ts";
 import { recordAttention } from "./passes.ts";
 import { formOf } from "./selection.ts";
 import { twinSelection } from "./twin.ts";
@@ -51,13 +51,18 @@ export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
     const selected = twinSelection(tf, indices, spec.extent);
     return mlaTwin(tf, [q, kv, kPe], spec, { selected });
   },
-  forward(r, [q, kv, kPe, indices, mask], outputs, attributes) {
-    const spec = specOf(attributes);
-    recordAttention(r, spec, [q, kv, kPe], outputs, { indices, mask });
+  forward(r, [q, kv, kPe, indices, mask], [o, lse], attributes) {
+    const inputs = { q, kv, k_pe: kPe };
+    recordAttention(r, specOf(attributes), inputs, { o, lse }, { indices, mask });
   },
-  backward(r, [q, kv, kPe, indices, mask], outputs, attributes) {
-    const spec = specOf(attributes);
-    recordAttentionGradient(r, spec, [q, kv, kPe], outputs, { indices, mask });
+  backward(r, g, [q, kv, kPe, indices, mask], [o, lse], attributes) {
+    recordAttentionGradient(r, specOf(attributes), {
+      inputs: { q, kv, k_pe: kPe },
+      outputs: { o, lse },
+      gradO: g.gradient(0),
+      sinks: wantedSinks(g, ["q", "kv", "k_pe"]),
+      selected: { indices, mask },
+    });
   },
 };
 

@@ -88,19 +88,19 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
       recordMaskedLoss(r, inputs.slice(0, 8), rows, gradients, attributes);
     }
     const perRow = r.temporary(1, 1);
-    r.dispatch(fill({ x: perRow, value: 1 / (count * divergences) }), perRow);
+    r.dispatch(fill({ x: perRow, value: 1 / (count * divergences) }));
     const all: Matrix = { ...rows, rows: count * divergences, cols: 1, stride: 1 };
-    r.dispatch(scaledSum({ x: all, scale: perRow, out: kl }), all, perRow, kl);
+    r.dispatch(scaledSum({ x: all, scale: perRow, out: kl }));
   },
-  backward(r, _inputs, [_kl, ...gradients], { weight }) {
-    const given = r.lossWeight(0);
+  backward(_r, g, _inputs, [_kl, ...gradients], { weight }) {
+    const given = g.lossWeight(0);
     if (given !== weight) {
       throw new RangeError(
         `Cannot weigh an indexer loss by ${given}: its gradients have the factor ${weight} already; ` +
           "list it as a loss with the weight of its attributes",
       );
     }
-    gradients.forEach((gradient, i) => r.pass(i, gradient));
+    gradients.forEach((gradient, i) => g.pass(i, gradient));
   },
 };
 
@@ -172,24 +172,23 @@ function recordMaskedLoss(
         gradient: gradient ? weight / (rows.rows * rows.cols) : null,
         software: capabilities.software,
       });
-      r.dispatch(divergence, scores, target, ...bits ? [bits] : [], row);
+      r.dispatch(divergence);
       if (!shares) continue;
       // The gradient of the scores is where the teacher was.
       const given = [queriesOf(qI), keysOf(kI), queriesOf(w), target] as const;
       const [q, k, weights, gradScores] = given;
-      const read = [...given, ...signs ? [signs] : []];
       const spec = {
         ...{ q, k, w: weights, gradScores, signs, firstRow, batch, dim, activation, capabilities },
         ...{ heads: dims.indexHeads, scale: indexScale },
       };
       const [gradQ, gradW] = [own(queriesOf(dq), dim), own(queriesOf(dw), 1)];
       const gradK = own(keysOf(shares), dim);
-      r.dispatch(indexGradientQ(spec, gradQ, gradW), ...read, gradQ, gradW);
-      r.dispatch(indexGradientK(spec, gradK, !chunk.isFirst), ...read, gradK);
+      r.dispatch(indexGradientQ(spec, gradQ, gradW));
+      r.dispatch(indexGradientK(spec, gradK, !chunk.isFirst));
     }
   });
   if (shares) {
-    r.byRows([shares, dk], (shares, dk) => r.dispatch(sumHeads(shares, dk), shares, dk));
+    r.byRows([shares, dk], (shares, into) => r.dispatch(sumHeads(shares, { into, add: null })));
   }
 }
 

@@ -8,6 +8,7 @@ import { listGradients } from "../../kernels/indexer/lists/list_gradients.ts";
 import { gatherScores, gatherTarget } from "../../kernels/indexer/lists/pairs.ts";
 import { targetOfScores } from "../../kernels/indexer/teacher_of_scores.ts";
 import { indexerKl } from "../../kernels/indexer/kl.ts";
+import type { Named } from "../../kernels/attention/attention.ts";
 import { byBatch } from "../attention/passes.ts";
 import { recordLists } from "../attention/selection.ts";
 import type { IndexerLossAttributes } from "./loss_attributes.ts";
@@ -23,16 +24,24 @@ import type { Matrix, Recorder } from "../op.ts";
  */
 export function recordGatheredLoss(
   r: Recorder,
-  inputs: readonly Matrix[],
+  [qI, kI, w, q, kv, kPe, lse, mask, indices]: readonly Matrix[],
   rows: Matrix,
-  gradients: readonly Matrix[],
+  [dq, dk, dw]: readonly Matrix[],
   attributes: IndexerLossAttributes,
 ): void {
   const { batch, seqLen, direction, weight, gradient } = attributes;
   const { capabilities } = r;
-  const bound = [...inputs, rows, ...gradients];
+  const written: Named<Matrix> = gradient ? { dq, dk, dw } : {};
+  const bound = {
+    own: { qI, kI, w, kl: rows },
+    teacher: { q, kv, kPe, lse },
+    selection: { mask, indices },
+    gradients: written,
+  };
   byBatch(r, { extent: { batch, seqLen } }, bound, ({ extent }, parts) => {
-    const [qI, kI, w, q, kv, kPe, lse, mask, indices, kl, dq, dk, dw] = parts;
+    const { qI, kI, w, kl } = parts.own;
+    const { q, kv, kPe, lse } = parts.teacher;
+    const { mask, indices } = parts.selection;
     const width = Math.min(indices.cols, seqLen);
     const scores = r.temporary(indices.rows, width);
     const target = r.temporary(indices.rows, width);
@@ -41,16 +50,14 @@ export function recordGatheredLoss(
       ...{ heads: attributes.indexHeads, dim: attributes.indexHeadDim },
       ...{ activation: attributes.activation, scale: attributes.indexScale },
     };
-    r.dispatch(gatherScores({ ...index, indices, scores }), qI, kI, w, indices, scores);
+    r.dispatch(gatherScores({ ...index, indices, scores }));
     const listed = listedScores(r, attributes.scale, [q, kv, kPe, indices], lse);
     if (listed) {
-      const teacher = { scores: listed, lse, indices, target };
-      r.dispatch(targetOfScores({ ...teacher, seqLen }), ...Object.values(teacher));
+      r.dispatch(targetOfScores({ scores: listed, lse, indices, target, seqLen }));
     } else {
       const teacher = { q, kv, kPe, lse, indices, target };
       r.dispatch(
         gatherTarget({ ...attributes, ...teacher, capabilities }),
-        ...Object.values(teacher),
       );
     }
     // Past the end of a list scores are very low and the teacher is 0: no mask is needed.
@@ -59,17 +66,18 @@ export function recordGatheredLoss(
       gradient: gradient ? weight / (rows.rows * rows.cols) : null,
       software: capabilities.software,
     });
-    r.dispatch(divergence, scores, target, kl);
+    r.dispatch(divergence);
     if (!gradient) return;
+    const { dq, dk, dw } = parts.gradients;
     const lists = { indices, gradScores: target };
-    r.dispatch(gatherGradientQ(index, lists, dq, dw), qI, kI, w, indices, target, dq, dw);
-    const [starts, queries] = recordLists(r, extent, { mask, indices });
+    r.dispatch(gatherGradientQ(index, lists, dq, dw));
+    const { starts, queries } = recordLists(r, extent, { mask, indices });
     // The memory of the index scores is free again.
     const perKey = scores;
     const { software } = capabilities;
     const list = listGradients({ ...lists, starts, queries, listed: perKey, seqLen, software });
-    r.dispatch(list, indices, target, starts, queries, perKey);
+    r.dispatch(list);
     const gradK = gatherGradientK(index, { starts, queries, listed: perKey }, dk);
-    r.dispatch(gradK, qI, kI, w, starts, queries, perKey, dk);
+    r.dispatch(gradK);
   });
 }

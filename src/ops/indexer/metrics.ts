@@ -97,7 +97,7 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
         capacity: seqLen,
         capabilities,
       });
-      r.dispatch(select, target, oracle);
+      r.dispatch(select);
       const [bits, out] = [chunk.queriesOf(mask), chunk.queriesOf(rows)];
       const measure = indexerRowMetrics({
         scores,
@@ -111,12 +111,12 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
         localWindow,
         software: capabilities.software,
       });
-      r.dispatch(measure, scores, target, bits, oracle, out);
+      r.dispatch(measure);
     });
     const parts = [[means, 0], [histogram, means.cols]] as const;
     for (const [out, start] of parts) {
       const x = columnsOf(rows, start, out.cols);
-      r.dispatch(meanOfRows({ x, out, seqLen, from }), x, out);
+      r.dispatch(meanOfRows({ x, out, seqLen, from }));
     }
   },
 };
@@ -257,10 +257,10 @@ export const maskOverlapOp: Op<MaskOverlapAttributes> = {
     const k = Math.min(topk, seqLen);
     const shares = r.temporary(a.rows, 1);
     r.byRows([a, b, shares], (a, b, shares) => {
-      r.dispatch(maskOverlapRows({ a, b, shares, k }), a, b, shares);
+      r.dispatch(maskOverlapRows({ a, b, shares, k }));
     });
     const from = firstMeasured(seqLen, topk);
-    r.dispatch(meanOfRows({ x: shares, out: mean, seqLen, from }), shares, mean);
+    r.dispatch(meanOfRows({ x: shares, out: mean, seqLen, from }));
   },
 };
 

@@ -144,7 +144,7 @@ export function recordScores(
     ...{ q, k, w: weights, scores, signs, firstRow, batch, activation, scale: indexScale },
     ...{ heads: indexHeads, dim: indexHeadDim, capabilities: r.capabilities },
   });
-  r.dispatch(kernel, q, k, weights, scores, ...signs ? [signs] : []);
+  r.dispatch(kernel);
 }
 
 /** Index scores of a chunk. */
@@ -207,7 +207,7 @@ export function recordTarget(
   const given = { q: queriesOf(q), kv: keysOf(kv), kPe: keysOf(kPe), lse: queriesOf(lse) };
   const { capabilities } = r;
   const kernel = attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities });
-  r.dispatch(kernel, ...Object.values(given), target);
+  r.dispatch(kernel);
 }
 
 /**

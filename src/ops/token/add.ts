@@ -20,9 +20,9 @@ export const addOp: Op<null> = {
   forward(r, [a, b], [c]) {
     r.byRows([a, c, b], (a, c, b) => r.dispatch(addInto({ a, into: c, add: b })));
   },
-  backward(r) {
-    r.pass(0, r.gradient(0));
-    r.pass(1, r.gradient(0));
+  backward(_r, g) {
+    g.pass(0, g.gradient(0));
+    g.pass(1, g.gradient(0));
   },
 };
 

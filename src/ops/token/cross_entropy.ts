@@ -39,9 +39,9 @@ export const crossEntropyOp: Op<null> = {
     });
     r.dispatch(scaledSum({ x: nll, scale: inverseCount, out: loss }));
   },
-  backward(r, [logits, targets, scale], [_loss, _nll, lse]) {
-    const weight = r.lossWeight(0);
-    byRowsWithSink(r, [logits, targets, lse], r.sink(0), ([logits, targets, lse], dLogits) => {
+  backward(r, g, [logits, targets, scale], [_loss, _nll, lse]) {
+    const weight = g.lossWeight(0);
+    byRowsWithSink(r, [logits, targets, lse], g.sink(0), ([logits, targets, lse], dLogits) => {
       r.dispatch(crossEntropyGradient({ logits, targets, lse, scale, dLogits, weight }));
     });
   },

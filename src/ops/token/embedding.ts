@@ -32,12 +32,12 @@ export const embeddingOp: Op<null> = {
       });
     });
   },
-  backward(r, [ids]) {
-    if (!r.wants(1)) return;
+  backward(r, g, [ids]) {
+    if (!g.wants(1)) return;
     const { software } = r.capabilities;
-    const sink = r.sink(1);
+    const sink = g.sink(1);
     let target = sink;
-    r.byRows([ids, r.gradient(0)], (allIds, allDy) => {
+    r.byRows([ids, g.gradient(0)], (allIds, allDy) => {
       const most = embeddingGradientTokens(allDy, sink, software);
       for (let first = 0; first < allDy.rows; first += most) {
         const tokens = Math.min(most, allDy.rows - first);

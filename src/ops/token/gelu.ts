@@ -17,8 +17,8 @@ export const geluOp: Op<null> = {
   forward(r, [x], [y]) {
     r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, y })));
   },
-  backward(r, [x]) {
-    byRowsWithSink(r, [x, r.gradient(0)], r.sink(0), ([x, dy], dx) => {
+  backward(r, g, [x]) {
+    byRowsWithSink(r, [x, g.gradient(0)], g.sink(0), ([x, dy], dx) => {
       r.dispatch(geluGradient({ x, dy, dx: dx }));
     });
   },

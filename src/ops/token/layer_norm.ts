@@ -34,21 +34,21 @@ export const layerNormOp: Op<{ eps: number }> = {
       r.dispatch(kernel({ x, w, b: b ?? null, y, eps, software }));
     });
   },
-  backward(r, [x, w, b], _outputs, { eps }) {
+  backward(r, g, [x, w, b], _outputs, { eps }) {
     const { software } = r.capabilities;
-    const dy = r.gradient(0);
+    const dy = g.gradient(0);
     const stats = r.temporary(x.rows, 2);
-    const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
+    const dx = g.wants(0) ? g.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, stats], dx, ([x, dy, stats], dx) => {
       r.dispatch(layerNormGradient({ x, w, dy, stats, dx, eps, software }));
     });
-    if (r.wants(1)) {
-      sumOverRows(r, [x, dy, stats], r.sink(1), ([x, dy, stats], dw) => {
+    if (g.wants(1)) {
+      sumOverRows(r, [x, dy, stats], g.sink(1), ([x, dy, stats], dw) => {
         r.dispatch(layerNormWeightGradient({ x, dy, stats, dw, software }));
       });
     }
-    if (b && r.wants(2)) {
-      sumOverRows(r, [dy], r.sink(2), ([dy], db) => {
+    if (b && g.wants(2)) {
+      sumOverRows(r, [dy], g.sink(2), ([dy], db) => {
         r.dispatch(layerNormBiasGradient({ dy, db, software }));
       });
     }

@@ -94,12 +94,12 @@ export const linearOp: Op<LinearAttributes> = {
     }
   },
 
-  backward(r, inputs, _, attributes) {
+  backward(r, g, inputs, _, attributes) {
     const { x, weights, residual } = split(inputs, attributes);
-    const dy = r.gradient(0);
-    if (residual) r.pass(inputs.length - 1, dy);
-    if (r.wants(0)) {
-      let target = r.sink(0);
+    const dy = g.gradient(0);
+    if (residual) g.pass(inputs.length - 1, dy);
+    if (g.wants(0)) {
+      let target = g.sink(0);
       for (const run of runsOf(weights.map((into) => ({ into, add: null })))) {
         let start = run.start;
         r.byRows([run.into], (weight) => {
@@ -115,7 +115,7 @@ export const linearOp: Op<LinearAttributes> = {
         });
       }
     }
-    const sinks = weights.map((_, i) => r.wants(i + 1) ? r.sink(i + 1) : weights[i].rows);
+    const sinks = weights.map((_, i) => g.wants(i + 1) ? g.sink(i + 1) : weights[i].rows);
     for (const run of runsOf(sinks)) {
       let start = run.start;
       byRowsWithSink(r, [], run, (_, target) => {

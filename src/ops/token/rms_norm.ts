@@ -28,16 +28,16 @@ export const rmsNormOp: Op<{ eps: number }> = {
     const { software } = r.capabilities;
     r.byRows([x, y], (x, y) => r.dispatch(kernel({ x, w, y, eps, software })));
   },
-  backward(r, [x, w], _outputs, { eps }) {
+  backward(r, g, [x, w], _outputs, { eps }) {
     const { software } = r.capabilities;
-    const dy = r.gradient(0);
+    const dy = g.gradient(0);
     const rstd = r.temporary(x.rows, 1);
-    const dx = r.wants(0) ? r.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
+    const dx = g.wants(0) ? g.sink(0) : { into: r.temporary(x.rows, x.cols), add: null };
     byRowsWithSink(r, [x, dy, rstd], dx, ([x, dy, rstd], dx) => {
       r.dispatch(rmsNormGradient({ x, w, dy, rstd, dx, eps, software }));
     });
-    if (!r.wants(1)) return;
-    sumOverRows(r, [x, dy, rstd], r.sink(1), ([x, dy, rstd], dw) => {
+    if (!g.wants(1)) return;
+    sumOverRows(r, [x, dy, rstd], g.sink(1), ([x, dy, rstd], dw) => {
       r.dispatch(rmsNormWeightGradient({ x, dy, rstd, dw, software }));
     });
   },

@@ -36,10 +36,10 @@ export const ropeOp: Op<RopeSpec> = {
       firstRow += x.rows;
     });
   },
-  backward(r, _inputs, _outputs, spec) {
+  backward(r, g, _inputs, _outputs, spec) {
     const { software } = r.capabilities;
     let firstRow = 0;
-    byRowsWithSink(r, [r.gradient(0)], r.sink(0), ([dy], dx) => {
+    byRowsWithSink(r, [g.gradient(0)], g.sink(0), ([dy], dx) => {
       r.dispatch(kernel({ ...spec, x: dy, y: dx, firstRow, inverse: true, software }));
       firstRow += dy.rows;
     });

@@ -24,8 +24,8 @@ export const swigluOp: Op<null> = {
   forward(r, [gateUp], [y]) {
     r.byRows([gateUp, y], (gateUp, y) => r.dispatch(kernel({ gateUp, y })));
   },
-  backward(r, [gateUp]) {
-    byRowsWithSink(r, [gateUp, r.gradient(0)], r.sink(0), ([gateUp, dy], dx) => {
+  backward(r, g, [gateUp]) {
+    byRowsWithSink(r, [gateUp, g.gradient(0)], g.sink(0), ([gateUp, dy], dx) => {
       r.dispatch(swigluGradient({ gateUp, dy, dGateUp: dx }));
     });
   },

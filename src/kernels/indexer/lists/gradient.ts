@@ -19,15 +19,15 @@ import {
   withShortLoops,
 } from "./team.ts";
 import { keyIterations, queryIterations, sumsOfKey, sumsOfQuery } from "./sums.ts";
+import { Float, foldGrid, type Kernel, makeKernel } from "../../wgsl/kernel.ts";
 import {
-  type BufferSpec,
-  bytesOf,
-  Float,
-  foldGrid,
-  type Kernel,
-  makeKernel,
-} from "../../wgsl/kernel.ts";
-import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
+  type Element,
+  type Layout,
+  layoutUniforms,
+  mapValues,
+  read,
+  write,
+} from "../../wgsl/operand.ts";
 
 /** Most heads of a query that an invocation has at a time, and most `vec4`s of them. */
 const HEADS = { most: 4, vec4s: 8 };
@@ -47,7 +47,7 @@ interface GatherCode {
  * Gradients of the queries and of the head weights, as of `indexGradientQ` with the keys s of the
  * list of t alone. indices i32 [rows, topk]; gradScores [rows, width]: that of the i-th key of the
  * list, read up to t and `width`; it is 0 where the list is over before. gradQ [rows, heads · dim],
- * gradW [rows, heads]. Bindings: q, k, w, indices, gradScores, gradQ, gradW.
+ * gradW [rows, heads].
  */
 export function gatherGradientQ(
   spec: GatherGradientSpec,
@@ -80,7 +80,6 @@ export function gatherGradientQ(
  * Gradient of the keys, as of `indexGradientK`, with the queries t alone in whose lists s is, and
  * summed over the heads. starts and queries are those of `listQueries`; listed [rows, width] has
  * the gradient of the scores in their order. gradK [rows, dim].
- * Bindings: q, k, w, starts, queries, listed, gradK.
  */
 export function gatherGradientK(
   spec: GatherGradientSpec,
@@ -121,23 +120,24 @@ function passKernel(
   const gradient = `grad_${pass}`;
   const wide: Record<string, Layout> = { q, k, [gradient]: written[gradient] };
   const aligned = isAligned(dims, Object.values(wide));
-  const integers: Record<string, string> = { indices: "i32", queries: "i32", starts: "u32" };
-  const layouts = { q, k, w, ...lists, ...written };
-  const buffer = (name: string): BufferSpec => {
-    const type = name in wide ? aligned ? "vec4f" : "f32" : integers[name] ?? "f32";
-    return `${name in written ? "read_write" : "read"} ${type}` as BufferSpec;
+  const integers: Record<string, Element> = { indices: "i32", queries: "i32", starts: "u32" };
+  const typeOf = (name: string): Element =>
+    name in wide && aligned ? "vec4f" : integers[name] ?? "f32";
+  const operands = {
+    ...mapValues({ q, k, w, ...lists }, (m, name) => read(m, typeOf(name))),
+    ...mapValues(written, (m, name) => write(m, typeOf(name))),
   };
   const columns = Math.ceil(dim / 4);
   return makeKernel({
     name: `index_gather_grad_${pass}`,
     shape: `${q.rows}x${width}x${heads}x${dim}`,
-    buffers: Object.fromEntries(Object.keys(layouts).map((name) => [name, buffer(name)])),
+    operands,
     uniforms: {
       rows: q.rows,
       width,
       seq_len: seqLen,
       scale: new Float(spec.scale),
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: team.lanes * team.slots,
     grid: foldGrid(q.rows * units),
@@ -157,6 +157,5 @@ let batch_row = row - row % u.seq_len;
 ${placeInTeam(team).join("\n")}
 ${body.join("\n")}`,
     flops: listedPairs(q.rows, seqLen, width) * heads * 4 * dim,
-    bytes: bytesOf(...Object.values(layouts)),
   });
 }

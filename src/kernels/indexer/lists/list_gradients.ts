@@ -6,7 +6,7 @@
 import { bytesOf, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
 import { at } from "../../wgsl/layout_units.ts";
 import { rounds } from "../../wgsl/loops.ts";
-import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, write } from "../../wgsl/operand.ts";
 import { SEGMENTS } from "../../select/lists.ts";
 
 /** What {@linkcode listGradients} reads and writes. */
@@ -30,11 +30,16 @@ export interface ListGradientsSpec {
  * of the query is found by bisection: a few reads for a pair whose heads take many, and nothing to
  * be kept from when the lists were made. Done once for all heads, apart from their sums, which
  * then wait for no chain of reads.
- * Bindings: indices, gradScores, starts, queries, listed.
  */
 export function listGradients(spec: ListGradientsSpec): Kernel {
   const { indices, gradScores, starts, queries, listed, seqLen, software } = spec;
-  const layouts = { indices, grad_scores: gradScores, starts, queries, listed };
+  const operands = {
+    indices: read(indices, "u32"),
+    grad_scores: read(gradScores),
+    starts: read(starts, "u32"),
+    queries: read(queries, "i32"),
+    listed: write(listed),
+  };
   // Some keys are in the lists of most queries.
   const lanes = software ? 8 : 128;
   const width = gradScores.cols;
@@ -48,14 +53,8 @@ if (indices[list + low + ${half}u] <= key) { low += ${half}u; }
   return makeKernel({
     name: "index_gather_list",
     shape: `${indices.rows}x${width}`,
-    buffers: {
-      indices: "read u32",
-      grad_scores: "read",
-      starts: "read u32",
-      queries: "read i32",
-      listed: "read_write",
-    },
-    uniforms: { rows: indices.rows, width, seq_len: seqLen, ...layoutUniforms(layouts) },
+    operands,
+    uniforms: { rows: indices.rows, width, seq_len: seqLen, ...layoutUniforms(operands) },
     workgroup: lanes,
     grid: foldGrid(indices.rows),
     iterations: rounds(seqLen, lanes),

@@ -5,9 +5,9 @@
  * @module
  */
 import type { Capabilities } from "../../wgsl/device.ts";
-import { bytesOf, Float, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
+import { Float, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
 import { at } from "../../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms } from "../../wgsl/operand.ts";
+import { type Layout, layoutUniforms, read, readAll, write } from "../../wgsl/operand.ts";
 import {
   headColumns,
   type HeadDims,
@@ -57,7 +57,7 @@ export interface GatherScoresSpec extends Lists {
 
 /**
  * scores[t, i] = scale · Σ_j w[t, j] · act(q_j[t] · k[s]) for the i-th key s of the list of t, and
- * past its end so low a number that a softmax gives it 0. Bindings: q, k, w, indices, scores.
+ * past its end so low a number that a softmax gives it 0.
  */
 export function gatherScores(spec: GatherScoresSpec): Kernel {
   const { q, k, w, scores, heads, dim, activation, scale, ...lists } = spec;
@@ -95,7 +95,7 @@ export interface GatherTargetSpec extends Lists {
 
 /**
  * target[t, i] = (1 / heads) · Σ_h exp(scale · (q_h[t] · k_h[s]) − lse_h[t]) for the i-th key s of
- * the list of t, and 0 past its end. Bindings: q, kv, kPe, lse, indices, target.
+ * the list of t, and 0 past its end.
  */
 export function gatherTarget(spec: GatherTargetSpec): Kernel {
   const { q, kv, kPe, lse, target, heads, scale, qkNopeHeadDim: nope, qkRopeHeadDim: rope } = spec;
@@ -147,18 +147,16 @@ function pairsKernel(pairs: Pairs): Kernel {
       team,
     )
   );
-  const layouts = { ...matrices, ...perHead, indices, result };
+  const operands = {
+    ...readAll(matrices, aligned ? "vec4f" : "f32"),
+    ...readAll(perHead),
+    indices: read(indices, "i32"),
+    result: write(result),
+  };
   return makeKernel({
     name,
     shape: `${result.rows}x${result.cols}x${dims.heads}x${queryWidth(dims)}`,
-    buffers: {
-      ...Object.fromEntries(
-        Object.keys(matrices).map((name) => [name, aligned ? "read vec4f" : "read"] as const),
-      ),
-      [number]: "read",
-      indices: "read i32",
-      result: "read_write",
-    },
+    operands,
     uniforms: {
       rows: result.rows,
       width: result.cols,
@@ -166,7 +164,7 @@ function pairsKernel(pairs: Pairs): Kernel {
       seq_len: seqLen,
       heads: dims.heads,
       ...pairs.uniforms,
-      ...layoutUniforms(layouts),
+      ...layoutUniforms(operands),
     },
     workgroup: lanes * slots,
     grid: foldGrid(blocks * result.rows),
@@ -198,7 +196,6 @@ ${keys.map((n) => `sum${n} += ${pairs.term(`s${n}`, "number")};`).join("\n")}
 }
 ${byOneLane(team, keys.map(storeOf).join("\n"))}`,
     flops: 2 * listedPairs(result.rows, seqLen, result.cols) * dims.heads * queryWidth(dims),
-    bytes: bytesOf(...Object.values(layouts)),
   });
 }
 
