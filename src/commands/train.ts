@@ -16,7 +16,7 @@ import { stageSpans } from "../config/stages.ts";
 import type { Checkpoint } from "../runs/checkpoint.ts";
 import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { Progress } from "../train/progress.ts";
-import { resumeConfig, unsavedConfig, withRates } from "../train/resume.ts";
+import { rateNote, resumeConfig, unsavedConfig, withRates } from "../train/resume.ts";
 import { openRunData, startRun } from "../train/run.ts";
 import { readSummary, requireNew, RUNS } from "../runs/run_folder.ts";
 
@@ -50,13 +50,14 @@ async function main(args: string[]): Promise<number> {
   if (words.length > 1) {
     throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
   }
-  const { config: asked, checkpoint, experiment } = await resolveRun(words[0], pairs);
+  const { config: asked, checkpoint, experiment, change } = await resolveRun(words[0], pairs);
   const { config, dataset } = await openRunData(asked, checkpoint?.tokenizer);
   const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
   const note = (line: string) => progress.note(line);
   using device = await openDevice(config.device, { note });
   const { gpu } = device;
   introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
+  if (change) note(change);
 
   let interrupted = false;
   const interrupt = () => {
@@ -90,6 +91,8 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
   config: RunConfig;
   checkpoint: Checkpoint | null;
   experiment: string;
+  /** What is to be said of what the run does from now on. */
+  change: string | null;
 }> {
   const { resume } = parseOverrides(pairs);
   if (resume) {
@@ -100,13 +103,14 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
     const hasFailed = readSummary(resume)?.status === "failed";
     const failedAfter = hasFailed ? checkpoint?.step ?? 0 : undefined;
     const config = resumeConfig(saved, pairs, { failedAfter });
-    return { config: { ...config, resume }, checkpoint, experiment: "" };
+    const change = rateNote(saved, config, checkpoint?.step ?? 0);
+    return { config: { ...config, resume }, checkpoint, experiment: "", change };
   }
   const experiment = name ?? QUICK_START;
   const base = (await loadExperiment(experiment)).config;
   const config = resolveDelta(base, pairs);
   if (config.name) requireNew(join(RUNS, config.name));
-  return { config, checkpoint: null, experiment };
+  return { config, checkpoint: null, experiment, change: null };
 }
 
 function introduce(

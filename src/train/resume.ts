@@ -19,6 +19,7 @@ import { isThere, readJson } from "../files/files.ts";
 import { savedConfig } from "../config/saved_config.ts";
 import { stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
+import { learningRate } from "./schedule.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
 
 /** The rates of a stage. */
@@ -112,6 +113,25 @@ export function resumeConfig(
     );
   }
   return config;
+}
+
+/**
+ * What a run that is made longer, or shorter, does to the learning rate: a schedule that had come
+ * down goes on higher up. Null where the rate stays what it would have been.
+ *
+ * @param done finished steps
+ */
+export function rateNote(saved: RunConfig, config: RunConfig, done: number): string | null {
+  const [before, after] = [saved, config].map(({ stages }) => stages[stages.length - 1]);
+  const step = done - stageSpans(config.stages).at(-1)!.start;
+  if (before.steps === after.steps || step < 1) return null;
+  const [last, next] = [learningRate(before, step - 1), learningRate(after, step)];
+  if (next === learningRate(before, step)) return null;
+  return `${after.name}.steps=${after.steps}: with schedule=${after.schedule} the learning rate ` +
+    `goes from ${last.toExponential(2)} in step ${done} to ${
+      next.toExponential(2)
+    } in the next, and ` +
+    `reaches ${(after.minLr * after.lr).toExponential(2)} in the last`;
 }
 
 /** A stage whose rates follow the run's: they are as many times as large as before. */

@@ -15,9 +15,9 @@ export type ScheduleConfig = Pick<
  * The learning rate of a step, counted from 0.
  *
  * All schedules rise linearly over `warmupSteps`, reaching `lr` at the last of them. Then
- * `constant` stays; `cosine` falls to `minLr * lr` along half a cosine (Loshchilov & Hutter,
- * arXiv:1608.03983); `wsd` stays and falls linearly over the last `decaySteps`
- * (warm-up-stable-decay, arXiv:2404.06395).
+ * `constant` stays; `cosine` falls along half a cosine (Loshchilov & Hutter, arXiv:1608.03983);
+ * `wsd` stays, and each of the last `decaySteps` takes an equal part of the way down
+ * (warm-up-stable-decay, arXiv:2404.06395). The last step has `minLr * lr`.
  *
  * @example
  * ```ts
@@ -28,21 +28,24 @@ export type ScheduleConfig = Pick<
  * const config = resolveConfig({ schedule: "cosine", lr: 1e-3, steps: 100, warmupSteps: 10 });
  * assert.equal(learningRate(config, 0), 1e-4);
  * assert.equal(learningRate(config, 9), 1e-3);
- * assert(Math.abs(learningRate(config, 100) - config.minLr * 1e-3) < 1e-12);
+ * assert(Math.abs(learningRate(config, 99) - config.minLr * 1e-3) < 1e-12);
  * ```
  */
 export function learningRate(config: ScheduleConfig, step: number): number {
   const { schedule, lr, minLr, steps, warmupSteps, decaySteps } = config;
   if (step < warmupSteps) return lr * (step + 1) / warmupSteps;
+  const last = steps - 1;
+  // The step before the fall: that of `lr`, which is the only one where there is nothing to fall.
+  const peak = Math.max(0, warmupSteps - 1);
   const fall = schedule === "constant"
     ? 0
     : schedule === "cosine"
-    ? (1 - Math.cos(Math.PI * progress(step, warmupSteps, steps))) / 2
-    : progress(step, steps - decaySteps, steps);
+    ? (1 - Math.cos(Math.PI * progress(step, peak, last))) / 2
+    : progress(step, last - decaySteps, last);
   return lr * (1 - (1 - minLr) * fall);
 }
 
-/** Share of the way from one step to another: 0 before, 1 after. */
+/** Share of the way from one step to another: 0 up to the first, 1 from the second on. */
 function progress(step: number, from: number, to: number): number {
-  return to > from ? Math.min(1, Math.max(0, (step - from) / (to - from))) : Number(step >= to);
+  return step <= from || to <= from ? 0 : Math.min(1, (step - from) / (to - from));
 }
