@@ -12,6 +12,7 @@ import { keepLatestCheckpoint, latestCheckpoint, newestCheckpoint } from "../run
 import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
+import { writing } from "../files/files.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import { AblationProgress } from "./ablation_progress.ts";
 import {
@@ -102,7 +103,8 @@ class Runner implements Disposable {
       await this.#requireSameData();
       await this.#open(pending[0].config);
     }
-    Deno.mkdirSync(this.#job.folder, { recursive: true });
+    const { folder } = this.#job;
+    writing(folder, () => Deno.mkdirSync(folder, { recursive: true }));
     // It tells whose folder this is, from the start.
     this.#write();
     try {
@@ -259,7 +261,10 @@ class Runner implements Disposable {
     });
     if (status === "done") {
       // Those that its stages started from are in the trunks, or not needed any more.
-      await keepLatestCheckpoint(folder, own);
+      await keepLatestCheckpoint(folder, own).catch(({ message }) => {
+        // The run is as done as with fewer of them.
+        this.#progress.say(`older checkpoints of ${name} stay: ${message}`);
+      });
       return "done";
     }
     return status === "interrupted" ? "stopped" : { error: error!, step };

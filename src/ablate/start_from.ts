@@ -13,6 +13,7 @@ import {
   loadCheckpoint,
   saveCheckpoint,
 } from "../runs/checkpoint.ts";
+import { writingLater } from "../files/files.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import { hasTrainedIndexer, type Trunk } from "./trunks.ts";
 
@@ -30,7 +31,7 @@ export async function startFromTrunk(
 ): Promise<void> {
   const partial = `${folder}.partial`;
   await Deno.remove(partial, { recursive: true }).catch(() => {});
-  await Deno.mkdir(partial, { recursive: true });
+  await writingLater(partial, () => Deno.mkdir(partial, { recursive: true }));
   // Later stages may start from the ends of earlier trunks.
   const chain: Trunk[] = [];
   for (let t: Trunk | null = trunk; t; t = t.parent) chain.unshift(t);
@@ -42,7 +43,7 @@ export async function startFromTrunk(
     if (isNeeded) await saveCheckpoint(partial, adapted(await read(part, pathOf), config));
   }
   writeAside(join(partial, "config.json"), pretty({ ...config, resume: null }));
-  await Deno.rename(partial, folder);
+  await writingLater(folder, () => Deno.rename(partial, folder));
 }
 
 async function read(trunk: Trunk, pathOf: (trunk: Trunk) => string): Promise<Checkpoint> {
@@ -76,5 +77,6 @@ function adapted(checkpoint: Checkpoint, config: RunConfig): Checkpoint {
 
 async function copyStart(from: string, to: string, log: string, bytes: number): Promise<void> {
   const all = await Deno.readFile(join(from, log));
-  await Deno.writeFile(join(to, log), all.subarray(0, bytes));
+  const own = join(to, log);
+  await writingLater(own, () => Deno.writeFile(own, all.subarray(0, bytes)));
 }

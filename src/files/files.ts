@@ -62,13 +62,22 @@ export function writing<T>(path: string, write: () => T): T {
   try {
     return write();
   } catch (error) {
-    if (error instanceof UserError || error instanceof WriteError) throw error;
-    throw new WriteError(
-      `Cannot write ${path}: ${
-        error instanceof Error ? error.message : error
-      }; make room or mend ` +
-        "its folder, then go on with resume=…",
-      { cause: error },
-    );
+    throw asWriteError(path, error);
   }
+}
+
+/** Like {@linkcode writing}, for what takes its time. */
+export async function writingLater<T>(path: string, write: () => Promise<T>): Promise<T> {
+  try {
+    return await write();
+  } catch (error) {
+    throw asWriteError(path, error);
+  }
+}
+
+function asWriteError(path: string, error: unknown): Error {
+  if (error instanceof UserError || error instanceof WriteError) return error;
+  const reason = error instanceof Error ? error.message : error;
+  const wayOut = "make room or mend its folder, then go on with resume=…";
+  return new WriteError(`Cannot write ${path}: ${reason}; ${wayOut}`, { cause: error });
 }

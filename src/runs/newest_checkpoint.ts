@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import { isThere } from "../files/files.ts";
+import { isThere, writing } from "../files/files.ts";
 import {
   type Checkpoint,
   checkpointNames,
@@ -60,7 +60,9 @@ export function setAsideLater(run: string, step: number): void {
   for (const { name } of [...Deno.readDirSync(folder)]) {
     if (!isCheckpoint(name) || stepOf(name) <= step) continue;
     const aside = join(folder, `${name}.damaged`);
-    if (isThere(aside)) Deno.removeSync(aside, { recursive: true });
-    Deno.renameSync(join(folder, name), aside);
+    writing(aside, () => {
+      if (isThere(aside)) Deno.removeSync(aside, { recursive: true });
+      Deno.renameSync(join(folder, name), aside);
+    });
   }
 }

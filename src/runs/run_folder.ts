@@ -84,7 +84,8 @@ export class RunFolder {
 
   /**
    * Makes `<root>/<name>/`. Without a name it is the experiment and the next free number:
-   * `quickstart_001`.
+   * `quickstart_001`. The folder appears as a whole or not at all: half of one could neither be
+   * gone on with nor started in.
    *
    * @throws {UserError} if the folder exists or cannot be made
    */
@@ -96,18 +97,27 @@ export class RunFolder {
     makeFolder(root, true);
     const name = config.name ?? nextName(root, experiment);
     const path = join(root, name);
-    if (!makeFolder(path)) refuseExisting(path);
-    const run = new RunFolder(path, { ...config, name, resume: null });
+    requireNew(path);
+    const partial = join(root, `.${name}.${crypto.randomUUID().slice(0, 8)}.partial`);
+    makeFolder(partial);
+    const begun = new RunFolder(partial, { ...config, name, resume: null });
     try {
-      writeAside(join(path, "config.json"), pretty(run.config));
-      for (const log of LOGS) append(join(path, log), "");
-      run.#summarize("running");
+      writeAside(join(partial, "config.json"), pretty(begun.config));
+      for (const log of LOGS) append(join(partial, log), "");
+      begun.#summarize("running");
+      // What is in the way may have appeared since: it stays as it is.
+      if (Deno.build.os === "windows" && isThere(path)) Deno.removeSync(path);
+      writing(path, () => Deno.renameSync(partial, path));
     } catch (error) {
-      // Half a folder could neither be gone on with nor started in.
-      Deno.removeSync(path, { recursive: true });
+      try {
+        Deno.removeSync(partial, { recursive: true });
+      } catch {
+        // What ended it is told.
+      }
+      requireNew(path);
       throw error;
     }
-    return run;
+    return new RunFolder(path, begun.config);
   }
 
   /**
@@ -202,13 +212,12 @@ export class RunFolder {
 /**
  * Refuses a folder that a new run would find taken, before anything else is opened.
  *
- * @throws {UserError} if it exists
+ * @throws {UserError} if it exists and holds anything
  */
 export function requireNew(path: string): void {
-  if (isThere(path)) refuseExisting(path);
-}
-
-function refuseExisting(path: string): never {
+  if (!isThere(path)) return;
+  const isEmpty = Deno.statSync(path).isDirectory && ![...Deno.readDirSync(path)].length;
+  if (isEmpty) return;
   throw new UserError(
     `Cannot start in ${path}: it exists; go on with resume=${path}, or choose another name`,
   );
@@ -292,12 +301,10 @@ export function pretty(value: unknown): string {
   return JSON.stringify(value, null, 2) + "\n";
 }
 
-function makeFolder(path: string, recursive = false): boolean {
+function makeFolder(path: string, recursive = false): void {
   try {
     Deno.mkdirSync(path, { recursive });
-    return true;
   } catch (error) {
-    if (error instanceof Deno.errors.AlreadyExists && !recursive) return false;
     throw new UserError(
       `Cannot make the folder ${path}: ${error instanceof Error ? error.message : error}`,
     );

@@ -4,6 +4,7 @@
  * @module
  */
 import type { RunConfig } from "../config/config.ts";
+import { stageSpans } from "../config/stages.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { requireSameData } from "../data/identity.ts";
 import { GpuError, UserError, WriteError } from "../errors.ts";
@@ -11,7 +12,7 @@ import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
 import type { Job } from "./job.ts";
 import { train } from "./loop.ts";
-import { RunFolder, type RunStatus } from "../runs/run_folder.ts";
+import { readSummary, RunFolder, type RunStatus } from "../runs/run_folder.ts";
 import { Diverged } from "../runs/diverged.ts";
 
 /** What {@linkcode startRun} needs. */
@@ -64,7 +65,7 @@ export async function openRunData(
 
 /**
  * Trains a run in its folder: a new one, or that of `config.resume`, from `checkpoint` on. A run
- * that diverges is an outcome.
+ * that diverges is an outcome. One that is done, with nothing left to do, stays as it is.
  *
  * @throws whatever else ends it; its folder is then marked failed
  */
@@ -76,6 +77,11 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
       data: config.data,
       wayOut: "put it back, give that text with data=…, or go on with this one by otherData=true",
     });
+  }
+  const end = options.until ?? stageSpans(config.stages).at(-1)!.end;
+  if (config.resume && checkpoint?.step === end && readSummary(config.resume)?.status === "done") {
+    // Opening it would make it a run that is not done, until it is again.
+    return { path: config.resume, status: "done", step: end };
   }
   let run: RunFolder | null = null;
   const openRun = () => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type FileCall, watched } from "./file_calls.ts";
 
 /** How a call fails, as Deno tells it. */
 export const faults: Readonly<Record<string, () => Error>> = {
@@ -14,11 +15,6 @@ export const faults: Readonly<Record<string, () => Error>> = {
   EACCES: () => new Deno.errors.PermissionDenied("Permission denied (os error 13)"),
 };
 
-/** What may fail. Removing is left out: what clears up after a fault would hide what it finds. */
-const calls = ["mkdir", "mkdirSync", "rename", "renameSync", "open", "openSync"] as const;
-const textCalls = ["writeTextFileSync"] as const;
-const fileCalls = ["write", "writeSync", "sync", "syncSync", "truncateSync"] as const;
-
 /** A call that fails. */
 export interface Fault {
   /** Which of the calls, from 0. */
@@ -29,7 +25,8 @@ export interface Fault {
 }
 
 /**
- * Does something on a file system that fails.
+ * Does something on a file system that fails. Removing works: what clears up after a fault would
+ * hide what it finds.
  *
  * @returns what the action threw, and how many calls there were
  */
@@ -37,45 +34,16 @@ export async function withFault(
   { at, error, stays }: Fault,
   action: () => Promise<void>,
 ): Promise<{ error: unknown; calls: number }> {
-  let count = 0;
-  const fails = () => {
-    const n = count++;
-    return stays ? n >= at : n === at;
+  let calls = 0;
+  const before = ({ name }: FileCall) => {
+    if (name === "remove") return null;
+    const n = calls++;
+    return (stays ? n >= at : n === at) ? error() : null;
   };
-  const restore: (() => void)[] = [];
-  // deno-lint-ignore no-explicit-any -- functions of any kind are replaced by others like them
-  const replace = (owner: any, name: string, before: (self: any, args: any[]) => void) => {
-    const original = owner[name];
-    // deno-lint-ignore no-explicit-any -- as above
-    owner[name] = function (this: unknown, ...args: any[]) {
-      if (fails()) {
-        before(this, args);
-        throw error();
-      }
-      return original.apply(this, args);
-    };
-    restore.push(() => owner[name] = original);
-  };
-  const { writeSync } = Deno.FsFile.prototype;
-  const { writeTextFileSync } = Deno;
-  for (const name of calls) replace(Deno, name, () => {});
-  // What fits is written before the disk is full.
-  for (const name of textCalls) {
-    replace(Deno, name, (_, [path, text, options]) => {
-      writeTextFileSync(path, text.slice(0, text.length / 2), options);
-    });
-  }
-  for (const name of fileCalls) {
-    replace(Deno.FsFile.prototype, name, (file, [bytes]) => {
-      if (name.startsWith("write")) writeSync.call(file, bytes.subarray(0, bytes.length / 2));
-    });
-  }
   try {
-    await action();
-    return { error: null, calls: count };
+    await watched(before, action);
+    return { error: null, calls };
   } catch (error) {
-    return { error, calls: count };
-  } finally {
-    for (const undo of restore) undo();
+    return { error, calls };
   }
 }

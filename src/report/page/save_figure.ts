@@ -4,6 +4,7 @@
  * @module
  */
 import { UserError } from "../../errors.ts";
+import { writingLater } from "../../files/files.ts";
 import { suggest } from "../../text/suggest.ts";
 import { Page } from "./browser.ts";
 
@@ -43,6 +44,8 @@ export async function saveFigure(
   const asked = JSON.stringify({ format, width: Number(width), scale: SCALE, theme });
   const url = await page.evaluate(`figureImage(${JSON.stringify(figure)}, ${asked})`) as string;
   const content = url.slice(url.indexOf(",") + 1);
-  if (format === "svg") await Deno.writeTextFile(out, decodeURIComponent(content));
-  else await Deno.writeFile(out, Uint8Array.fromBase64(content));
+  const bytes = format === "svg"
+    ? new TextEncoder().encode(decodeURIComponent(content))
+    : Uint8Array.fromBase64(content);
+  await writingLater(out, () => Deno.writeFile(out, bytes));
 }
