@@ -6,7 +6,7 @@
 import type { Dtype, Matrix, Storage } from "./op.ts";
 
 /** Elements between possible starts of a bound window: 256 bytes, WebGPU's alignment. */
-const WINDOW_ALIGNMENT = 64;
+export const WINDOW_ALIGNMENT = 64;
 
 /** The matrix whose element (0, 0) is element `start` of `storage`. */
 export function matrixAt(

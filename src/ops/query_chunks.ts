@@ -3,14 +3,11 @@
  *
  * @module
  */
-import { rowsOf } from "./matrix.ts";
+import { rowsOf, WINDOW_ALIGNMENT } from "./matrix.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
 /** Most bytes of a matrix [queries, keys] of a chunk. */
 const CHUNK_BYTES = 32 * 2 ** 20;
-
-/** Elements between possible starts of a bound window. */
-const WINDOW = 64;
 
 /** Either consecutive queries of one sequence, or all of several sequences. */
 export interface QueryChunk {
@@ -47,7 +44,7 @@ export function byQueryChunks(
 ): void {
   const limit = r.capabilities.maxBindingBytes / 4;
   const widest = Math.max(...matrices.map((m) => m.stride));
-  const sequences = Math.floor((limit - WINDOW) / (widest * seqLen));
+  const sequences = Math.floor((limit - WINDOW_ALIGNMENT) / (widest * seqLen));
   const most = Math.floor(Math.min(CHUNK_BYTES / 4, limit) / seqLen);
   if (most < 1 || sequences < 1) {
     throw new RangeError(

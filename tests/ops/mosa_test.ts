@@ -133,7 +133,7 @@ Deno.test("mosaAttention splits its batch where a binding is too small", async (
   await check("in parts", dims, { capabilities: { maxBindingBytes: 8_000 } });
   await assert.rejects(
     check("too wide", dims, { capabilities: { maxBindingBytes: 3_000 } }),
-    { name: "RangeError", message: /^Cannot run mosaAttention over 16 rows of 192 bytes/ },
+    { name: "RangeError", message: /^Cannot run attention over 16 tokens of 192 bytes/ },
   );
 });
 

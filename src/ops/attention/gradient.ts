@@ -19,8 +19,9 @@ import { attentionSum, SUMS } from "../../kernels/attention/sums.ts";
 import { KEPT_TILE, planKept } from "../../kernels/attention/tuning.ts";
 import { attentionWeights } from "../../kernels/attention/weights.ts";
 import { mapValues } from "../../kernels/wgsl/operand.ts";
-import { type AttentionOutputs, byBatch } from "./passes.ts";
+import type { AttentionOutputs } from "./passes.ts";
 import { recordSelection, type SelectedKeys, selectedRows } from "./selection.ts";
+import { byBatch } from "../by_batch.ts";
 import type { GradientSink, Matrix, OpGradients, Recorder } from "../op.ts";
 import { byRowsWithSink } from "../sink.ts";
 

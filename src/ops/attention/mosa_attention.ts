@@ -1,4 +1,3 @@
-import { sinkMatrices } from "../../kernels/wgsl/sink.ts";
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
 import { mosaGather, mosaRouterGradient, mosaScatter } from "../../kernels/mosa/rows.ts";
 import { mosaSelection } from "../../kernels/mosa/selection.ts";
@@ -15,6 +14,7 @@ import {
   type Tensor,
   type TfMatrix,
 } from "../op.ts";
+import { byBatch } from "../by_batch.ts";
 import { byRowsWithSink } from "../sink.ts";
 
 /** Attributes of {@linkcode mosaAttention}. */
@@ -117,12 +117,12 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
   },
 
   forward(r, [q, k, v, router], [o, picked, lse, indices, slots], attributes) {
-    const { batch, seqLen } = attributes;
+    const { seqLen } = attributes;
     const spec = specOf(attributes);
     const picks = spec.extent.seqLen;
     const { software } = r.capabilities;
-    bySequences(r, batch, [router, indices, slots], ([router, indices, slots]) => {
-      r.dispatch(mosaSelection({ router, indices, slots, seqLen, picks, software }));
+    byBatch(r, spec, { rows: { router, indices, slots } }, (_, { rows }) => {
+      r.dispatch(mosaSelection({ ...rows, seqLen, picks, software }));
     });
     const gathered = mapValues({ q, k, v }, (x) => gather(r, x, indices, null, attributes));
     recordAttention(r, spec, gathered, { o: picked, lse });
@@ -159,15 +159,15 @@ function gather(
   x: Matrix,
   indices: Matrix,
   router: Matrix | null,
-  { batch, seqLen }: MosaAttentionDims,
+  attributes: MosaAttentionDims,
 ): Matrix {
-  const picked = r.temporary(indices.rows, x.cols);
-  const extent = { seqLen, picks: indices.rows / batch };
-  bySequences(r, batch, [x, indices, picked, ...router ? [router] : []], (parts) => {
-    const [x, indices, out, router = null] = parts;
-    r.dispatch(mosaGather({ x, indices, router, out }, extent));
+  const out = r.temporary(indices.rows, x.cols);
+  const { seqLen } = attributes;
+  const rows = { x, indices, out, ...router && { router } };
+  byBatch(r, specOf(attributes), { rows }, ({ extent }, { rows }) => {
+    r.dispatch(mosaGather({ router: null, ...rows }, { seqLen, picks: extent.seqLen }));
   });
-  return picked;
+  return out;
 }
 
 /** Puts rows of picks back to where their tokens are, and zeros elsewhere. */
@@ -177,48 +177,17 @@ function scatter(
   slots: Matrix,
   router: Matrix | null,
   sink: GradientSink,
-  { batch, seqLen }: MosaAttentionDims,
+  attributes: MosaAttentionDims,
 ): void {
-  const extent = { seqLen, picks: x.rows / batch };
-  const matrices = [x, slots, ...router ? [router] : [], ...sinkMatrices(sink)];
-  bySequences(r, batch, matrices, (parts) => {
-    const [x, slots] = parts;
-    const [into, other] = parts.slice(router ? 3 : 2);
-    const add = sink.add === null ? null : other ?? into;
-    const out = { into, add };
-    r.dispatch(mosaScatter({ x, slots, router: router && parts[2], out }, extent));
+  const { seqLen } = attributes;
+  const rows = { x, slots, ...router && { router } };
+  const isOther = sink.add !== null && sink.add !== sink.into;
+  const out = { into: sink.into, ...isOther && { add: sink.add } };
+  byBatch(r, specOf(attributes), { rows, out }, ({ extent }, { rows, out }) => {
+    const own = { into: out.into, add: sink.add && (out.add ?? out.into) };
+    const picks = extent.seqLen;
+    r.dispatch(mosaScatter({ router: null, ...rows, out: own }, { seqLen, picks }));
   });
-}
-
-/** Elements between possible starts of a bound window (256 bytes). */
-const WINDOW = 64;
-
-/** Calls `body` with all sequences, or one at a time where a matrix is larger than a binding. */
-function bySequences(
-  { capabilities }: Recorder,
-  batch: number,
-  matrices: readonly Matrix[],
-  body: (parts: Matrix[]) => void,
-): void {
-  const limit = capabilities.maxBindingBytes / 4;
-  const fits = (m: Matrix) => m.offset + (m.rows - 1) * m.stride + m.cols <= limit;
-  if (matrices.every(fits)) return body([...matrices]);
-  for (let b = 0; b < batch; b++) {
-    const parts = matrices.map((m) => {
-      const rows = m.rows / batch;
-      const first = m.base + m.offset + b * rows * m.stride;
-      const base = first - first % WINDOW;
-      return { ...m, base, offset: first - base, rows };
-    });
-    const tooLarge = parts.find((m) => !fits(m));
-    if (tooLarge) {
-      throw new RangeError(
-        `Cannot run mosaAttention over ${tooLarge.rows} rows of ${tooLarge.stride * 4} bytes: ` +
-          `a binding holds ${capabilities.maxBindingBytes} bytes; lower seqLen or the model's width`,
-      );
-    }
-    body(parts);
-  }
 }
 
 /**

@@ -13,6 +13,7 @@ import {
 import { mapValues } from "../../kernels/wgsl/operand.ts";
 import { recordSelection, type SelectedKeys, selectedRows } from "./selection.ts";
 import { recordListedScores } from "./listed_scores.ts";
+import { byBatch } from "../by_batch.ts";
 import type { Matrix, Recorder } from "../op.ts";
 
 export { twinHeads, twinOfAttention } from "./twin.ts";
@@ -42,46 +43,6 @@ export function recordAttention(
     );
     r.dispatch(attentionPass("forward", spec, plan, { read, written }));
   });
-}
-
-/** Elements between possible starts of a bound window (256 bytes). */
-const WINDOW = 64;
-
-/** Calls `body` with the rows of all sequences, or with as many at a time as fit into one binding each. */
-export function byBatch<
-  Spec extends Pick<AttentionSpec, "extent">,
-  Rows extends Readonly<Record<string, Named<Matrix>>>,
->(
-  { capabilities }: Recorder,
-  spec: Spec,
-  rows: Rows,
-  body: (spec: Spec, parts: Rows) => void,
-): void {
-  const { batch, seqLen } = spec.extent;
-  const matrices = Object.values(rows).flatMap((named) => Object.values(named));
-  const limit = capabilities.maxBindingBytes / 4;
-  const whole = matrices.every((m) => m.offset + (m.rows - 1) * m.stride + m.cols <= limit);
-  const widest = Math.max(...matrices.map((m) => m.stride));
-  const most = whole ? batch : Math.floor((limit - WINDOW) / (widest * seqLen));
-  if (most < 1) {
-    throw new RangeError(
-      `Cannot run attention over ${seqLen} tokens of ${widest * 4} bytes: a binding holds ` +
-        `${capabilities.maxBindingBytes} bytes; lower seqLen or the model's width`,
-    );
-  }
-  for (let start = 0; start < batch; start += most) {
-    const count = Math.min(most, batch - start);
-    const part = (m: Matrix) => rowsFrom(m, start * seqLen, count * seqLen);
-    const parts = mapValues(rows, (named) => mapValues(named, part)) as Rows;
-    body({ ...spec, extent: { batch: count, seqLen } }, parts);
-  }
-}
-
-/** Rows `start … start + rows` of a matrix, with the window moved along. */
-function rowsFrom(m: Matrix, start: number, rows: number): Matrix {
-  const first = m.base + m.offset + start * m.stride;
-  const base = start === 0 ? m.base : Math.floor(first / WINDOW) * WINDOW;
-  return { ...m, base, offset: first - base, rows };
 }
 
 /** Throws unless the attributes describe heads and sequences. */

@@ -9,7 +9,7 @@ import { gatherScores, gatherTarget } from "../../kernels/indexer/lists/pairs.ts
 import { targetOfScores } from "../../kernels/indexer/teacher_of_scores.ts";
 import { indexerKl } from "../../kernels/indexer/kl.ts";
 import type { Named } from "../../kernels/attention/attention.ts";
-import { byBatch } from "../attention/passes.ts";
+import { byBatch } from "../by_batch.ts";
 import { recordLists } from "../attention/selection.ts";
 import type { IndexerLossAttributes } from "./loss_attributes.ts";
 import { listedScores } from "../attention/listed_scores.ts";
