@@ -17,7 +17,7 @@ const SMALL = [
   "measureEvery=30",
 ];
 
-Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", async (t) => {
+Deno.test("a run gives the same twice, and after a kill, and after each signal to stop", async (t) => {
   const cwd = await Deno.makeTempDir();
   const whole = await trainIn(cwd, ...SMALL, "name=whole");
   const want = await outcome(whole);
@@ -34,7 +34,9 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
   });
 
   // Stopped in the dense stage, in the warm-up, in the twin and in the sparse stage.
-  const stops = [["SIGKILL", 9], ["SIGKILL", 40], ["SIGINT", 63], ["SIGKILL", 81]] as const;
+  const stops = [
+    ...[["SIGKILL", 9], ["SIGHUP", 20], ["SIGTERM", 40], ["SIGINT", 63], ["SIGKILL", 81]] as const,
+  ];
   for (const [signal, after] of stops) {
     await t.step(`${signal} after step ${after}`, async () => {
       const name = `${signal}_${after}`;
@@ -45,8 +47,9 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
       while (!await isSaved()) await new Promise((resolve) => setTimeout(resolve, 5));
       child.kill(signal);
       const { code, stderr } = await child.output();
-      assert.equal(code, signal === "SIGINT" ? 130 : 137, decoder.decode(stderr));
-      assert.equal(readSummary(folder)!.status, signal === "SIGINT" ? "interrupted" : "running");
+      const isKill = signal === "SIGKILL";
+      assert.equal(code, isKill ? 137 : 130, decoder.decode(stderr));
+      assert.equal(readSummary(folder)!.status, isKill ? "running" : "interrupted");
       const { step } = await loadCheckpoint(await latestCheckpoint(folder));
       assert(step < 90, "stopped before its end");
       const resumed = await trainIn(cwd, `resume=${join("runs", name)}`);
@@ -55,6 +58,29 @@ Deno.test("a run gives the same twice, and after a kill, and after Ctrl-C", asyn
       assert.equal(readSummary(folder)!.status, "done");
     });
   }
+
+  await t.step("with nobody who reads, and a log on a full disk", async () => {
+    const shell = (line: string, name: string) =>
+      new Deno.Command("sh", {
+        args: ["-c", line, Deno.execPath(), "run", "-A", CLI, ...SMALL, `name=${name}`],
+        cwd,
+      }).output();
+    await shell('("$0" "$@"; echo $? > rc) 2>&1 | head -1', "unread");
+    assert.equal((await Deno.readTextFile(join(cwd, "rc"))).trim(), "0");
+    assert.deepEqual(await outcome(join(cwd, "runs/unread")), want);
+    if (Deno.build.os !== "linux") return;
+    assert.equal((await shell('exec "$0" "$@" > /dev/full 2>&1', "full")).code, 0);
+    assert.deepEqual(await outcome(join(cwd, "runs/full")), want);
+  });
+
+  await t.step("saved by time", async () => {
+    const args = [...SMALL, "name=often", "saveEvery=0", "saveMinutes=1e-9", "keepCheckpoints=99"];
+    const folder = await trainIn(cwd, ...args);
+    assert.deepEqual(await outcome(folder), want);
+    assert.equal([...Deno.readDirSync(join(folder, "checkpoints"))].length, 90);
+    const never = await trainIn(cwd, ...SMALL, "name=never", "saveEvery=0", "saveMinutes=0");
+    assert.equal([...Deno.readDirSync(join(never, "checkpoints"))].length, 4);
+  });
 
   await t.step("killed before anything was saved", async () => {
     const folder = join(cwd, "runs/early");

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { printIfPossible, StopSignals } from "./stop_signals.ts";
 import { basename, join } from "node:path";
 import { exitCodes, oneWord, requireValues, runCommand, splitArguments } from "./command.ts";
 import { UserError } from "../errors.ts";
@@ -45,6 +46,7 @@ async function main(args: string[]): Promise<number> {
     console.log(help());
     return exitCodes.done;
   }
+  printIfPossible();
   requireValues(words, OWN_KEYS);
   const word = oneWord(words, { verb: "run", what: "one experiment", help: help() });
   const { own, rest } = takeOwn(pairs);
@@ -59,14 +61,10 @@ async function main(args: string[]): Promise<number> {
   for (const word of replacements(plan)) {
     console.error(`note: all runs have ${word} as the experiment says`);
   }
-  let interrupted = false;
-  const interrupt = () => {
-    if (interrupted) Deno.exit(exitCodes.interrupted);
-    interrupted = true;
-    console.error("\ninterrupted: saving, again to stop at once");
-  };
-  Deno.addSignalListener("SIGINT", interrupt);
-  const shouldStop = () => interrupted || performance.now() - started > budgetMs;
+  using signals = new StopSignals(() =>
+    console.error("\ninterrupted: saving, again to stop at once")
+  );
+  const shouldStop = () => signals.isAsked || performance.now() - started > budgetMs;
   const results = await runAblation({
     experiment: name,
     size,
@@ -75,14 +73,13 @@ async function main(args: string[]): Promise<number> {
     argv: args,
     shouldStop,
   });
-  Deno.removeSignalListener("SIGINT", interrupt);
 
   const table = resultsTable(results);
   writeAside(join(folder, "table.txt"), `${table}\n`);
   writeAside(join(folder, "runs.csv"), runsCsv(results));
   console.log(table);
   try {
-    if (!interrupted) await writeAblationReport(folder);
+    if (!signals.isAsked) await writeAblationReport(folder);
   } catch (error) {
     // The results are there, whatever is wrong with their report.
     const reason = error instanceof Error ? error.message : String(error);
@@ -93,7 +90,7 @@ async function main(args: string[]): Promise<number> {
     console.error(`${left} of ${results.runs.length} runs are left: the same command goes on`);
   }
   console.log(folder);
-  if (interrupted) return exitCodes.interrupted;
+  if (signals.isAsked) return exitCodes.interrupted;
   const isFailed = results.runs.some(({ status }) => status === "failed");
   return isFailed ? exitCodes.failed : exitCodes.done;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { printIfPossible, StopSignals } from "./stop_signals.ts";
 import { join } from "node:path";
 import { exitCodes, runCommand, splitArguments } from "./command.ts";
 import { describeFields, parseOverrides, type RunConfig } from "../config/config.ts";
@@ -47,6 +48,7 @@ async function main(args: string[]): Promise<number> {
     console.log(await help());
     return exitCodes.done;
   }
+  printIfPossible();
   if (words.length > 1) {
     throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
   }
@@ -59,17 +61,11 @@ async function main(args: string[]): Promise<number> {
   introduce(config, dataset, gpu ? `webgpu: ${gpu.name}` : "cpu: tfjs wasm", note);
   if (change) note(change);
 
-  let interrupted = false;
-  const interrupt = () => {
-    if (interrupted) Deno.exit(exitCodes.interrupted);
-    interrupted = true;
-    progress.note("interrupted: saving, again to stop at once");
-  };
-  Deno.addSignalListener("SIGINT", interrupt);
+  using signals = new StopSignals(() => note("interrupted: saving, again to stop at once"));
   try {
     const { path, status, step, error } = await startRun({
       ...{ config, dataset, device, progress, checkpoint, experiment, argv: args },
-      shouldStop: () => interrupted,
+      shouldStop: () => signals.isAsked,
     });
     progress.done();
     if (status === "interrupted") {
@@ -83,7 +79,6 @@ async function main(args: string[]): Promise<number> {
     return exitCodes[status];
   } finally {
     progress.done();
-    Deno.removeSignalListener("SIGINT", interrupt);
   }
 }
 

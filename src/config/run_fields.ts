@@ -107,6 +107,7 @@ export const fields = {
   evalEvery: integer("log", 100, "steps between evaluations; 0: only at the end", { min: 0 }),
   evalBatches: integer("log", 8, "batches of an evaluation", { effect: "measurement" }),
   saveEvery: integer("log", 100, "steps between checkpoints; 0: only at the end", { min: 0 }),
+  saveMinutes: number("log", 10, "minutes after which to save in any case; 0: never"),
   keepCheckpoints: integer("log", 2, "checkpoints to keep, the newest"),
   sampleEvery: integer("log", 0, "steps between samples; 0: only at the end", { min: 0 }),
   sampleTokens: integer("log", 200, "tokens of a sample; 0: no samples", { min: 0 }),

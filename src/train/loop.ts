@@ -25,7 +25,26 @@ import type { RunFolder, Summary } from "../runs/run_folder.ts";
 import { StepLog } from "./step_log.ts";
 
 /** A job under way. */
-type Running = Job & { readonly run: RunFolder };
+type Running = Job & { readonly run: RunFolder; readonly clock: SaveClock };
+
+/** Tells when so much time has gone by that a checkpoint is due, whatever the step. */
+class SaveClock {
+  readonly #ms: number;
+  #saved = performance.now();
+
+  constructor({ saveMinutes }: RunConfig) {
+    this.#ms = saveMinutes > 0 ? saveMinutes * 60_000 : Infinity;
+  }
+
+  isDue(): boolean {
+    return performance.now() - this.#saved >= this.#ms;
+  }
+
+  /** To be called when a checkpoint has been written. */
+  reset(): void {
+    this.#saved = performance.now();
+  }
+}
 
 /** Milliseconds between turns of the event loop, for signals. */
 const BREATH_MS = 200;
@@ -49,7 +68,7 @@ export async function train(job: Job): Promise<Summary> {
     if (first >= end) continue;
     if (start >= until) break;
     using engine = await device.open(engineOptions(config, stage, state));
-    running ??= { ...job, run: job.openRun() };
+    running ??= { ...job, run: job.openRun(), clock: new SaveClock(config) };
     const bytes = engine instanceof WebGpuEngine ? `; ${formatBytes(engine.bytes)} of memory` : "";
     progress.note(`stage ${stage.name}: ${describeStage(stage)}${bytes}`);
     if (config.plan && engine instanceof WebGpuEngine) progress.note(engine.printPlan());
@@ -127,7 +146,7 @@ async function trainStage(
     const isEnd = step === end;
     const due = (every: number) => isEnd || every > 0 && step % every === 0;
     const stops = job.shouldStop();
-    const saves = due(config.saveEvery) || stops;
+    const saves = due(config.saveEvery) || stops || job.clock.isDue();
     const values: Metrics = {};
     if (due(config.logEvery)) Object.assign(values, await log.row(step, hyper));
     else if (saves || log.isBehind(step)) await log.read(step);
@@ -156,7 +175,7 @@ function trainingBatches({ config, dataset }: Job, span: StageSpan, step: number
   return Array.from({ length: config.accumulate }, (_, i) => dataset.batch("train", first + i));
 }
 
-async function save({ dataset, run }: Running, engine: Engine, step: number): Promise<void> {
+async function save({ dataset, run, clock }: Running, engine: Engine, step: number): Promise<void> {
   await saveCheckpoint(run.path, {
     step,
     config: run.config,
@@ -164,4 +183,5 @@ async function save({ dataset, run }: Running, engine: Engine, step: number): Pr
     tokenizer: dataset.tokenizer?.toJSON() ?? null,
     data: dataset.identity,
   });
+  clock.reset();
 }

@@ -74,7 +74,11 @@ export class Progress {
 
   #write(text: string): void {
     const bytes = new TextEncoder().encode(text);
-    for (let at = 0; at < bytes.length;) at += this.#output.writeSync(bytes.subarray(at));
+    try {
+      for (let at = 0; at < bytes.length;) at += this.#output.writeSync(bytes.subarray(at));
+    } catch {
+      // Nobody reads any longer, or the log's disk is full: no reason for a run to end.
+    }
   }
 }
 
