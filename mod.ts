@@ -117,6 +117,7 @@ export type { Capabilities } from "./src/kernels/wgsl/device.ts";
 export type { Kernel, KernelVariants } from "./src/kernels/wgsl/kernel.ts";
 export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";
 export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
+export type { MlaHeads } from "./src/ops/attention/mla_heads.ts";
 export type { Teacher } from "./src/ops/indexer/teacher.ts";
 export {
   type Backend,

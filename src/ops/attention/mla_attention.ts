@@ -1,5 +1,6 @@
 import type { AttentionSpec } from "../../kernels/attention/attention.ts";
 import { recordAttentionGradient, wantedSinks } from "./gradient.ts";
+import { mlaHeadDims, type MlaHeads, mlaScale } from "./mla_heads.ts";
 import { recordAttention, requireHeads } from "./passes.ts";
 import { twinHeads, twinOfAttention, type TwinView } from "./twin.ts";
 import {
@@ -13,19 +14,11 @@ import {
 } from "../op.ts";
 
 /** Attributes of {@linkcode mlaAttention}. */
-export interface MlaAttentionDims {
+export interface MlaAttentionDims extends MlaHeads {
   /** Sequences. */
   batch: number;
   /** Tokens of a sequence. */
   seqLen: number;
-  /** Heads of queries, keys and values. */
-  heads: number;
-  /** Width of a key head, without position. */
-  qkNopeHeadDim: number;
-  /** Width of the rotated key that all heads share. */
-  qkRopeHeadDim: number;
-  /** Width of a value head. */
-  vHeadDim: number;
   /** Factor of the scores; default (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
   scale?: number;
   /** Sliding window: a query sees itself and the window - 1 keys before. Default: all before. */
@@ -34,12 +27,12 @@ export interface MlaAttentionDims {
 
 /** Attention of the op's attributes. */
 export function mlaSpec(attributes: MlaAttentionDims): AttentionSpec {
-  const { batch, seqLen, heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim } = attributes;
+  const { batch, seqLen, window } = attributes;
   return {
-    dims: { heads, kvHeads: heads, nope, rope, value: vHeadDim, packed: true },
+    dims: mlaHeadDims(attributes),
     extent: { batch, seqLen },
-    scale: attributes.scale ?? (nope + rope) ** -0.5,
-    window: attributes.window,
+    scale: mlaScale(attributes),
+    window,
   };
 }
 

@@ -1,20 +1,9 @@
 import { absorbQueriesKernel as kernel } from "../../kernels/decode/absorb_queries.ts";
+import type { MlaHeads } from "../attention/mla_heads.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
 
-/** Heads of MLA, as the ops of its absorbed mode take them. */
-export interface AbsorbedHeads {
-  /** Heads of queries, keys and values. */
-  heads: number;
-  /** Width of a key head, without position. */
-  qkNopeHeadDim: number;
-  /** Width of the rotated key that all heads share. */
-  qkRopeHeadDim: number;
-  /** Width of a value head. */
-  vHeadDim: number;
-}
-
 /** Queries to compare with latents; see {@linkcode absorbQueries}. */
-export const absorbQueriesOp: Op<AbsorbedHeads> = {
+export const absorbQueriesOp: Op<MlaHeads> = {
   name: "absorbQueries",
   stopsGradient: true,
   types(inputs, { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value }) {
@@ -62,6 +51,6 @@ export const absorbQueriesOp: Op<AbsorbedHeads> = {
  * assert.deepEqual([...backend.read(absorbQueries(q, weight, dims))], [2, 6]);
  * ```
  */
-export function absorbQueries(q: Tensor, weight: Tensor, heads: AbsorbedHeads): Tensor {
+export function absorbQueries(q: Tensor, weight: Tensor, heads: MlaHeads): Tensor {
   return q.backend.apply(absorbQueriesOp, [q, weight], heads)[0];
 }

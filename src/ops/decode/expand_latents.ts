@@ -1,9 +1,9 @@
 import { vectorProduct } from "../../kernels/product/vector.ts";
-import type { AbsorbedHeads } from "./absorb_queries.ts";
+import type { MlaHeads } from "../attention/mla_heads.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Values of latents; see {@linkcode expandLatents}. */
-export const expandLatentsOp: Op<AbsorbedHeads> = {
+export const expandLatentsOp: Op<MlaHeads> = {
   name: "expandLatents",
   stopsGradient: true,
   types(inputs, { heads, qkNopeHeadDim: nope, vHeadDim: value }) {
@@ -56,6 +56,6 @@ export const expandLatentsOp: Op<AbsorbedHeads> = {
  * assert.deepEqual([...backend.read(expandLatents(sum, weight, dims))], [11]);
  * ```
  */
-export function expandLatents(latents: Tensor, weight: Tensor, heads: AbsorbedHeads): Tensor {
+export function expandLatents(latents: Tensor, weight: Tensor, heads: MlaHeads): Tensor {
   return latents.backend.apply(expandLatentsOp, [latents, weight], heads)[0];
 }

@@ -1,24 +1,13 @@
+import { type MlaHeads, mlaScale } from "../attention/mla_heads.ts";
 import { twinHeads } from "../attention/passes.ts";
 import { recordTarget } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { recordTopk, requireSizes, type SelectionSizes, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode oracleTopk}. */
-export interface OracleTopkAttributes extends SelectionSizes {
-  /** Heads of the attention. */
-  heads: number;
-  /** Width of a key head, without position. */
-  qkNopeHeadDim: number;
-  /** Width of the rotated key that all heads share. */
-  qkRopeHeadDim: number;
-  /** Width of a value head. */
-  vHeadDim: number;
+export interface OracleTopkAttributes extends SelectionSizes, MlaHeads {
   /** Factor of the scores; default (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
   scale?: number;
-}
-
-function scaleOf({ scale, qkNopeHeadDim, qkRopeHeadDim }: OracleTopkAttributes): number {
-  return scale ?? (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
 }
 
 /** Keys with the most attention; see {@linkcode oracleTopk}. */
@@ -59,13 +48,13 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
     const keys = tf.concat([own, shared], 3);
     const products = tf.matMul(twinHeads(tf, q, attributes, heads), keys, false, true);
     const logs = tf.sub(
-      tf.mul(products, scaleOf(attributes)),
+      tf.mul(products, mlaScale(attributes)),
       twinHeads(tf, lse, attributes, heads),
     );
     return [twinTopk(tf, tf.mean(tf.exp(logs), 1), attributes)];
   },
   forward(r, inputs, [indices], attributes) {
-    const dims = { ...attributes, scale: scaleOf(attributes) };
+    const dims = { ...attributes, scale: mlaScale(attributes) };
     recordTopk(r, attributes, inputs, indices, (chunk, target) => {
       recordTarget(r, inputs, dims, chunk, target);
       return target;

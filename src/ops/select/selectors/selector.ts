@@ -4,6 +4,7 @@
  * @module
  */
 import type { Pool } from "../../../kernels/select/block_pool.ts";
+import type { MlaHeads } from "../../attention/mla_heads.ts";
 import type { Tensor } from "../../op.ts";
 
 /** The indexer's tensors, as `indexTopk` takes them. */
@@ -23,7 +24,7 @@ export interface IndexerTensors {
 }
 
 /** The attention's tensors, as `oracleTopk` takes them. */
-export interface AttentionTensors {
+export interface AttentionTensors extends MlaHeads {
   /** As in `mlaAttention`. */
   readonly q: Tensor;
   /** As in `mlaAttention`. */
@@ -32,14 +33,6 @@ export interface AttentionTensors {
   readonly kPe: Tensor;
   /** [batch · seqLen, heads], of dense attention. */
   readonly lse: Tensor;
-  /** Heads of the attention. */
-  readonly heads: number;
-  /** Width of a key head, without position. */
-  readonly qkNopeHeadDim: number;
-  /** Width of the rotated key that all heads share. */
-  readonly qkRopeHeadDim: number;
-  /** Width of a value head. */
-  readonly vHeadDim: number;
   /** Factor of the scores. */
   readonly scale: number;
 }
