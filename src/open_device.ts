@@ -6,6 +6,7 @@
 import type { RunConfig } from "./config/config.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
 import { MemoryError, UserError } from "./errors.ts";
+import { within } from "./files/patience.ts";
 import { Gpu } from "./webgpu/device/device.ts";
 import { WebGpuEngine } from "./webgpu/engine/engine.ts";
 import { requireLongLoops } from "./webgpu/plan/self_test.ts";
@@ -62,6 +63,9 @@ export async function openDevice(
   };
 }
 
+/** Seconds to wait for packages that have to be fetched. */
+const FETCH_SECONDS = 60;
+
 /**
  * Only now, and by names that Deno does not see in advance: the WebGPU path must not ask for an
  * npm package, not even when the program starts.
@@ -69,10 +73,19 @@ export async function openDevice(
 async function importTfjs(): Promise<
   typeof import("./tfjs/backend.ts") & typeof import("./tfjs/engine.ts")
 > {
-  const [backend, engine] = await Promise.all(
-    ["backend", "engine"].map((name) => import(new URL(`./tfjs/${name}.ts`, import.meta.url).href)),
-  );
-  return { ...backend, ...engine };
+  const names = ["backend", "engine"].map((n) => new URL(`./tfjs/${n}.ts`, import.meta.url).href);
+  try {
+    const [backend, engine] = await within(
+      FETCH_SECONDS,
+      () => Promise.all(names.map((name) => import(name))),
+    );
+    return { ...backend, ...engine };
+  } catch (error) {
+    const reason = (error instanceof Error ? error.message : String(error)).split("\n")[0];
+    throw new UserError(
+      `Cannot compute on the CPU without tfjs: ${reason}; run "deno install" with a network`,
+    );
+  }
 }
 
 function asUserError(error: unknown, { batchSize, seqLen }: EngineOptions, gpu: Gpu): unknown {

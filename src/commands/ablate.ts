@@ -9,6 +9,7 @@ import { exitCodes, oneWord, requireValues, runCommand, splitArguments } from ".
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment } from "../config/experiment.ts";
 import { writeAside } from "../runs/run_folder.ts";
+import { AFTER_A_RUN } from "../report/page/write.ts";
 import { writeAblationReport } from "../report/ablation/ablation_report.ts";
 import { planRuns, REAL_SIZE, replacements, sized } from "../ablate/plan.ts";
 import { runAblation } from "../ablate/runner.ts";
@@ -79,7 +80,7 @@ async function main(args: string[]): Promise<number> {
   writeAside(join(folder, "runs.csv"), runsCsv(results));
   console.log(table);
   try {
-    if (!signals.isAsked) await writeAblationReport(folder);
+    if (!signals.isAsked) await writeAblationReport(folder, { seconds: AFTER_A_RUN });
   } catch (error) {
     // The results are there, whatever is wrong with their report.
     const reason = error instanceof Error ? error.message : String(error);

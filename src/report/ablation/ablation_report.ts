@@ -32,12 +32,16 @@ import { REPORT_FILE, writeReport } from "../page/write.ts";
 /**
  * Writes `report.html` into an ablation's folder, of one that is not finished too.
  *
+ * @param options `seconds`: see `loadPlotly`
  * @returns its path
  * @throws {UserError} if there is no `results.json`, or Plotly cannot be loaded
  */
-export async function writeAblationReport(folder: string): Promise<string> {
+export async function writeAblationReport(
+  folder: string,
+  { seconds }: { seconds?: number } = {},
+): Promise<string> {
   const path = join(folder, REPORT_FILE);
-  await writeReport(path, ablationReport(readAblation(folder)));
+  await writeReport(path, ablationReport(readAblation(folder)), seconds);
   return path;
 }
 

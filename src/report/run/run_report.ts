@@ -22,7 +22,7 @@ import { mapSection } from "./map_figures.ts";
 import { lastRow, readRun, type ReportedRun } from "./run_data.ts";
 import type { SampleMaps } from "./sample_maps.ts";
 import { trainingSection } from "./training_figures.ts";
-import { REPORT_FILE, writeReport } from "../page/write.ts";
+import { AFTER_A_RUN, REPORT_FILE, writeReport } from "../page/write.ts";
 
 /** Samples of text that are shown, the last. */
 const MOST_SAMPLES = 3;
@@ -30,16 +30,16 @@ const MOST_SAMPLES = 3;
 /**
  * Writes `report.html` into a run folder.
  *
- * @param options `maps`: those of `sampleMaps`, to be shown too
+ * @param options `maps`: those of `sampleMaps`, to be shown too; `seconds`: see `loadPlotly`
  * @returns its path
  * @throws {UserError} if the folder is not a run's, or Plotly cannot be loaded
  */
 export async function writeRunReport(
   folder: string,
-  options: { maps?: SampleMaps | null } = {},
+  { maps = null, seconds }: { maps?: SampleMaps | null; seconds?: number } = {},
 ): Promise<string> {
   const path = join(folder, REPORT_FILE);
-  await writeReport(path, await runReport(readRun(folder), options.maps ?? null));
+  await writeReport(path, await runReport(readRun(folder), maps), seconds);
   return path;
 }
 
@@ -50,7 +50,7 @@ export async function writeRunReport(
  */
 export async function writeReportAfterTraining(folder: string): Promise<string> {
   try {
-    return `report: ${await writeRunReport(folder)}`;
+    return `report: ${await writeRunReport(folder, { seconds: AFTER_A_RUN })}`;
   } catch (error) {
     // What the run came to stays as it is, whatever is wrong with its report.
     const reason = error instanceof Error ? error.message : String(error);
