@@ -116,6 +116,7 @@ export type { Pool } from "./src/kernels/select/block_pool.ts";
 export type { Capabilities } from "./src/kernels/wgsl/device.ts";
 export type { Kernel, KernelVariants } from "./src/kernels/wgsl/kernel.ts";
 export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";
+export type { Sink } from "./src/kernels/wgsl/sink.ts";
 export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
 export type { MlaHeads } from "./src/ops/attention/mla_heads.ts";
 export type { Teacher } from "./src/ops/indexer/teacher.ts";
@@ -162,13 +163,14 @@ export type {
   StepInputs,
   Variant,
 } from "./src/engine.ts";
-export { MemoryError, UserError, WriteError } from "./src/errors.ts";
+export { GpuError, MemoryError, UserError, WriteError } from "./src/errors.ts";
 export { type Device, openDevice } from "./src/open_device.ts";
 export { philox4x32, Rng } from "./src/rng.ts";
 export { Gpu } from "./src/webgpu/device/device.ts";
 
 // Training and runs.
 export type { FileSum } from "./src/files/checksum.ts";
+export { FolderLock, type LockPurpose } from "./src/files/lock.ts";
 export {
   readSafetensors,
   type Safetensors,

@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
+import { LOCK_FILE } from "../files/lock.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { type AblationResults, resultsShape } from "./results.ts";
 
@@ -47,5 +48,7 @@ export function requireOwnFolder(
 
 function isEmptyFolder(path: string): boolean {
   return Deno.statSync(path).isDirectory &&
-    [...Deno.readDirSync(path)].every(({ name }) => name.endsWith(".partial"));
+    [...Deno.readDirSync(path)].every(({ name }) =>
+      name.endsWith(".partial") || name === LOCK_FILE
+    );
 }

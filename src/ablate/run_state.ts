@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/config.ts";
 import { UserError } from "../errors.ts";
 import { show } from "../config/fields.ts";
-import { readJson } from "../files/files.ts";
+import { isThere, readJson, writing } from "../files/files.ts";
+import { LOCK_FILE } from "../files/lock.ts";
 import { savedConfig } from "../config/saved_config.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
 import { readState } from "../runs/checkpoint_files.ts";
@@ -52,6 +53,29 @@ export function configOf(folder: string): RunConfig | null {
   const path = join(folder, "config.json");
   const saved = readJson(path);
   return saved && savedConfig(saved, path);
+}
+
+/** What a run makes in its folder. */
+const OWN_FILES: readonly string[] = [
+  ...["config.json", "env.json", "metrics.jsonl", "samples.txt", "summary.json", "report.html"],
+  ...["evaluations.json", "checkpoints", LOCK_FILE],
+];
+
+/**
+ * Removes the folder of a run that has no checkpoint, and so is to be begun again.
+ *
+ * @throws {UserError} if it holds anything that no run makes: that may be somebody's
+ */
+export function removeBegun(folder: string): void {
+  if (!isThere(folder)) return;
+  const isOwn = (name: string) => OWN_FILES.includes(name.replace(/\.partial$/, ""));
+  const strange = [...Deno.readDirSync(folder)].find(({ name }) => !isOwn(name));
+  if (strange) {
+    throw new UserError(
+      `Cannot begin ${folder} again: it holds ${strange.name}, which no run makes; take that away`,
+    );
+  }
+  writing(folder, () => Deno.removeSync(folder, { recursive: true }));
 }
 
 /** Whether a run's results stay the same whatever the key says. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { FolderLock } from "../files/lock.ts";
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { GpuError, WriteError } from "../errors.ts";
@@ -12,7 +13,7 @@ import { keepLatestCheckpoint, latestCheckpoint, newestCheckpoint } from "../run
 import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
-import { writing } from "../files/files.ts";
+import { isThere, writing } from "../files/files.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import { AblationProgress } from "./ablation_progress.ts";
 import {
@@ -30,7 +31,7 @@ import { requireOwnFolder } from "./folder.ts";
 import type { AblationPlan, PlannedRun } from "./plan.ts";
 import type { AblationResults, RunResult } from "./results.ts";
 import { RunData } from "./run_data.ts";
-import { configOf, requireSame, stateOf } from "./run_state.ts";
+import { configOf, removeBegun, requireSame, stateOf } from "./run_state.ts";
 import { startFromTrunk } from "./start_from.ts";
 import { assignTrunks, type Trunk } from "./trunks.ts";
 
@@ -70,11 +71,18 @@ type Ending = "done" | "stopped" | Failure;
  * read, or there is no such device
  */
 export async function runAblation(job: AblationJob): Promise<AblationResults> {
+  requireOwnFolder(job.folder, job);
+  using lock = isThere(job.folder) ? lockOf(job) : null;
   using runner = new Runner(job);
-  return await runner.run();
+  return await runner.run(lock === null);
+}
+
+function lockOf({ folder }: AblationJob): FolderLock {
+  return FolderLock.take(folder, { action: `run in ${folder}`, note: console.error });
 }
 
 class Runner implements Disposable {
+  #lock: FolderLock | null = null;
   readonly #job: AblationJob;
   readonly #runs: readonly PlannedRun[];
   readonly #trunks: readonly (Trunk | null)[];
@@ -88,7 +96,6 @@ class Runner implements Disposable {
   readonly #git: string | null;
 
   constructor(job: AblationJob) {
-    requireOwnFolder(job.folder, job);
     this.#job = job;
     this.#runs = job.plan.runs;
     this.#trunks = assignTrunks(job.plan.runs);
@@ -96,7 +103,8 @@ class Runner implements Disposable {
     this.#git = commitOf();
   }
 
-  async run(): Promise<AblationResults> {
+  /** @param locks whether the folder is new, and its lock still to be taken */
+  async run(locks: boolean): Promise<AblationResults> {
     const pending = await this.#pending();
     if (pending.length) {
       await this.#data.check(pending.map(({ config }) => config));
@@ -105,6 +113,7 @@ class Runner implements Disposable {
     }
     const { folder } = this.#job;
     writing(folder, () => Deno.mkdirSync(folder, { recursive: true }));
+    if (locks) this.#lock = lockOf(this.#job);
     // It tells whose folder this is, from the start.
     this.#write();
     try {
@@ -125,6 +134,7 @@ class Runner implements Disposable {
 
   [Symbol.dispose](): void {
     this.#device?.[Symbol.dispose]();
+    this.#lock?.[Symbol.dispose]();
   }
 
   #path(part: Trunk | PlannedRun): string {
@@ -239,7 +249,7 @@ class Runner implements Disposable {
     const { config, dataset } = await this.#data.open(part.config);
     if (isNew) {
       // What is there was stopped before its first checkpoint.
-      await Deno.remove(folder, { recursive: true }).catch(() => {});
+      removeBegun(folder);
       const pathOf = (trunk: Trunk) => this.#path(trunk);
       if (parent) await startFromTrunk(folder, { config, trunk: parent, pathOf });
     }

@@ -13,6 +13,7 @@ import {
   loadCheckpoint,
   saveCheckpoint,
 } from "../runs/checkpoint.ts";
+import { removeBegun } from "./run_state.ts";
 import { writingLater } from "../files/files.ts";
 import { pretty, writeAside } from "../runs/run_folder.ts";
 import { hasTrainedIndexer, type Trunk } from "./trunks.ts";
@@ -30,7 +31,7 @@ export async function startFromTrunk(
   { config, trunk, pathOf }: { config: RunConfig; trunk: Trunk; pathOf: (trunk: Trunk) => string },
 ): Promise<void> {
   const partial = `${folder}.partial`;
-  await Deno.remove(partial, { recursive: true }).catch(() => {});
+  removeBegun(partial);
   await writingLater(partial, () => Deno.mkdir(partial, { recursive: true }));
   // Later stages may start from the ends of earlier trunks.
   const chain: Trunk[] = [];

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { isThere } from "../files/files.ts";
+import { FolderLock } from "../files/lock.ts";
 import { printIfPossible, StopSignals } from "./stop_signals.ts";
 import { join } from "node:path";
 import { exitCodes, runCommand, splitArguments } from "./command.ts";
@@ -52,6 +54,11 @@ async function main(args: string[]): Promise<number> {
   if (words.length > 1) {
     throw new UserError(`Cannot train ${words.join(" and ")} at once: give one experiment`);
   }
+  const { resume } = parseOverrides(pairs);
+  // Before it is read, so that nobody writes into it in between.
+  using lock = resume && isThere(resume)
+    ? FolderLock.take(resume, { action: `go on with ${resume}`, note: console.error })
+    : null;
   const { config: asked, checkpoint, experiment, change } = await resolveRun(words[0], pairs);
   const { config, dataset } = await openRunData(asked, checkpoint?.tokenizer);
   const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
@@ -64,7 +71,7 @@ async function main(args: string[]): Promise<number> {
   using signals = new StopSignals(() => note("interrupted: saving, again to stop at once"));
   try {
     const { path, status, step, error } = await startRun({
-      ...{ config, dataset, device, progress, checkpoint, experiment, argv: args },
+      ...{ config, dataset, device, progress, checkpoint, experiment, argv: args, lock },
       shouldStop: () => signals.isAsked,
     });
     progress.done();

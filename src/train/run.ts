@@ -10,6 +10,7 @@ import { requireSameData } from "../data/identity.ts";
 import { GpuError, UserError, WriteError } from "../errors.ts";
 import { setAsideLater } from "../runs/newest_checkpoint.ts";
 import { describeEnvironment } from "../runs/environment.ts";
+import { FolderLock } from "../files/lock.ts";
 import type { Job } from "./job.ts";
 import { train } from "./loop.ts";
 import { readSummary, RunFolder, type RunStatus } from "../runs/run_folder.ts";
@@ -23,6 +24,8 @@ export interface RunOptions extends Omit<Job, "openRun"> {
   readonly argv: readonly string[];
   /** Where run folders lie; default `runs`. */
   readonly root?: string;
+  /** The lock of the run that is resumed, if the caller has it already. */
+  readonly lock?: FolderLock | null;
 }
 
 /** How a run ended. */
@@ -84,12 +87,20 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
     return { path: config.resume, status: "done", step: end };
   }
   let run: RunFolder | null = null;
+  let lock: FolderLock | null = null;
+  const lockOf = (path: string) =>
+    options.lock ? null : FolderLock.take(path, {
+      action: `train in ${path}`,
+      note: (line) => options.progress.note(line),
+    });
   const openRun = () => {
     const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
+    if (config.resume) lock = lockOf(config.resume);
     if (config.resume && checkpoint) setAsideLater(config.resume, checkpoint.step);
     run = config.resume
       ? RunFolder.resume(config.resume, { config, logs })
       : RunFolder.create(config, { experiment, root });
+    lock ??= lockOf(run.path);
     const { gpu } = device;
     run.writeEnvironment(describeEnvironment({
       backend: gpu ? "webgpu" : "cpu",
@@ -122,5 +133,7 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
     }
     if (!(error instanceof Diverged) || !started) throw error;
     return { path: started.path, status: "failed", step, error: message };
+  } finally {
+    (lock as FolderLock | null)?.[Symbol.dispose]();
   }
 }
