@@ -112,6 +112,8 @@ export {
 } from "./src/model/transformer.ts";
 
 // Ops, selectors and kernels.
+export type { HeadDims } from "./src/kernels/attention/heads.ts";
+export type { Indexer, Teacher } from "./src/kernels/indexer/indexer.ts";
 export type { Pool } from "./src/kernels/select/block_pool.ts";
 export type { Capabilities } from "./src/kernels/wgsl/device.ts";
 export type { Kernel, KernelVariants } from "./src/kernels/wgsl/kernel.ts";
@@ -119,7 +121,7 @@ export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";
 export type { Sink } from "./src/kernels/wgsl/sink.ts";
 export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
 export type { MlaHeads } from "./src/ops/attention/mla_heads.ts";
-export type { Teacher } from "./src/ops/indexer/teacher.ts";
+export type { TeacherTensors } from "./src/ops/indexer/teacher.ts";
 export {
   type Backend,
   type Dtype,

@@ -2,7 +2,7 @@ import { gatherGradientK, gatherGradientQ } from "../kernels/indexer/lists/gradi
 import { listGradients } from "../kernels/indexer/lists/list_gradients.ts";
 import { gatherScores, gatherTarget } from "../kernels/indexer/lists/pairs.ts";
 import { indexerKl } from "../kernels/indexer/kl.ts";
-import type { Kernel } from "../kernels/wgsl/kernel.ts";
+import type { Indexer, Teacher } from "../kernels/indexer/indexer.ts";
 import {
   countQueries,
   listQueries,
@@ -13,7 +13,7 @@ import {
 import { selectionMaskKernel } from "../kernels/select/mask.ts";
 import type { Capabilities } from "../kernels/wgsl/device.ts";
 import { type Case, randomValues, type Sizes } from "./kernel_case.ts";
-import { type Call, layout } from "./run_kernels.ts";
+import { callOn, layout } from "./run_kernels.ts";
 
 /**
  * The indexer's loss over a selection with its gradients, along lists: all kernels that a GPU runs,
@@ -34,47 +34,33 @@ export function gatheredLossCase(
   };
   const { software } = capabilities;
   const { indices, scores, target, starts, queries } = m;
-  const index = {
-    ...{ q: m.qI, k: m.kI, w: m.w, seqLen, heads: indexHeads, dim, scale: 0.1, capabilities },
-    activation: "relu" as const,
-  };
-  const teacher = { q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, indices, target };
-  const widths = { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, scale: 0.1 };
+  const indexer: Indexer = { heads: indexHeads, dim, activation: "relu", scale: 0.1 };
+  const dims = { heads, kvHeads: heads, nope, rope, value, packed: true };
+  const teacher: Teacher = { dims, scale: 0.1 };
+  const index = { q: m.qI, k: m.kI, w: m.w, seqLen, indexer, capabilities };
   const lists = { indices, gradScores: target, starts, queries, listed: scores };
   const kl = { ...m, mask: null, firstRow: 0, batch, direction: "forward", gradient: 1 } as const;
-  const calls: [Kernel, ...(keyof typeof m)[]][] = [
-    [selectionMaskKernel(m), "indices", "mask"],
-    [gatherScores({ ...index, indices, scores }), "qI", "kI", "w", "indices", "scores"],
-    [
-      gatherTarget({ ...teacher, ...widths, seqLen, capabilities }),
-      ...["q", "kv", "kPe", "lse", "indices", "target"] as const,
-    ],
-    [indexerKl({ ...kl, software }), "scores", "target", "kl"],
-    [
-      gatherGradientQ(index, lists, m.gradQ, m.gradW),
-      ...["qI", "kI", "w", "indices", "target", "gradQ", "gradW"] as const,
-    ],
-    [countQueries(m.mask, starts, seqLen), "mask", "starts"],
-    [scanStarts(starts), "starts"],
-    [listQueries(m.mask, starts, queries, seqLen), "mask", "starts", "queries"],
-    [
-      listGradients({ ...lists, seqLen, software }),
-      ...["indices", "target", "starts", "queries", "scores"] as const,
-    ],
-    [
-      gatherGradientK(index, lists, m.gradK),
-      ...["qI", "kI", "w", "starts", "queries", "scores", "gradK"] as const,
-    ],
+  const kernels = [
+    selectionMaskKernel(m),
+    gatherScores({ ...index, indices, scores }),
+    gatherTarget({ ...m, teacher, seqLen, capabilities }),
+    indexerKl({ ...kl, software }),
+    gatherGradientQ(index, lists, m.gradQ, m.gradW),
+    countQueries(m.mask, starts, seqLen),
+    scanStarts(starts),
+    listQueries(m.mask, starts, queries, seqLen),
+    listGradients({ ...lists, seqLen, software }),
+    gatherGradientK(index, lists, m.gradK),
   ];
   // Keys spread evenly over those that a query sees.
   const keys = Int32Array.from({ length: rows * topk }, (_, i) => {
     const [seen, n] = [Math.floor(i / topk) % seqLen + 1, i % topk];
     return seen > topk ? Math.floor(n * seen / topk) : n < seen ? n : -1;
   });
-  const names = Object.keys(m);
+  const matrices = Object.values(m);
   return {
     name: `indexer_loss_gathered ${rows}x${topk}x${indexHeads}x${dim}`,
-    calls: calls.map(([kernel, ...used]): Call => [kernel, ...used.map((n) => names.indexOf(n))]),
+    calls: kernels.map((kernel) => callOn(kernel, matrices)),
     arrays: Object.entries(m).map(([name, matrix]) =>
       name === "indices"
         ? keys

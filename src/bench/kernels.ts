@@ -106,8 +106,8 @@ function indexerCase(
   const common = { firstRow: 0, batch, capabilities };
   if (part === "scores") {
     const [q, k, w] = [layout(rows, heads * dim), layout(rows, dim), layout(rows, heads)];
-    const activation = "relu" as const;
-    const kernel = indexScores({ q, k, w, scores, heads, dim, activation, scale: 0.1, ...common });
+    const indexer = { heads, dim, activation: "relu" as const, scale: 0.1 };
+    const kernel = indexScores({ q, k, w, scores, indexer, ...common });
     return single(kernel, [q, k, w, scores].map(randomValues));
   }
   if (part === "top-k") {

@@ -96,8 +96,8 @@ function selected(
   const { config, stage, index, position, append, selections } = layer;
   if (stage.selector === "dense") return null;
   if (index % config.indexShare === 0) {
-    const { qI, kI, w, heads, activation, scale } = lightningIndexer(inputs, layer);
-    const attributes = { topk: stage.indexTopk, heads, activation, scale };
+    const { qI, kI, w, indexer } = lightningIndexer(inputs, layer);
+    const attributes = { topk: stage.indexTopk, indexer };
     selections.push(cacheTopk(qI, append("index_key", kI), w, position, attributes));
   }
   return selections.at(-1)!;

@@ -4,19 +4,18 @@
  * @module
  */
 import type { LayerContext, Selection, TokenContext } from "./layer.ts";
-import type { RunConfig } from "../config/config.ts";
 import { attentionMaps } from "../ops/indexer/maps.ts";
 import { columns } from "../ops/token/columns.ts";
 import { detach } from "../ops/token/detach.ts";
 import { indexerLoss, type LossSelection } from "../ops/indexer/loss.ts";
 import { indexerMetrics } from "../ops/indexer/metrics.ts";
-import type { Teacher } from "../ops/indexer/teacher.ts";
+import { type IndexerAttributes, mlaTeacher, type TeacherTensors } from "../ops/indexer/teacher.ts";
 import { layerNorm } from "../ops/token/layer_norm.ts";
 import { linear } from "../ops/token/linear.ts";
 import { mlaAttention, type MlaAttentionDims } from "../ops/attention/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
 import { selectionMask } from "../ops/select/mask.ts";
-import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
+import type { AttentionTensors, IndexerTensors } from "../ops/select/selectors/selector.ts";
 import { selectors } from "../ops/select/selectors/selectors.ts";
 import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
 
@@ -63,7 +62,7 @@ export function lightningIndexer(inputs: IndexerInputs, layer: TokenContext): In
   );
   const w = columns(keyAndWeights, headDim, heads);
   const scale = (heads * headDim) ** -0.5;
-  return { qI, kI, w, heads, activation: c.indexActivation, scale };
+  return { qI, kI, w, indexer: { heads, dim: headDim, activation: c.indexActivation, scale } };
 }
 
 /** Dims of MLA's attention, as its ops take them. */
@@ -84,18 +83,20 @@ function once<T>(make: () => T): () => T {
  * @returns attention output `[N, heads · vHeadDim]`
  */
 export function selectedAttention(
-  teacher: Omit<Teacher, "lse">,
+  attended: Omit<TeacherTensors, "lse">,
   inputs: IndexerInputs,
   { layer, dims }: { layer: LayerContext; dims: SelectedAttentionDims },
 ): Tensor {
-  const { config, stage } = layer;
-  const { q, kv, kPe } = teacher;
+  const { config, stage, batch, seqLen } = layer;
+  const { q, kv, kPe } = attended;
+  const teacher = mlaTeacher(dims);
   const dense = once(() => mlaAttention(q, kv, kPe, dims));
   if (layer.index % config.indexShare === 0) {
-    const attention = () => ({ q, kv, kPe, lse: dense().lse, ...dims });
+    const attention = () => ({ q, kv, kPe, lse: dense().lse, teacher });
     layer.shared.selection = select(inputs, layer, attention);
   }
   const { indexer, indices, mask, measured } = layer.shared.selection!;
+  const attributes = () => ({ batch, seqLen, indexer: indexer().indexer, teacher });
   const topk = stage.indexTopk;
   const form = config.sparseForm;
   const { o, lse } = indices && mask
@@ -110,32 +111,24 @@ export function selectedAttention(
       selection: stage.kl === "selected" && indices && mask ? { indices, mask } : null,
       weight,
       layer,
-      dims,
+      attributes: attributes(),
     });
     layer.losses.push({ tensor: kl, weight });
     layer.metrics[`index/${layer.index}/kl`] = kl;
   }
   if (stage.maps) {
-    const shown = { ...dims, ...indexerDims(indexer(), config) };
-    const { scores, attention } = attentionMaps(indexer(), { q, kv, kPe, lse }, shown);
+    const { scores, attention } = attentionMaps(indexer(), { q, kv, kPe, lse }, attributes());
     layer.maps[`index_scores.${layer.index}`] = scores;
     layer.maps[`target.${layer.index}`] = attention;
     if (indices) layer.maps[`topk.${layer.index}`] = indices;
   }
   if (stage.measures) {
     const { qI, kI, w } = indexer();
-    const { means, histogram } = indexerMetrics(
-      qI,
-      kI,
-      w,
-      { q, kv, kPe, lse: dense().lse },
-      measured(),
-      {
-        ...dims,
-        ...indexerDims(indexer(), config),
-        topk,
-      },
-    );
+    const known = { q, kv, kPe, lse: dense().lse };
+    const { means, histogram } = indexerMetrics(qI, kI, w, known, measured(), {
+      ...attributes(),
+      topk,
+    });
     layer.metrics[`index/${layer.index}`] = means;
     layer.metrics[`index/${layer.index}/distance`] = histogram;
     layer.selections.push(measured());
@@ -147,7 +140,7 @@ export function selectedAttention(
 function select(
   inputs: IndexerInputs,
   layer: LayerContext,
-  attention: () => Teacher & SelectedAttentionDims,
+  attention: () => AttentionTensors,
 ): Selection {
   const { config, stage, batch, seqLen } = layer;
   const indexer = once(() => lightningIndexer(inputs, layer));
@@ -178,25 +171,19 @@ function lossShare({ config, index }: LayerContext): number {
   return 1 / Math.min(indexShare, numHiddenLayers - first);
 }
 
-function indexerDims(indexer: IndexerTensors, config: RunConfig) {
-  const { heads: indexHeads, activation, scale: indexScale } = indexer;
-  return { indexHeads, indexHeadDim: config.indexHeadDim, activation, indexScale };
-}
-
 function indexerKl(
-  indexer: IndexerTensors,
-  teacher: Teacher,
-  { selection, weight, layer, dims }: {
+  { qI, kI, w }: IndexerTensors,
+  teacher: TeacherTensors,
+  { selection, weight, layer, attributes }: {
     selection: LossSelection | null;
     weight: number;
     layer: LayerContext;
-    dims: SelectedAttentionDims;
+    attributes: IndexerAttributes;
   },
 ): Tensor {
   const { config, stage } = layer;
-  return indexerLoss(indexer.qI, indexer.kI, indexer.w, teacher, selection, {
-    ...dims,
-    ...indexerDims(indexer, config),
+  return indexerLoss(qI, kI, w, teacher, selection, {
+    ...attributes,
     form: config.sparseForm,
     klHeads: config.klHeads,
     direction: config.klDirection,

@@ -1,6 +1,7 @@
 /** The kernels of the indexer's gradients stay within a device's workgroup memory. */
 import assert from "node:assert/strict";
 import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/indexer/gradient.ts";
+import type { Indexer } from "../../src/kernels/indexer/indexer.ts";
 import { SIGN_WORDS, signRows } from "../../src/kernels/indexer/signs.ts";
 import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
 import { layout } from "../run_kernel.ts";
@@ -24,7 +25,8 @@ Deno.test("the indexer's gradients take no more workgroup memory than there is",
         ...{ maxInvocations: 256, subgroups: null },
       };
       const [heads, tokens] = [2, 256];
-      const common = { heads, dim, activation: "relu" as const, scale: 1, capabilities };
+      const indexer: Indexer = { heads, dim, activation: "relu", scale: 1 };
+      const common = { indexer, capabilities };
       const signs = readsSigns(common)
         ? { signs: layout(signRows(tokens, tokens, heads), SIGN_WORDS) }
         : {};

@@ -44,10 +44,7 @@ for (const software of [true, false]) {
           w: w.m,
           scores: scores.m,
           firstRow,
-          heads,
-          dim,
-          activation,
-          scale,
+          indexer: { heads, dim, activation, scale },
           batch,
           capabilities: { ...gpu.capabilities, software },
         });
@@ -84,10 +81,10 @@ for (const software of [true, false]) {
 Deno.test("indexScores refuses what does not fit", async () => {
   const { capabilities } = await testGpu();
   const spec = { q: layout(4, 6), k: layout(4, 3), w: layout(4, 2), scores: layout(4, 4) };
-  const sizes = { firstRow: 0, heads: 2, dim: 3, activation: "relu", scale: 1 } as const;
-  indexScores({ ...spec, ...sizes, capabilities });
+  const indexer = { heads: 2, dim: 3, activation: "relu", scale: 1 } as const;
+  indexScores({ ...spec, firstRow: 0, indexer, capabilities });
   assert.throws(
-    () => indexScores({ ...spec, ...sizes, dim: 2, capabilities }),
+    () => indexScores({ ...spec, firstRow: 0, indexer: { ...indexer, dim: 2 }, capabilities }),
     /score 2 heads of 2 with q, k, w, scores of shapes 4x6, 4x3, 4x2, 4x4/,
   );
 });

@@ -13,10 +13,12 @@
 import { attentionTarget } from "../../src/kernels/indexer/teacher.ts";
 import { TARGET_TILES } from "../../src/kernels/indexer/teacher_tiles.ts";
 import { indexGradientK, indexGradientQ, readsSigns } from "../../src/kernels/indexer/gradient.ts";
+import type { Indexer, Teacher } from "../../src/kernels/indexer/indexer.ts";
 import { indexScores } from "../../src/kernels/indexer/scores.ts";
 import { SIGN_WORDS, signRows } from "../../src/kernels/indexer/signs.ts";
 import { indexerKl } from "../../src/kernels/indexer/kl.ts";
 import type { Kernel } from "../../src/kernels/wgsl/kernel.ts";
+import type { Layout } from "../../src/kernels/wgsl/operand.ts";
 import { tileName } from "../../src/kernels/product/tiles.ts";
 import { fitsDevice, type Tile } from "../../src/kernels/product/tile_loop.ts";
 import { indexerLoss } from "../../src/ops/indexer/loss.ts";
@@ -27,7 +29,7 @@ import { Graph, type GraphTensor } from "../../src/graph/graph.ts";
 import { lower } from "../../src/graph/lower.ts";
 import { createStorageBuffer, Plan, SlotPool } from "../../src/webgpu/plan/plan.ts";
 import { profilePlan, type ProfileRow } from "../../src/webgpu/plan/profile.ts";
-import { layout, runKernels } from "../run_kernel.ts";
+import { callOn, layout, runKernels } from "../run_kernel.ts";
 
 /** Batch, tokens; heads, widths without and with position and of values; index heads, their width. */
 const SHAPES: Record<string, [number, number, number, number, number, number, number, number]> = {
@@ -44,6 +46,10 @@ const MORE_TARGET_TILES: readonly Tile[] = [
   { rows: 64, cols: 128, depth: 16, threadRows: 8, threadCols: 4 },
   { rows: 128, cols: 64, depth: 16, threadRows: 8, threadCols: 4 },
 ];
+
+function teacherOf(heads: number, nope: number, rope: number, value: number): Teacher {
+  return { dims: { heads, kvHeads: heads, nope, rope, value, packed: true }, scale: 0.1 };
+}
 
 async function bench(gpu: Gpu, name: string): Promise<void> {
   const [batch, seqLen, heads, nope, rope, value, indexHeads, dim] = SHAPES[name];
@@ -69,7 +75,6 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
     signs: layout(side * signRows(rows, seqLen, indexHeads), SIGN_WORDS),
   };
   const m = matrices;
-  const names = Object.keys(matrices);
   const arrays = Object.entries(matrices).map(([name, { rows, cols }]) =>
     Float32Array.from(
       { length: rows * cols },
@@ -78,20 +83,19 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
   );
   const firstRow = seqLen - rows;
   const common = { firstRow, batch: side, capabilities };
-  const index = { heads: indexHeads, dim, activation: "relu" as const, scale: 0.1, ...common };
-  const signs = readsSigns(index) ? { signs: m.signs } : {};
-  const signed = Object.keys(signs);
+  const indexer: Indexer = { heads: indexHeads, dim, activation: "relu", scale: 0.1 };
+  const index = { indexer, ...common };
+  const signs: { signs?: Layout } = readsSigns(index) ? { signs: m.signs } : {};
   const gradient = { q: m.qI, k: m.kI, w: m.w, gradScores: m.scores, ...signs, ...index };
   const target = {
-    ...{ q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, target: m.target, heads, ...common },
-    ...{ qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value, scale: 0.1 },
+    ...{ q: m.q, kv: m.kv, kPe: m.kPe, lse: m.lse, target: m.target, ...common },
+    teacher: teacherOf(heads, nope, rope, value),
   };
-  const time = async (what: string, kernel: Kernel, operands: string[], code = "") => {
+  const time = async (what: string, kernel: Kernel, code = "") => {
     const begin = performance.now();
     gpu.pipeline(kernel);
     const made = performance.now() - begin;
-    const at = operands.map((operand) => names.indexOf(operand));
-    const { ms } = await runKernels(gpu, arrays, [[kernel, ...at]], 9);
+    const { ms } = await runKernels(gpu, arrays, [callOn(kernel, Object.values(matrices))], 9);
     console.log(
       `${name} ${side}x${rows}`.padEnd(16),
       what.padEnd(10),
@@ -102,25 +106,20 @@ async function bench(gpu: Gpu, name: string): Promise<void> {
     );
   };
   const scored = { q: m.qI, k: m.kI, w: m.w, scores: m.scores, ...index };
-  const read = ["qI", "kI", "w", "scores"];
-  await time("scores", indexScores(scored), read);
-  if (signed.length > 0) {
-    await time("signs", indexScores({ ...scored, ...signs }), [...read, "signs"]);
-  }
+  await time("scores", indexScores(scored));
+  if (signs.signs) await time("signs", indexScores({ ...scored, ...signs }));
   const kl = indexerKl({
     ...{ scores: m.scores, target: m.target, mask: null, kl: m.kl, firstRow, batch: side },
     ...{ direction: "forward", gradient: 1, software: capabilities.software },
   });
-  await time("kl", kl, ["scores", "target", "kl"]);
-  read.push(...signed);
-  await time("gradQ", indexGradientQ(gradient, m.gradQ, m.gradW), [...read, "gradQ", "gradW"]);
-  await time("gradK", indexGradientK(gradient, m.gradK, false), [...read, "gradK"]);
-  const teacher = ["q", "kv", "kPe", "lse", "target"];
-  if (capabilities.software) return await time("target", attentionTarget(target), teacher);
+  await time("kl", kl);
+  await time("gradQ", indexGradientQ(gradient, m.gradQ, m.gradW));
+  await time("gradK", indexGradientK(gradient, m.gradK, false));
+  if (capabilities.software) return await time("target", attentionTarget(target));
   const tiles = MORE_TARGET_TILES.filter((tile) => fitsDevice(tile, capabilities));
   for (const tile of tiles) {
     const code = `${tile === tiles[0] ? "*" : " "} ${tileName(tile)}`;
-    await time("target", attentionTarget({ ...target, tile }), teacher, code);
+    await time("target", attentionTarget({ ...target, tile }), code);
   }
 }
 
@@ -173,8 +172,8 @@ async function benchLoss(gpu: Gpu): Promise<void> {
     });
     const [qI, kI, w, q, kv, kPe, lse, bits, lists] = leaves;
     const loss = indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask: bits, indices: lists }, {
-      ...{ batch: 1, seqLen, heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value },
-      ...{ indexHeads, indexHeadDim: indexDim, activation: "relu", indexScale: 0.1, scale: 0.1 },
+      ...{ batch: 1, seqLen, teacher: teacherOf(heads, nope, rope, value) },
+      indexer: { heads: indexHeads, dim: indexDim, activation: "relu", scale: 0.1 },
       ...{ direction: "forward", weight: 1, gradient: true, form },
     }) as GraphTensor;
     const program = lower(graph, { capabilities: gpu.capabilities, keep: [loss] });

@@ -45,10 +45,7 @@ async function bench(gpu: Gpu, [batch, rows, firstRow, heads, dim, k]: Shape): P
     k: key,
     w,
     scores,
-    heads,
-    dim,
-    activation: "relu",
-    scale: 1,
+    indexer: { heads, dim, activation: "relu", scale: 1 },
     ...sizes,
   });
   const select = topK({ scores, indices, ...sizes });

@@ -152,7 +152,7 @@ Deno.test("cacheTopk selects what its twin selects, ties and all", async () => {
         keys.values.fill(NaN, (position + 1) * dim);
         const inputs = [coarse(1, heads * dim), keys, coarse(1, heads), at(position)];
         const apply = ([q, k, w, position]: Tensor[]) => [
-          cacheTopk(q, k, w, position, { topk, heads, activation, scale: 0.5 }),
+          cacheTopk(q, k, w, position, { topk, indexer: { heads, dim, activation, scale: 0.5 } }),
         ];
         const [want] = await runTwin(inputs, apply);
         const count = Math.min(topk, position + 1);
@@ -187,7 +187,11 @@ Deno.test("decoding ops refuse what does not fit", async () => {
     [[matrix(4, 3), matrix(1, 3), matrix(1, 1)], ([c, x, t]) => cacheAppend(c, x, t)],
     [
       [matrix(1, 6), matrix(5, 2), matrix(1, 2), at(0)],
-      ([q, k, w, t]) => cacheTopk(q, k, w, t, { topk: 2, heads: 2, activation: "relu", scale: 1 }),
+      ([q, k, w, t]) =>
+        cacheTopk(q, k, w, t, {
+          topk: 2,
+          indexer: { heads: 2, dim: 2, activation: "relu", scale: 1 },
+        }),
     ],
     [
       [matrix(1, 4), matrix(1, 6), matrix(5, 2), matrix(4, 2), at(0)],

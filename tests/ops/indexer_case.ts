@@ -1,31 +1,40 @@
 /** Random inputs of ops on an indexer and its teacher. */
-import type { IndexerDims } from "../../src/ops/indexer/teacher.ts";
+import type { MlaAttentionDims } from "../../src/ops/attention/mla_attention.ts";
+import { type IndexerAttributes, mlaTeacher } from "../../src/ops/indexer/teacher.ts";
 import { type CheckInput, randomNormal } from "../check_op.ts";
 
 /** Batch and tokens, then the attention's heads and widths, then the indexer's. */
-export function indexerDims(
+export function indexerAttributes(
   [batch, seqLen]: [number, number],
   [heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim]: [number, number, number, number],
-  [indexHeads, indexHeadDim]: [number, number],
+  [indexHeads, dim]: [number, number],
   activation: "relu" | "none" = "relu",
-): IndexerDims {
+): IndexerAttributes {
   return {
     batch,
     seqLen,
-    indexHeads,
-    indexHeadDim,
-    activation,
-    indexScale: (indexHeads * indexHeadDim) ** -0.5,
-    heads,
-    qkNopeHeadDim,
-    qkRopeHeadDim,
-    vHeadDim,
-    scale: (qkNopeHeadDim + qkRopeHeadDim) ** -0.5,
+    indexer: { heads: indexHeads, dim, activation, scale: (indexHeads * dim) ** -0.5 },
+    teacher: mlaTeacher({ heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim }),
   };
 }
 
+/** The same indexer without activation. */
+export function withoutActivation(attributes: IndexerAttributes): IndexerAttributes {
+  return { ...attributes, indexer: { ...attributes.indexer, activation: "none" } };
+}
+
+/** The teacher's attention, as `mlaAttention` takes it. */
+export function teacherDims({ batch, seqLen, teacher }: IndexerAttributes): MlaAttentionDims {
+  const { dims: { heads, nope, rope, value }, scale } = teacher;
+  const widths = { qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value };
+  return { batch, seqLen, heads, ...widths, scale };
+}
+
 /** Positions that each row selects: min(k, t + 1) of the t + 1 visible ones at random. */
-export function randomSelection({ batch, seqLen }: IndexerDims, k: number): number[][] {
+export function randomSelection(
+  { batch, seqLen }: Pick<IndexerAttributes, "batch" | "seqLen">,
+  k: number,
+): number[][] {
   return Array.from(
     { length: batch * seqLen },
     (_, row) =>
@@ -56,11 +65,11 @@ export function indicesOf(selection: number[][], topk: number): CheckInput {
  * attention restricted to `selection`, if given.
  */
 export function indexerInputs(
-  dims: IndexerDims,
+  { batch, seqLen, indexer, teacher }: IndexerAttributes,
   selection: number[][] | null = null,
   spread = 1.5,
 ): CheckInput[] {
-  const { batch, seqLen, heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim } = dims;
+  const { heads, nope, rope, value } = teacher.dims;
   const rows = batch * seqLen;
   const matrix = (cols: number, factor = 1): CheckInput & { values: Float32Array } => ({
     rows,
@@ -69,7 +78,7 @@ export function indexerInputs(
   });
   const [q, kv, kPe] = [
     matrix(heads * (nope + rope), spread),
-    matrix(heads * (nope + vHeadDim)),
+    matrix(heads * (nope + value)),
     matrix(rope),
   ];
   const lse = new Float32Array(rows * heads);
@@ -81,20 +90,20 @@ export function indexerInputs(
       for (const s of keys) {
         let dot = 0;
         const at = row * q.cols + h * (nope + rope);
-        const keyAt = (first + s) * kv.cols + h * (nope + vHeadDim);
+        const keyAt = (first + s) * kv.cols + h * (nope + value);
         for (let d = 0; d < nope; d++) dot += q.values[at + d] * kv.values[keyAt + d];
         for (let d = 0; d < rope; d++) {
           dot += q.values[at + nope + d] * kPe.values[(first + s) * rope + d];
         }
-        sum += Math.exp(dims.scale * dot);
+        sum += Math.exp(teacher.scale * dot);
       }
       lse[row * heads + h] = Math.log(sum);
     }
   }
   return [
-    matrix(dims.indexHeads * dims.indexHeadDim),
-    matrix(dims.indexHeadDim),
-    matrix(dims.indexHeads),
+    matrix(indexer.heads * indexer.dim),
+    matrix(indexer.dim),
+    matrix(indexer.heads),
     q,
     kv,
     kPe,

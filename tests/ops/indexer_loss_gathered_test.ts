@@ -14,12 +14,20 @@ import { lower } from "../../src/graph/lower.ts";
 import { assertClose, testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
 import { runOp } from "../run_op.ts";
-import { indexerDims, indexerInputs, indicesOf, maskOf, randomSelection } from "./indexer_case.ts";
+import {
+  indexerAttributes,
+  indexerInputs,
+  indicesOf,
+  maskOf,
+  randomSelection,
+  teacherDims,
+  withoutActivation,
+} from "./indexer_case.ts";
 import { checkLoss, lossOf } from "./indexer_loss_case.ts";
 
 const gathered = { direction: "forward", weight: 1, gradient: true, form: "gathered" } as const;
-const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
-const even = indexerDims([2, 70], [2, 8, 4, 8], [4, 8]);
+const odd = indexerAttributes([2, 37], [3, 5, 2, 3], [3, 5]);
+const even = indexerAttributes([2, 70], [2, 8, 4, 8], [4, 8]);
 
 const DEVICES: [string, Partial<Capabilities>][] = [
   ["software", { software: true }],
@@ -40,14 +48,14 @@ for (const [device, capabilities] of DEVICES) {
     const reverse = { ...gathered, direction: "reverse", weight: 0.3 } as const;
     await checkLoss("reverse", { ...odd, ...reverse }, 6, true, options);
     await checkLoss("reverse, dense teacher", { ...even, ...reverse }, 9, false, options);
-    await checkLoss("none", { ...odd, ...gathered, activation: "none" }, 6, true, options);
+    await checkLoss("none", { ...withoutActivation(odd), ...gathered }, 6, true, options);
   });
 
   Deno.test(`indexerLoss along lists of many heads and wide ones, for ${device}`, async () => {
     // Seven and seventeen `vec4`s: for eight lanes and for four.
-    const many = indexerDims([1, 45], [5, 20, 8, 4], [9, 28]);
+    const many = indexerAttributes([1, 45], [5, 20, 8, 4], [9, 28]);
     await checkLoss("many", { ...many, ...gathered }, 7, true, options);
-    const wide = indexerDims([1, 40], [1, 40, 28, 4], [1, 68]);
+    const wide = indexerAttributes([1, 40], [1, 40, 28, 4], [1, 68]);
     await checkLoss("wide", { ...wide, ...gathered }, 33, true, options);
     const small = { capabilities: { ...capabilities, workgroupBytes: 2000 } };
     await checkLoss("little memory", { ...many, ...gathered }, 7, true, small);
@@ -66,7 +74,7 @@ for (const [device, capabilities] of DEVICES) {
   });
 
   Deno.test(`indexerLoss along lists is the masked form, bit for bit each time, for ${device}`, async () => {
-    const long = indexerDims([2, 300], [2, 8, 4, 8], [4, 16]);
+    const long = indexerAttributes([2, 300], [2, 8, 4, 8], [4, 16]);
     // Rows without keys count nothing.
     const selection = randomSelection(long, 40).map((keys, row) => row % 7 === 3 ? [] : keys);
     const inputs = [
@@ -88,7 +96,7 @@ for (const [device, capabilities] of DEVICES) {
 }
 
 Deno.test("the teacher of the scores that attention has kept is that of the lists", async () => {
-  const dims = indexerDims([2, 75], [3, 8, 4, 8], [2, 8]);
+  const dims = indexerAttributes([2, 75], [3, 8, 4, 8], [2, 8]);
   const selection = randomSelection(dims, 9).map((keys, row) => row % 7 === 3 ? [] : keys);
   const lists = [maskOf(selection, dims.seqLen), indicesOf(selection, 9)];
   const inputs = [...indexerInputs(dims, selection), ...lists].map((x) => ({
@@ -101,11 +109,11 @@ Deno.test("the teacher of the scores that attention has kept is that of the list
       const [q, kv, kPe, , mask, indices] = x.slice(3);
       const form = "gathered" as const;
       const attend = () =>
-        sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk: 9, form });
+        sparseMlaAttention(q, kv, kPe, indices, mask, { ...teacherDims(dims), topk: 9, form });
       const lse = keeps ? attend().lse : x[6];
       const given = [...x.slice(0, 6), lse, mask, indices];
-      const scale = factor * dims.scale;
-      return x[0].backend.apply(indexerLossOp, given, { ...dims, ...gathered, scale });
+      const teacher = { ...dims.teacher, scale: factor * dims.teacher.scale };
+      return x[0].backend.apply(indexerLossOp, given, { ...dims, ...gathered, teacher });
     };
     return runOp(inputs, all, { software: false }, labels);
   };
@@ -119,7 +127,7 @@ Deno.test("the teacher of the scores that attention has kept is that of the list
 });
 
 Deno.test("indexerLoss along lists goes through sequences where a binding is too small", async () => {
-  const narrow = indexerDims([5, 21], [1, 2, 2, 2], [2, 2]);
+  const narrow = indexerAttributes([5, 21], [1, 2, 2, 2], [2, 2]);
   for (const software of [true, false]) {
     const capabilities = { software, maxBindingBytes: 4 * 400 };
     await checkLoss("two", { ...narrow, ...gathered }, 6, true, { capabilities });
@@ -170,7 +178,8 @@ Deno.test("gatherGradientK sums over a list that is too long for one loop of llv
   const gpu = await testGpu();
   const kernel = gatherGradientK(
     {
-      ...{ q, k, w, seqLen, heads, dim, activation: "relu", scale: 1 },
+      ...{ q, k, w, seqLen },
+      indexer: { heads, dim, activation: "relu", scale: 1 },
       capabilities: { ...gpu.capabilities, software: true },
     },
     { starts, queries, listed },
@@ -198,15 +207,16 @@ Deno.test("selection, attention and loss share scores, lists and blocks", async 
       const storage = { label: "input", size: rows * cols };
       return graph.leaf(matrixAt(storage, 0, { rows, cols }), { trained: true });
     };
-    const { heads, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: value } = even;
+    const { indexer, teacher: { dims: { heads, nope, rope, value } } } = even;
     const [q, kv, kPe] = [heads * (nope + rope), heads * (nope + value), rope].map(leaf);
-    const { indexHeads, indexHeadDim, indexScale: scale } = even;
-    const [qI, kI, w] = [indexHeads * indexHeadDim, indexHeadDim, indexHeads].map(leaf);
-    const indices = indexTopk(qI, kI, w, { ...even, topk, heads: indexHeads, scale });
+    const [qI, kI, w] = [indexer.heads * indexer.dim, indexer.dim, indexer.heads].map(leaf);
+    const indices = indexTopk(qI, kI, w, { ...even, topk });
     const mask = selectionMask(indices, even);
-    const dims = { ...even, topk, form: form as "gathered" | "masked" };
-    const { o, lse } = sparseMlaAttention(q, kv, kPe, indices, mask, dims);
-    const kl = lossOf([qI, kI, w, q, kv, kPe, lse, mask, indices], { ...gathered, ...dims });
+    const how = { topk, form: form as "gathered" | "masked" };
+    const sparse = { ...teacherDims(even), ...how };
+    const { o, lse } = sparseMlaAttention(q, kv, kPe, indices, mask, sparse);
+    const inputs = [qI, kI, w, q, kv, kPe, lse, mask, indices];
+    const kl = lossOf(inputs, { ...even, ...gathered, form: how.form });
     const cotangent = matrixAt({ label: "dO", size: rows * o.cols }, 0, { rows, cols: o.cols });
     const { dispatches } = lower(graph, {
       capabilities: { ...capabilities, software: false },

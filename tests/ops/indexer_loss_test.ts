@@ -6,11 +6,18 @@ import { matrixType, type TfMatrix } from "../../src/ops/op.ts";
 import { TfjsBackend, type TfjsTensor } from "../../src/tfjs/backend.ts";
 import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
-import { indexerDims, indexerInputs, indicesOf, maskOf, randomSelection } from "./indexer_case.ts";
+import {
+  indexerAttributes,
+  indexerInputs,
+  indicesOf,
+  maskOf,
+  randomSelection,
+  withoutActivation,
+} from "./indexer_case.ts";
 import { checkLoss, lossOf } from "./indexer_loss_case.ts";
 
-const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
-const even = indexerDims([2, 70], [2, 8, 4, 8], [4, 8]);
+const odd = indexerAttributes([2, 37], [3, 5, 2, 3], [3, 5]);
+const even = indexerAttributes([2, 70], [2, 8, 4, 8], [4, 8]);
 const forward = { direction: "forward", weight: 1, gradient: true, form: "masked" } as const;
 
 for (const software of [true, false]) {
@@ -29,22 +36,22 @@ for (const software of [true, false]) {
 
   Deno.test(`indexerLoss of each head, kernels for ${kind}`, async () => {
     const each = { ...forward, klHeads: "each" } as const;
-    const three = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
+    const three = indexerAttributes([2, 37], [3, 5, 2, 3], [3, 5]);
     await checkLoss("odd", { ...three, ...each, weight: 0.7 }, null, false, { capabilities });
-    const two = indexerDims([2, 70], [2, 8, 4, 8], [2, 8]);
+    const two = indexerAttributes([2, 70], [2, 8, 4, 8], [2, 8]);
     await checkLoss("even", { ...two, ...each }, 9, true, { capabilities });
     const chunks = { ...capabilities, maxBindingBytes: 4 * 900 };
-    const narrow = indexerDims([2, 70], [2, 2, 2, 2], [2, 2]);
+    const narrow = indexerAttributes([2, 70], [2, 2, 2, 2], [2, 2]);
     await checkLoss("chunks", { ...narrow, ...each, direction: "reverse" }, 6, true, {
       capabilities: chunks,
     });
   });
 
   Deno.test(`indexerLoss with wide heads, kernels for ${kind}`, async () => {
-    const wide = indexerDims([1, 69], [2, 32, 4, 8], [2, 36]);
+    const wide = indexerAttributes([1, 69], [2, 32, 4, 8], [2, 36]);
     await checkLoss("wide", { ...wide, ...forward }, null, false, { capabilities });
     // Whole tiles: of 32 steps, and, with less workgroup memory, of 16.
-    const whole = indexerDims([1, 72], [2, 64, 32, 4], [2, 32]);
+    const whole = indexerAttributes([1, 72], [2, 64, 32, 4], [2, 32]);
     for (const workgroupBytes of [32_768, 16_384]) {
       await checkLoss("whole", { ...whole, ...forward }, 9, true, {
         capabilities: { ...capabilities, workgroupBytes },
@@ -53,7 +60,7 @@ for (const software of [true, false]) {
   });
 
   Deno.test(`indexerLoss over several tiles, kernels for ${kind}`, async () => {
-    const long = indexerDims([2, 150], [1, 4, 4, 4], [3, 8]);
+    const long = indexerAttributes([2, 150], [1, 4, 4, 4], [3, 8]);
     await checkLoss("long", { ...long, ...forward }, null, false, { capabilities });
     // Chunks of 40 queries.
     const chunks = { ...capabilities, maxBindingBytes: 4 * 6000 };
@@ -61,12 +68,12 @@ for (const software of [true, false]) {
   });
 
   Deno.test(`indexerLoss over many short sequences, kernels for ${kind}`, async () => {
-    const short = indexerDims([90, 3], [1, 4, 4, 4], [3, 8]);
+    const short = indexerAttributes([90, 3], [1, 4, 4, 4], [3, 8]);
     await checkLoss("short", { ...short, ...forward }, null, false, { capabilities });
   });
 
   Deno.test(`indexerLoss by chunks, kernels for ${kind}`, async () => {
-    const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2]);
+    const narrow = indexerAttributes([3, 70], [1, 2, 2, 2], [2, 2]);
     // Elements of a binding: of 70² scores, for chunks of 8 queries.
     const chunks = { ...capabilities, maxBindingBytes: 4 * 600 };
     await checkLoss("part", { ...narrow, ...forward }, null, false, { capabilities: chunks });
@@ -89,7 +96,8 @@ Deno.test("attentionTarget sums to 1 over a selection, and is 0 elsewhere", asyn
   const gpu = await testGpu();
   for (const software of [true, false]) {
     const kernel = attentionTarget({
-      ...{ ...even, q, kv, kPe, lse, mask, target, firstRow: 0 },
+      ...{ q, kv, kPe, lse, mask, target, firstRow: 0 },
+      ...{ batch: even.batch, teacher: even.teacher },
       capabilities: { ...gpu.capabilities, software },
     });
     const all = [...arrays as Float32Array[], new Float32Array(rows * keys).fill(NaN)];
@@ -115,7 +123,7 @@ Deno.test("indexerLoss in the reverse direction", async () => {
 Deno.test("indexerLoss without activation", async () => {
   for (const software of [true, false]) {
     const options = { capabilities: { software } };
-    await checkLoss("none", { ...odd, ...forward, activation: "none" }, null, false, options);
+    await checkLoss("none", { ...withoutActivation(odd), ...forward }, null, false, options);
   }
 });
 
@@ -170,6 +178,14 @@ Deno.test("indexerLoss names what does not fit", () => {
   for (const wrong of [[mask], [mask, matrixType(74, 6)], [mask, matrixType(37, 6, "i32")]]) {
     assert.throws(() => indexerLossOp.types([...types, ...wrong], attributes), expected);
   }
-  assert.throws(() => indexerLossOp.types(types, { ...attributes, indexHeads: 0 }), /indexHeads/);
-  assert.throws(() => indexerLossOp.types(types, { ...attributes, scale: NaN }), /scale/);
+  const { indexer, teacher } = odd;
+  const wrong: [Partial<typeof odd>, RegExp][] = [
+    [{ indexer: { ...indexer, heads: 0 } }, /indexer\.heads is 0/],
+    [{ indexer: { ...indexer, scale: -1 } }, /indexer\.scale is -1/],
+    [{ teacher: { ...teacher, dims: { ...teacher.dims, value: 1.5 } } }, /teacher\.value is 1\.5/],
+    [{ teacher: { ...teacher, scale: NaN } }, /teacher\.scale is NaN/],
+  ];
+  for (const [changes, expected] of wrong) {
+    assert.throws(() => indexerLossOp.types(types, { ...attributes, ...changes }), expected);
+  }
 });

@@ -13,7 +13,7 @@ import {
 import { matrixType } from "../../src/ops/op.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
 import { checkOp, type CheckOptions } from "../check_op.ts";
-import { indexerDims, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
+import { indexerAttributes, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
 
 /** Each metric is an output, so that none hides behind a larger one. */
 function checkMetrics(
@@ -36,9 +36,9 @@ function checkMetrics(
   });
 }
 
-const odd = indexerDims([2, 37], [3, 5, 2, 3], [3, 5]);
-const even = indexerDims([2, 70], [2, 8, 4, 8], [2, 8]);
-const narrow = indexerDims([3, 70], [1, 2, 2, 2], [2, 2], "none");
+const odd = indexerAttributes([2, 37], [3, 5, 2, 3], [3, 5]);
+const even = indexerAttributes([2, 70], [2, 8, 4, 8], [2, 8]);
+const narrow = indexerAttributes([3, 70], [1, 2, 2, 2], [2, 2], "none");
 
 for (const software of [true, false]) {
   Deno.test(`indexerMetrics, kernels for ${software ? "software" : "GPU"}`, async () => {
@@ -87,8 +87,8 @@ Deno.test("indexerMetrics of a perfect selection and of an unknowing indexer", a
 
 Deno.test("maskOverlap", async () => {
   for (const [batch, seqLen, topk] of [[2, 37, 5], [3, 70, 40], [1, 9, 20]]) {
-    const dims = { ...odd, batch, seqLen };
-    const masks = [0, 1].map(() => maskOf(randomSelection(dims, topk), seqLen));
+    const extent = { batch, seqLen };
+    const masks = [0, 1].map(() => maskOf(randomSelection(extent, topk), seqLen));
     await checkOp(`maskOverlap ${batch}x${seqLen}`, {
       inputs: masks,
       apply: ([a, b]) => [maskOverlap(a, b, { batch, seqLen, topk })],

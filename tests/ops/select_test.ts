@@ -1,5 +1,7 @@
 /** Selections: kernels, in both families and in one or many chunks, against twins, exactly. */
 import assert from "node:assert/strict";
+import type { Indexer } from "../../src/kernels/indexer/indexer.ts";
+import { mlaTeacher } from "../../src/ops/indexer/teacher.ts";
 import { oracleTopk } from "../../src/ops/select/oracle.ts";
 import { mlaAttention } from "../../src/ops/attention/mla_attention.ts";
 import type { Tensor } from "../../src/ops/op.ts";
@@ -73,25 +75,27 @@ async function checkSelection(
   return want;
 }
 
-function indexer(rng: Rng, { batch, seqLen, heads }: IndexTopkAttributes, dim: number) {
+function indexerInputs(rng: Rng, { batch, seqLen, indexer }: IndexTopkAttributes): RunInput[] {
+  const { heads, dim } = indexer;
   const rows = batch * seqLen;
   return [coarse(rng, rows, heads * dim), coarse(rng, rows, dim), coarse(rng, rows, heads)];
 }
 
-const INDEX_CASES: [[number, number, number], [number, number], Partial<IndexTopkAttributes>][] = [
-  [[1, 1, 1], [1, 1], {}],
-  [[2, 37, 7], [3, 5], {}],
-  [[3, 40, 1], [1, 4], {}],
+type Block = IndexTopkAttributes["block"];
+
+const INDEX_CASES: [[number, number, number], [number, number], Partial<Indexer>?, Block?][] = [
+  [[1, 1, 1], [1, 1]],
+  [[2, 37, 7], [3, 5]],
+  [[3, 40, 1], [1, 4]],
   [[1, 67, 67], [2, 8], { activation: "none" }],
-  [[2, 20, 33], [4, 3], {}],
-  [[1, 300, 100], [1, 2], {}],
-  [[2, 37, 10], [2, 4], { block: { size: 4, pool: "max" } }],
+  [[2, 20, 33], [4, 3]],
+  [[1, 300, 100], [1, 2]],
+  [[2, 37, 10], [2, 4], {}, { size: 4, pool: "max" }],
   // Scale 1 keeps all sums whole numbers: with another, equal means could round apart.
-  [[1, 50, 16], [2, 4], { block: { size: 8, pool: "mean" }, activation: "none", scale: 1 }],
+  [[1, 50, 16], [2, 4], { activation: "none", scale: 1 }, { size: 8, pool: "mean" }],
 ];
 
-for (const [[batch, seqLen, topk], [heads, dim], rest] of INDEX_CASES) {
-  const { block } = rest;
+for (const [[batch, seqLen, topk], [heads, dim], own, block] of INDEX_CASES) {
   const label = `${topk} of ${batch}x${seqLen}${block ? `, ${block.pool} of ${block.size}` : ""}`;
   Deno.test(`indexTopk ${label}: kernels equal the twin`, () =>
     seeded(async (rng) => {
@@ -99,26 +103,23 @@ for (const [[batch, seqLen, topk], [heads, dim], rest] of INDEX_CASES) {
         batch,
         seqLen,
         topk,
-        heads,
-        activation: "relu",
-        scale: (heads * dim) ** -0.5,
-        ...rest,
+        indexer: { heads, dim, activation: "relu", scale: (heads * dim) ** -0.5, ...own },
+        block,
       };
-      const inputs = indexer(rng, attributes, dim);
+      const inputs = indexerInputs(rng, attributes);
       const apply = ([q, k, w]: Tensor[]) => indexTopk(q, k, w, attributes);
       const want = await checkSelection(label, inputs, apply, attributes);
       const [wasm] = await runTwin(inputs, (x) => [apply(x)], "wasm");
       assert.deepEqual([...Array.from(wasm)], [...Array.from(want)], "twin on wasm");
       if (block) return;
-      assert.deepEqual([...Array.from(want)], sortedSelection(inputs, attributes, dim));
+      assert.deepEqual([...Array.from(want)], sortedSelection(inputs, attributes));
     }));
 }
 
 /** The selection by sorting, in plain loops. */
 function sortedSelection(
   [q, k, w]: RunInput[],
-  { batch, seqLen, topk, heads, activation }: IndexTopkAttributes,
-  dim: number,
+  { batch, seqLen, topk, indexer: { heads, dim, activation } }: IndexTopkAttributes,
 ): number[] {
   const out: number[] = [];
   for (let row = 0; row < batch * seqLen; row++) {
@@ -148,12 +149,10 @@ Deno.test("indexTopk: many chunks select what one chunk does", () =>
         batch: 3,
         seqLen: 45,
         topk: 9,
-        heads: 2,
-        activation: "relu",
-        scale: 1,
+        indexer: { heads: 2, dim: 4, activation: "relu", scale: 1 },
         block,
       };
-      const inputs = indexer(rng, attributes, 4);
+      const inputs = indexerInputs(rng, attributes);
       const apply = ([q, k, w]: Tensor[]) => indexTopk(q, k, w, attributes);
       // 11 rows of scores fit.
       const capabilities = { maxBindingBytes: 4 * 500 };
@@ -167,11 +166,9 @@ Deno.test("indexTopk: later tokens don't change a row's selection", () =>
       batch: 1,
       seqLen: 48,
       topk: 12,
-      heads: 2,
-      activation: "relu",
-      scale: 1,
+      indexer: { heads: 2, dim: 4, activation: "relu", scale: 1 },
     };
-    const inputs = indexer(rng, attributes, 4);
+    const inputs = indexerInputs(rng, attributes);
     const t = 1 + rng.below(46);
     const changed = inputs.map((input) => {
       const values = Array.from(input.values);
@@ -240,7 +237,7 @@ Deno.test("oracleTopk: kernels equal the twin", () =>
     const inputs = [[21, 0], [27, 0], [2, 0]].map(([cols]) => normal(rng, 70, cols));
     const apply = ([q, kv, kPe]: Tensor[]) => {
       const { lse } = mlaAttention(q, kv, kPe, { ...sizes, ...dims });
-      return oracleTopk(q, kv, kPe, lse, { ...sizes, ...dims });
+      return oracleTopk(q, kv, kPe, lse, { ...sizes, teacher: mlaTeacher(dims) });
     };
     await checkSelection("oracle", inputs, apply, sizes);
   }));
@@ -278,10 +275,10 @@ Deno.test("every selector keeps the contract", () =>
     const context = ([qI, kI, w, q, kv, kPe]: Tensor[]): SelectionContext => ({
       ...sizes,
       like: qI,
-      indexer: () => ({ qI, kI, w, heads: 2, activation: "relu", scale: 1 }),
+      indexer: () => ({ qI, kI, w, indexer: { heads: 2, dim: 4, activation: "relu", scale: 1 } }),
       attention() {
         const { lse } = mlaAttention(q, kv, kPe, { ...sizes, ...dims });
-        return { q, kv, kPe, lse, ...dims, scale: 6 ** -0.5 };
+        return { q, kv, kPe, lse, teacher: mlaTeacher(dims) };
       },
       seed: 3,
       sinks: 2,
@@ -296,13 +293,22 @@ Deno.test("every selector keeps the contract", () =>
 
 Deno.test("selections refuse what does not fit", async () => {
   const sizes = { batch: 1, seqLen: 4, topk: 2 };
-  const index = { ...sizes, heads: 2, activation: "relu" as const, scale: 1 };
+  const indexer: Indexer = { heads: 2, dim: 3, activation: "relu", scale: 1 };
+  const index = { ...sizes, indexer };
+  const teacher = mlaTeacher({ heads: 2, qkNopeHeadDim: 2, qkRopeHeadDim: 1, vHeadDim: 1 });
   const matrix = (cols: number) => ({ rows: 4, cols, values: new Float32Array(4 * cols) });
   const inputs = [matrix(6), matrix(3), matrix(2)];
   const tries: [(x: Tensor[]) => Tensor, RegExp][] = [
     [([q, k]) => indexTopk(q, k, k, index), /indexTopk to 4x6, 4x3, 4x3: expected .*w \[4, 2\]/],
     [([q, k, w]) => indexTopk(q, k, w, { ...index, topk: 0 }), /topk is 0/],
-    [([q, k, w]) => indexTopk(q, k, w, { ...index, scale: NaN }), /scale is NaN/],
+    [
+      ([q, k, w]) => indexTopk(q, k, w, { ...index, indexer: { ...indexer, scale: NaN } }),
+      /scale is NaN/,
+    ],
+    [
+      ([q, k, w]) => indexTopk(q, k, w, { ...index, indexer: { ...indexer, dim: 6 } }),
+      /kI \[4, 6\]/,
+    ],
     [
       ([q, k, w]) => indexTopk(q, k, w, { ...index, block: { size: 1.5, pool: "max" } }),
       /blockSize is 1.5/,
@@ -312,14 +318,7 @@ Deno.test("selections refuse what does not fit", async () => {
     [([q]) => positionTopk(q, { ...sizes, kind: "sinkRecency", sinks: 3 }), /sinks is 3/],
     [([q]) => selectionMask(q, { seqLen: 4 }), /i32 indices/],
     [
-      ([q, k, w]) =>
-        oracleTopk(q, k, k, w, {
-          ...sizes,
-          heads: 2,
-          qkNopeHeadDim: 2,
-          qkRopeHeadDim: 1,
-          vHeadDim: 1,
-        }),
+      ([q, k, w]) => oracleTopk(q, k, k, w, { ...sizes, teacher }),
       /kv \[4, 6\]/,
     ],
   ];

@@ -1,4 +1,5 @@
 /** The ops that decode token by token. */
+import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { absorbedAttention } from "../../ops/decode/absorbed_attention.ts";
 import { absorbQueries } from "../../ops/decode/absorb_queries.ts";
 import { cacheAppend } from "../../ops/decode/cache_append.ts";
@@ -10,6 +11,7 @@ import type { Random } from "../cases/random.ts";
 
 const dims = { heads: 3, qkNopeHeadDim: 8, qkRopeHeadDim: 4, vHeadDim: 6 };
 const [heads, latent, capacity, position, topk] = [3, 20, 150, 99, 9];
+const indexer: Indexer = { heads, dim: 8, activation: "relu", scale: 0.5 };
 
 const frozen = (rows: number, cols: number, values?: ArrayLike<number>): CaseInput => ({
   ...{ rows, cols, values, gradient: false },
@@ -67,7 +69,7 @@ export function decodingCases(random: Random): OpCase[] {
         at,
       ],
       apply: ([q, k, w, position]) => [
-        cacheTopk(q, k, w, position, { topk, heads, activation: "relu", scale: 0.5 }),
+        cacheTopk(q, k, w, position, { topk, indexer }),
       ],
     },
     {

@@ -1,8 +1,10 @@
 /** The indexer: its selections, its loss and what is measured of it. */
+import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { attentionMaps } from "../../ops/indexer/maps.ts";
 import { indexerLoss } from "../../ops/indexer/loss.ts";
 import type { IndexerLossAttributes } from "../../ops/indexer/loss_attributes.ts";
 import { indexerMetrics, maskOverlap } from "../../ops/indexer/metrics.ts";
+import { mlaTeacher } from "../../ops/indexer/teacher.ts";
 import { mlaAttention } from "../../ops/attention/mla_attention.ts";
 import { sparseMlaAttention } from "../../ops/attention/sparse_mla_attention.ts";
 import type { Tensor } from "../../ops/op.ts";
@@ -15,14 +17,10 @@ import type { Random } from "../cases/random.ts";
 import { listsOf, masksOf, randomSelection } from "./selections.ts";
 
 const [batch, seqLen, topk] = [2, 41, 9];
-const index = {
-  indexHeads: 3,
-  indexHeadDim: 8,
-  activation: "relu" as const,
-  indexScale: 24 ** -0.5,
-};
-const heads = { heads: 3, qkNopeHeadDim: 8, qkRopeHeadDim: 4, vHeadDim: 8 };
-const dims = { batch, seqLen, ...index, ...heads, scale: 12 ** -0.5 };
+const indexer: Indexer = { heads: 3, dim: 8, activation: "relu", scale: 24 ** -0.5 };
+const attention = { batch, seqLen, heads: 3, qkNopeHeadDim: 8, qkRopeHeadDim: 4, vHeadDim: 8 };
+const teacher = mlaTeacher(attention);
+const taught = { batch, seqLen, indexer, teacher };
 const shape = `${batch}x${seqLen}, 3 heads of 8`;
 
 const input = (cols: number): CaseInput => ({ rows: batch * seqLen, cols });
@@ -32,7 +30,7 @@ const teacherInputs = [36, 48, 4].map(frozen);
 
 /** The teacher of q, kv and kPe. */
 function teacherOf([q, kv, kPe]: readonly Tensor[]) {
-  return { q, kv, kPe, lse: mlaAttention(q, kv, kPe, { batch, seqLen, ...heads }).lse };
+  return { q, kv, kPe, lse: mlaAttention(q, kv, kPe, attention).lse };
 }
 
 export function indexerLossCases(random: Random): OpCase[] {
@@ -42,8 +40,8 @@ export function indexerLossCases(random: Random): OpCase[] {
     isSelected: boolean,
   ): OpCase => {
     const selection = randomSelection(random, { batch, seqLen }, topk);
-    const attributes = {
-      ...{ ...dims, direction: "forward" as const, weight: 0.7, gradient: true },
+    const attributes: IndexerLossAttributes = {
+      ...{ ...taught, direction: "forward", weight: 0.7, gradient: true },
       ...more,
     };
     const lists = [masksOf(selection, seqLen), listsOf(selection, topk)];
@@ -66,15 +64,13 @@ export function indexerLossCases(random: Random): OpCase[] {
       ...loss("gathered, of attention's scores", { form: "gathered" }, true),
       // The lse of attention along the same lists, which keeps its scores.
       apply([qI, kI, w, q, kv, kPe, mask, indices]) {
-        const sparse = { ...dims, topk, form: "gathered" as const };
-        const { lse } = sparseMlaAttention(q, kv, kPe, indices, mask, sparse);
-        const attributes = {
-          ...sparse,
-          direction: "forward" as const,
-          weight: 0.7,
-          gradient: true,
-        };
-        return [indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask, indices }, attributes)];
+        const form = "gathered";
+        const { lse } = sparseMlaAttention(q, kv, kPe, indices, mask, { ...attention, topk, form });
+        return [
+          indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask, indices }, {
+            ...{ ...taught, form, direction: "forward", weight: 0.7, gradient: true },
+          }),
+        ];
       },
     },
     loss("gathered, reverse", { form: "gathered", direction: "reverse" }, true),
@@ -88,8 +84,12 @@ export function selectionCases(random: Random): OpCase[] {
     values: random.coarse(batch * seqLen * cols),
   });
   const sizes = { batch, seqLen, topk };
-  const learned = (name: string, more: Partial<IndexTopkAttributes>): OpCase => {
-    const attributes = { ...sizes, heads: 3, activation: "relu" as const, scale: 1, ...more };
+  const learned = (
+    name: string,
+    own: Partial<Indexer>,
+    block?: IndexTopkAttributes["block"],
+  ): OpCase => {
+    const attributes = { ...sizes, indexer: { ...indexer, scale: 1, ...own }, block };
     return {
       ...{ name: `indexTopk${name}`, shape: `${shape}, ${topk} keys` },
       inputs: [coarse(24), coarse(8), coarse(3)],
@@ -108,14 +108,14 @@ export function selectionCases(random: Random): OpCase[] {
   return [
     learned("", {}),
     learned(", no activation", { activation: "none" }),
-    learned(", largest of blocks", { block: { size: 4, pool: "max" } }),
-    learned(", mean of blocks", { block: { size: 4, pool: "mean" }, activation: "none" }),
+    learned(", largest of blocks", {}, { size: 4, pool: "max" }),
+    learned(", mean of blocks", { activation: "none" }, { size: 4, pool: "mean" }),
     ...byPosition,
     {
       ...{ name: "oracleTopk", shape: `${shape}, ${topk} keys`, inputs: teacherInputs },
       apply(inputs) {
         const { q, kv, kPe, lse } = teacherOf(inputs);
-        return [oracleTopk(q, kv, kPe, lse, { ...sizes, ...heads })];
+        return [oracleTopk(q, kv, kPe, lse, { ...sizes, teacher })];
       },
     },
   ];
@@ -130,8 +130,8 @@ export function measurementCases(random: Random): OpCase[] {
     {
       ...{ name: "indexerMetrics", shape, inputs: [...inputs, own] },
       apply([qI, kI, w, q, kv, kPe, mask]) {
-        const teacher = teacherOf([q, kv, kPe]);
-        return Object.values(indexerMetrics(qI, kI, w, teacher, mask, { ...dims, topk }));
+        const given = teacherOf([q, kv, kPe]);
+        return Object.values(indexerMetrics(qI, kI, w, given, mask, { ...taught, topk }));
       },
       tolerance: { forward: 1e-4 },
     },
@@ -142,7 +142,7 @@ export function measurementCases(random: Random): OpCase[] {
     {
       ...{ name: "attentionMaps", shape, inputs },
       apply([qI, kI, w, q, kv, kPe]) {
-        const { scores, attention } = attentionMaps({ qI, kI, w }, teacherOf([q, kv, kPe]), dims);
+        const { scores, attention } = attentionMaps({ qI, kI, w }, teacherOf([q, kv, kPe]), taught);
         return [scores, attention];
       },
       // Of the keys that a query sees: what is said of later ones is nobody's business.

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { activated, type Indexer } from "../indexer/indexer.ts";
 import { Float, foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
@@ -19,11 +20,7 @@ export interface CacheScoresSpec {
   readonly position: Layout;
   /** [1, capacity]. */
   readonly scores: Layout;
-  readonly heads: number;
-  /** Of the products of queries and keys. */
-  readonly activation: "relu" | "none";
-  /** Factor of the scores. */
-  readonly scale: number;
+  readonly indexer: Indexer;
 }
 
 const WORKGROUP = 64;
@@ -32,7 +29,8 @@ const WORKGROUP = 64;
  * scores[s] = scale · Σ_j w[j] · act(q_j · k[s]) of the keys s ≤ t; others are not written.
  */
 export function cacheScores(spec: CacheScoresSpec): Kernel {
-  const { q, k, w, position, scores, heads, activation, scale } = spec;
+  const { q, k, w, position, scores, indexer } = spec;
+  const { heads, dim, activation, scale } = indexer;
   const width = widthOf(q, k);
   const type = unitType(width);
   const operands = {
@@ -44,17 +42,17 @@ export function cacheScores(spec: CacheScoresSpec): Kernel {
   };
   return makeKernel({
     name: `cache_scores_${activation}`,
-    shape: `${k.rows}x${heads}x${k.cols}`,
+    shape: `${k.rows}x${heads}x${dim}`,
     operands,
     uniforms: {
       heads,
-      dim: k.cols / width,
+      dim: dim / width,
       scale: new Float(scale),
       ...layoutUniforms(operands),
     },
     workgroup: WORKGROUP,
     grid: foldGrid(Math.ceil(k.rows / WORKGROUP)),
-    iterations: heads * (1 + k.cols / width),
+    iterations: heads * (1 + dim / width),
     body: `
   let s = (wid.x + wid.y * groups.x) * ${WORKGROUP}u + lane;
   if (s > u32(position[u.position_offset])) { return; }
@@ -65,9 +63,9 @@ export function cacheScores(spec: CacheScoresSpec): Kernel {
       sum += ${at("q", "0u", "head * u.dim + i")} * ${at("k", "s", "i")};
     }
     let product = ${sumOfUnit(width, "sum")};
-    score += ${at("w", "0u", "head")} * ${activation === "relu" ? "max(product, 0.0)" : "product"};
+    score += ${at("w", "0u", "head")} * ${activated(indexer, "product")};
   }
   ${at("scores", "0u", "s")} = score * u.scale;`,
-    flops: 2 * k.rows * heads * (k.cols + 1),
+    flops: 2 * k.rows * heads * (dim + 1),
   });
 }

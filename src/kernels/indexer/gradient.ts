@@ -6,8 +6,8 @@
  * @module
  */
 import type { IndexGradientSpec } from "./gradient_code.ts";
-import { type HeadDims, isAligned, loader, storer } from "../attention/heads.ts";
-import { pairsOfChunk } from "./teacher.ts";
+import { indexDims, pairsOfChunk } from "./indexer.ts";
+import { isAligned, loader, storer } from "../attention/heads.ts";
 import { gradientRows } from "./gradient_rows.ts";
 import { gradientProducts, productTile } from "./gradient_products.ts";
 import { Float, foldGrid, type Kernel, makeKernel, startsAtVec4 } from "../wgsl/kernel.ts";
@@ -23,17 +23,14 @@ import {
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
 /** Whether the kernels read the signs of the products. Those that don't compute the products again. */
-export function readsSigns(
-  spec: Pick<IndexGradientSpec, "activation" | "dim" | "capabilities">,
-): boolean {
-  return spec.activation === "relu" && productTile(spec) !== null;
+export function readsSigns(spec: Pick<IndexGradientSpec, "indexer" | "capabilities">): boolean {
+  return spec.indexer.activation === "relu" && productTile(spec) !== null;
 }
 
 /**
  * Gradients of the queries and of the head weights, for the rows of the chunk:
  * gradQ[t, j] = scale · Σ_s G[t, s] w[t, j] act′(a) k[s] and gradW[t, j] = scale · Σ_s G[t, s] act(a),
- * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW
- * [batch · R, heads].
+ * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW [batch · R, heads].
  */
 export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: Layout): Kernel {
   return passKernel("q", spec, { grad_q: gradQ, grad_w: gradW }, false);
@@ -58,11 +55,12 @@ function passKernel(
   written: Record<string, Layout>,
   accumulate: boolean,
 ): Kernel {
-  const { q, k, w, gradScores, signs, firstRow, heads, dim, batch = 1 } = spec;
+  const { q, k, w, gradScores, signs, firstRow, indexer, batch = 1 } = spec;
+  const { heads, dim, scale } = indexer;
   if (readsSigns(spec) !== (signs !== undefined)) {
     throw new RangeError(`Cannot take the gradient of ReLU ${signs ? "with" : "without"} signs`);
   }
-  const dims: HeadDims = { heads, kvHeads: 1, nope: dim, rope: 0, value: dim, packed: false };
+  const dims = indexDims(indexer);
   const wide = { q, k, [`grad_${pass}`]: written[`grad_${pass}`] };
   const aligned = isAligned(dims, Object.values(wide));
   const tile = productTile(spec);
@@ -91,7 +89,7 @@ function passKernel(
       heads,
       units: batch * heads,
       tiles,
-      scale: new Float(spec.scale),
+      scale: new Float(scale),
       ...layoutUniforms(operands),
     },
     workgroup: code.workgroup,

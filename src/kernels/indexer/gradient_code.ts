@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Indexer } from "./indexer.ts";
 import type { Capabilities } from "../wgsl/device.ts";
 import type { Layout } from "../wgsl/operand.ts";
 
@@ -20,10 +21,7 @@ export interface IndexGradientSpec {
   readonly signs?: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
+  readonly indexer: Indexer;
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;

@@ -26,7 +26,7 @@ import {
 
 /** The tile for heads of this width, or null where the device lacks room or they are over 128 wide. */
 export function productTile(
-  { dim, capabilities }: Pick<IndexGradientSpec, "dim" | "capabilities">,
+  { indexer: { dim }, capabilities }: Pick<IndexGradientSpec, "indexer" | "capabilities">,
 ): Tile | null {
   const tile = tallTile(Math.ceil(dim / 4));
   return !capabilities.software && dim <= tile.cols && fitsDevice(tile, capabilities) ? tile : null;
@@ -38,7 +38,7 @@ export function gradientProducts(
   spec: IndexGradientSpec,
   tile: Tile,
 ): GradientCode {
-  const { dim, gradScores } = spec;
+  const { indexer: { dim }, gradScores } = spec;
   const byQuery = pass === "q";
   const columns = Math.ceil(dim / 4);
   // Columns past a head's width are not stored.
@@ -90,12 +90,12 @@ function gradientAt(gradScores: Layout): string {
 }
 
 /** Gradients of the products but for the heads' weights: of a query's keys, or of a key's queries. */
-function gradientSource({ activation }: IndexGradientSpec, byQuery: boolean): Source {
+function gradientSource({ indexer }: IndexGradientSpec, byQuery: boolean): Source {
   const queryOf = (id: string, step: string) =>
     byQuery ? `${id}Query` : `min(k + ${step}, u.queries - 1u)`;
   const keyOf = (id: string, step: string) => byQuery ? `(k + ${step})` : `${id}Key`;
   const inTile = (token: string) => `(${token} % ${SIGN_TILE}u)`;
-  const hasSigns = activation === "relu";
+  const hasSigns = indexer.activation === "relu";
   return {
     alongK: byQuery,
     // Queries past the end repeat the last one; a query's sums there are not stored.

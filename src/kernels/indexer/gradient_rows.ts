@@ -7,6 +7,7 @@
  * @module
  */
 import type { GradientCode, IndexGradientSpec } from "./gradient_code.ts";
+import { activated, passed } from "./indexer.ts";
 import { range } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
@@ -25,8 +26,9 @@ const ROWS: readonly { readonly width: number; readonly rows: number }[] = [
 /** Code of a pass: `"q"` keeps queries, `"k"` keys. */
 export function gradientRows(
   pass: "q" | "k",
-  { dim, activation, capabilities }: IndexGradientSpec,
+  { indexer, capabilities }: IndexGradientSpec,
 ): GradientCode {
+  const { dim } = indexer;
   const subgroup = capabilities.software ? subgroupLanes(capabilities.subgroups) : null;
   const lanes = subgroup ?? 32;
   const rows = range(ROWS.find(({ width }) => dim <= width)!.rows);
@@ -38,7 +40,6 @@ export function gradientRows(
   const load = (tensor: "q" | "k", token: string, c: string) =>
     `load_${tensor}(${tensor}_row + ${token}, ${tensor === "q" ? "head" : "0u"}, ${c})`;
   const limit = byQuery ? "u.queries" : "u.keys";
-  const relu = activation === "relu";
   const lines: string[] = [`let first = tile * ${span}u;`];
   for (const i of rows) {
     // Rows past the end repeat the last one, and are not stored.
@@ -89,8 +90,8 @@ export function gradientRows(
       lines.push(
         `let a${id} = ${product};`,
         `let g${id} = select(0.0, ${g}, ${seen});`,
-        `let d${id} = g${id} * ${relu ? `select(0.0, ${weight}, a${id} > 0.0)` : weight};`,
-        ...(byQuery ? [`dw${i} += g${id} * ${relu ? `max(a${id}, 0.0)` : `a${id}`};`] : []),
+        `let d${id} = g${id} * ${passed(indexer, `a${id}`, weight)};`,
+        ...(byQuery ? [`dw${i} += g${id} * ${activated(indexer, `a${id}`)};`] : []),
         ...columns.map((c) => `sum${i}_${c} += d${id} * other${e}_${c};`),
       );
     }

@@ -35,17 +35,15 @@ export type { IndexScoresSpec } from "./scores_spec.ts";
  *   w: matrix(16, 4),
  *   scores: matrix(16, 48),
  *   firstRow: 32,
- *   heads: 4,
- *   dim: 8,
- *   activation: "relu",
- *   scale: 32 ** -0.5,
+ *   indexer: { heads: 4, dim: 8, activation: "relu", scale: 32 ** -0.5 },
  *   capabilities,
  * });
  * assert.equal(kernel.label, "index_scores_relu 16x48x4x8");
  * ```
  */
 export function indexScores(spec: IndexScoresSpec): Kernel {
-  const { q, k, w, scores, heads, dim, batch = 1, capabilities } = spec;
+  const { q, k, w, scores, indexer, batch = 1, capabilities } = spec;
+  const { heads, dim } = indexer;
   const fits = q.cols === heads * dim && k.cols === dim && w.cols === heads &&
     q.rows === scores.rows && w.rows === scores.rows && k.rows === scores.cols * batch &&
     q.rows % batch === 0;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Indexer, pairsOfChunk } from "./indexer.ts";
 import type { Capabilities } from "../wgsl/device.ts";
 import { Float, isVec4, type KernelSpec } from "../wgsl/kernel.ts";
 import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
@@ -21,14 +22,7 @@ export interface IndexScoresSpec {
   readonly signs?: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
-  /** Heads of the indexer. */
-  readonly heads: number;
-  /** Width of a head. */
-  readonly dim: number;
-  /** Of the products of queries and keys. */
-  readonly activation: "relu" | "none";
-  /** Factor of the scores. */
-  readonly scale: number;
+  readonly indexer: Indexer;
   /**
    * Sequences side by side, default 1: q, w and scores then have batch · R rows, k batch · keys.
    */
@@ -46,7 +40,9 @@ export function scoresBase(
   spec: IndexScoresSpec,
   vecQ: boolean,
 ): Omit<KernelSpec, "workgroup" | "grid" | "body"> {
-  const { q, k, w, scores, signs, firstRow, heads, dim, activation, scale, batch = 1 } = spec;
+  const { q, k, w, scores, signs, firstRow, indexer, batch = 1 } = spec;
+  const { heads, dim, activation, scale } = indexer;
+  const rows = scores.rows / batch;
   const operands = {
     q: read(q, vecQ ? "vec4f" : "f32"),
     k: read(k, isVec4(k) ? "vec4f" : "f32"),
@@ -59,7 +55,7 @@ export function scoresBase(
     shape: `${scores.rows}x${scores.cols}x${heads}x${dim}`,
     operands,
     uniforms: {
-      rows: scores.rows / batch,
+      rows,
       cols: scores.cols,
       first_row: firstRow,
       heads,
@@ -69,17 +65,6 @@ export function scoresBase(
       hidden: new Float(-Infinity),
       ...layoutUniforms(operands),
     },
-    flops: 2 * visiblePairs(scores, firstRow, batch) * heads * (dim + 1),
+    flops: 2 * batch * pairsOfChunk(firstRow, rows) * heads * (dim + 1),
   };
-}
-
-/** Pairs of a query and a key that it sees. */
-function visiblePairs(scores: Layout, firstRow: number, batch: number): number {
-  const rows = scores.rows / batch;
-  return batch * rows * (firstRow + (rows + 1) / 2);
-}
-
-/** WGSL of the activation of `x`. */
-export function activate({ activation }: IndexScoresSpec, x: string): string {
-  return activation === "relu" ? `max(${x}, 0.0)` : x;
 }

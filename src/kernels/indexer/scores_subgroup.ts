@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { activate, type IndexScoresSpec, scoresBase } from "./scores_spec.ts";
+import { activated } from "./indexer.ts";
+import { type IndexScoresSpec, scoresBase } from "./scores_spec.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel, range } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
 
@@ -17,7 +18,8 @@ const DEPTH = 4;
 
 /** The kernel for subgroups of exactly `lanes` invocations. */
 export function subgroupScores(spec: IndexScoresSpec, lanes: 4 | 8): Kernel {
-  const { q, k, scores, dim, batch = 1 } = spec;
+  const { q, k, scores, indexer, batch = 1 } = spec;
+  const { heads, dim } = indexer;
   const vecQ = isVec4(q) && dim % 4 === 0;
   const vecOut = isVec4(scores);
   const own = ROWS / lanes;
@@ -39,18 +41,18 @@ export function subgroupScores(spec: IndexScoresSpec, lanes: 4 | 8): Kernel {
       steps.push(`s${i}_${j} = ${sum};`);
     }
   }
-  const heads: string[] = [];
+  const weighed: string[] = [];
   for (const i of range(ROWS)) {
-    heads.push(`let h${i} = subgroupBroadcast(w${i % own}, ${Math.floor(i / own)}u);`);
+    weighed.push(`let h${i} = subgroupBroadcast(w${i % own}, ${Math.floor(i / own)}u);`);
     for (const j of range(COLS)) {
-      heads.push(`a${i}_${j} = fma(h${i}, ${activate(spec, `s${i}_${j}`)}, a${i}_${j});`);
+      weighed.push(`a${i}_${j} = fma(h${i}, ${activated(indexer, `s${i}_${j}`)}, a${i}_${j});`);
     }
   }
   return makeKernel({
     ...scoresBase(spec, vecQ),
     workgroup: lanes,
     grid: [x, y, batch],
-    iterations: spec.heads * (1 + rounds(dim, DEPTH)),
+    iterations: heads * (1 + rounds(dim, DEPTH)),
     body: `
 let tilesN = (u.cols + ${cols - 1}u) / ${cols}u;
 let tile = wid.x + wid.y * groups.x;
@@ -73,7 +75,7 @@ ${range(COLS).map((i) => `let k${i} = ${load("k", isVec4(k), `key + ${i}u`, "c")
 ${steps.join("\n")}
 }
 ${range(own).map((i) => `let w${i} = w[u.w_offset + (row + ${i}u) * u.w_stride + j];`).join("\n")}
-${heads.join("\n")}
+${weighed.join("\n")}
 }
 }
 ${stores(vecOut)}`,

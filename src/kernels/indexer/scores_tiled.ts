@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { Indexer } from "./indexer.ts";
 import { type IndexScoresSpec, scoresBase } from "./scores_spec.ts";
 import { SIGN_TILE, SIGN_WORDS, tileSigns } from "./signs.ts";
 import { foldGrid, isVec4, type Kernel, makeKernel, range } from "../wgsl/kernel.ts";
@@ -26,7 +27,8 @@ const ROWS = range(TILE.threadRows);
 
 /** The kernel for any device with 128 invocations and 11 KiB of workgroup memory. */
 export function tiledScores(spec: IndexScoresSpec): Kernel {
-  const { q, k, scores, heads, dim, batch = 1 } = spec;
+  const { q, k, scores, indexer, batch = 1 } = spec;
+  const { heads, dim } = indexer;
   const steps = Math.ceil(dim / TILE.depth) * TILE.depth;
   const vec4s = { q: isVec4(q) && dim % 4 === 0, k: isVec4(k) };
   const sources = { a: source("q", dim, steps), b: source("k", dim, steps) };
@@ -36,7 +38,7 @@ export function tiledScores(spec: IndexScoresSpec): Kernel {
   const addHead = `if (k % ${steps}u == 0u) {
 let head = k / ${steps}u - 1u;
 ${spec.signs ? keepSigns() : ""}
-${ROWS.map((i) => weigh(spec, i)).join("\n")}
+${ROWS.map((i) => weigh(indexer, i)).join("\n")}
 }`;
   return makeKernel({
     ...scoresBase(spec, vec4s.q),
@@ -110,9 +112,9 @@ signs[${first} + threadRow * ${SIGN_WORDS / 8}u + threadCol] =
 }
 
 /** Adds the present head of query `i` to its sum. */
-function weigh(spec: IndexScoresSpec, i: number): string {
+function weigh({ activation }: Indexer, i: number): string {
   const dots = `dots${i}_0`;
-  const activated = spec.activation === "relu" ? `max(${dots}, vec4f())` : dots;
+  const activated = activation === "relu" ? `max(${dots}, vec4f())` : dots;
   return `{
 let weight = w[u.w_offset + (q_start + ${rowOf(TILE, i)}) * u.w_stride + head];
 sum${i}_0 = fma(vec4f(weight), ${activated}, sum${i}_0);

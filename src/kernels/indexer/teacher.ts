@@ -3,11 +3,12 @@
  *
  * @module
  */
+import { pairsOfChunk, type Teacher } from "./indexer.ts";
 import type { Capabilities } from "../wgsl/device.ts";
 import { Float, foldGrid, isVec4, type Kernel, makeKernel, range } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
-import { type HeadDims, isAligned, loader } from "../attention/heads.ts";
+import { isAligned, loader, queryWidth } from "../attention/heads.ts";
 import { targetRows } from "./teacher_rows.ts";
 import { TARGET_TILES, targetTiles } from "./teacher_tiles.ts";
 import { subgroupLanes } from "../product/subgroup.ts";
@@ -15,11 +16,11 @@ import { fitsDevice, type Tile } from "../product/tile_loop.ts";
 
 /** What {@linkcode attentionTarget} reads and writes. R is the number of queries of a sequence. */
 export interface AttentionTargetSpec {
-  /** [batch · R, heads · (qkNopeHeadDim + qkRopeHeadDim)]: the queries from `firstRow` on. */
+  /** [batch · R, heads · (nope + rope)]: the queries from `firstRow` on. */
   readonly q: Layout;
-  /** [batch · keys, heads · (qkNopeHeadDim + vHeadDim)]: the sequence from its start. */
+  /** [batch · keys, heads · (nope + value)]: the sequence from its start. */
   readonly kv: Layout;
-  /** [batch · keys, qkRopeHeadDim]. */
+  /** [batch · keys, rope]. */
   readonly kPe: Layout;
   /** [batch · R, heads]: natural logarithm of each row's sum of exponentials, from the forward pass. */
   readonly lse: Layout;
@@ -29,11 +30,7 @@ export interface AttentionTargetSpec {
   readonly target: Layout;
   /** Position of the first query in its sequence. */
   readonly firstRow: number;
-  readonly heads: number;
-  readonly qkNopeHeadDim: number;
-  readonly qkRopeHeadDim: number;
-  readonly vHeadDim: number;
-  readonly scale: number;
+  readonly teacher: Teacher;
   /** Sequences side by side, default 1. */
   readonly batch?: number;
   readonly capabilities: Capabilities;
@@ -46,15 +43,9 @@ export interface AttentionTargetSpec {
  * (s ≤ t, and its bit is set), else 0. Rows sum to 1 where `lse` is that of the same keys.
  */
 export function attentionTarget(spec: AttentionTargetSpec): Kernel {
-  const { q, kv, kPe, lse, mask, target, firstRow, heads, scale, batch = 1, capabilities } = spec;
-  const dims: HeadDims = {
-    heads,
-    kvHeads: heads,
-    nope: spec.qkNopeHeadDim,
-    rope: spec.qkRopeHeadDim,
-    value: spec.vHeadDim,
-    packed: true,
-  };
+  const { q, kv, kPe, lse, mask, target, firstRow, batch = 1, capabilities } = spec;
+  const { dims, scale } = spec.teacher;
+  const { heads } = dims;
   const aligned = isAligned(dims, [q, kv, kPe]);
   const tile = capabilities.software
     ? undefined
@@ -108,7 +99,7 @@ let q_row = sequence * u.queries;
 let k_row = sequence * u.keys;
 let visible = first_key < u.first_row + first_query + ${code.tileRows}u;
 ${code.body}`,
-    flops: batch * pairsOfChunk(firstRow, queries) * heads * 2 * (dims.nope + dims.rope),
+    flops: batch * pairsOfChunk(firstRow, queries) * heads * 2 * queryWidth(dims),
   });
 }
 
@@ -139,9 +130,4 @@ function storeFour(mask?: Layout): string {
   teacher[(u.teacher_offset + row * u.teacher_stride + key) / 4u] =
     select(vec4f(), sums * u.per_head, visible);
 }`;
-}
-
-/** Pairs of a query of rows `firstRow … firstRow + rows` and a key that it may see. */
-export function pairsOfChunk(firstRow: number, rows: number): number {
-  return rows * firstRow + rows * (rows + 1) / 2;
 }

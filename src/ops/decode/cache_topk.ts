@@ -1,3 +1,4 @@
+import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { cacheScores } from "../../kernels/decode/cache_scores.ts";
 import { topK } from "../../kernels/select/top_k.ts";
 import { isPosition } from "./cache_append.ts";
@@ -8,35 +9,30 @@ import { requireSizes } from "../select/chunks.ts";
 export interface CacheTopkAttributes {
   /** Keys to select if that many are cached. */
   topk: number;
-  /** Heads of the indexer. */
-  heads: number;
-  /** Of the products of queries and keys. */
-  activation: "relu" | "none";
-  /** Factor of the scores, usually (heads · width)^-0.5. */
-  scale: number;
+  /** Whose scores they are. */
+  indexer: Indexer;
 }
 
 /** Cached keys with the largest index scores; see {@linkcode cacheTopk}. */
 export const cacheTopkOp: Op<CacheTopkAttributes> = {
   name: "cacheTopk",
   stopsGradient: true,
-  types(inputs, { topk, heads }) {
+  types(inputs, { topk, indexer: { heads, dim } }) {
     const [qI, kI, w, position] = inputs;
     requireShapes(
       inputs.length === 4 && qI.rows === 1 && w.rows === 1 && w.cols === heads &&
-        qI.cols === heads * kI.cols && isPosition(position),
+        qI.cols === heads * dim && kI.cols === dim && isPosition(position),
       "cacheTopk",
       inputs,
-      `qI [1, ${heads} * width], kI [capacity, width], w [1, ${heads}], i32 position [1, 1]`,
+      `qI [1, ${heads} * ${dim}], kI [capacity, ${dim}], w [1, ${heads}], i32 position [1, 1]`,
     );
-    requireSizes("cacheTopk", { batch: 1, seqLen: kI.rows, topk, heads });
+    requireSizes("cacheTopk", { batch: 1, seqLen: kI.rows, topk, heads, dim });
     return [matrixType(1, topk, "i32")];
   },
-  twin(tf, [qI, kI, w, position], { topk, heads, activation, scale }) {
+  twin(tf, [qI, kI, w, position], { topk, indexer: { heads, dim, activation, scale } }) {
     const visible = position.dataSync()[0] + 1;
-    const width = kI.shape[1];
-    const keys = tf.slice(kI, [0, 0], [visible, width]);
-    const products = tf.matMul(tf.reshape(qI, [heads, width]), keys, false, true);
+    const keys = tf.slice(kI, [0, 0], [visible, dim]);
+    const products = tf.matMul(tf.reshape(qI, [heads, dim]), keys, false, true);
     const activated = activation === "relu" ? tf.relu(products) : products;
     const scores = tf.mul(tf.matMul(w, activated), scale);
     const count = Math.min(topk, visible);
@@ -44,10 +40,9 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
     const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
     return [tf.tensor2d(row, [1, topk], "int32")];
   },
-  forward(r, [qI, kI, w, position], [indices], { heads, activation, scale }) {
+  forward(r, [qI, kI, w, position], [indices], { indexer }) {
     const scores = r.temporary(1, kI.rows);
-    const parts = { q: qI, k: kI, w, position, scores };
-    r.dispatch(cacheScores({ ...parts, heads, activation, scale }));
+    r.dispatch(cacheScores({ q: qI, k: kI, w, position, scores, indexer }));
     const { capabilities } = r;
     r.dispatch(topK({ scores, positions: position, indices, firstRow: 0, capabilities }));
   },
@@ -58,8 +53,8 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
  * own that the lightning indexer scores highest; of equal scores the lower position wins. For
  * generating; no gradient passes.
  *
- * @param qI [1, heads · width], rotated
- * @param kI [capacity, width], normalised and rotated; rows after `position` are not read
+ * @param qI [1, heads · dim], rotated
+ * @param kI [capacity, dim], normalised and rotated; rows after `position` are not read
  * @param w [1, heads], signed
  * @param position i32 [1, 1], below the capacity
  * @returns i32 [1, topk]: min(topk, position + 1) positions, ascending, then -1
@@ -73,8 +68,9 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
  * const backend = await TfjsBackend.open("wasm");
  * const [one, keys] = [backend.tensor([1], 1, 1), backend.tensor([5, 1, 3, 9], 4, 1)];
  * const position = backend.tensor([2], 1, 1, "i32");
- * const sizes = { topk: 2, heads: 1, activation: "relu", scale: 1 } as const;
- * assert.deepEqual([...backend.read(cacheTopk(one, keys, one, position, sizes))], [0, 2]);
+ * const indexer = { heads: 1, dim: 1, activation: "relu", scale: 1 } as const;
+ * const indices = cacheTopk(one, keys, one, position, { topk: 2, indexer });
+ * assert.deepEqual([...backend.read(indices)], [0, 2]);
  * ```
  */
 export function cacheTopk(

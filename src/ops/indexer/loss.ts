@@ -9,12 +9,12 @@ import { formOf } from "../attention/selection.ts";
 import { columnsOf } from "../matrix.ts";
 import { recordGatheredLoss } from "./loss_gathered.ts";
 import {
-  type IndexerDims,
+  type IndexerAttributes,
   inputsOfHead,
   recordTarget,
   requireIndexer,
   scoresOf,
-  type Teacher,
+  type TeacherTensors,
   twinScores,
 } from "./teacher.ts";
 import {
@@ -52,10 +52,11 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
       inputs,
       `i32 indices [${rows}, topk] after the mask, or neither`,
     );
-    const { klHeads, heads, indexHeads } = attributes;
-    if (klHeads === "each" && heads !== indexHeads) {
+    const { klHeads, indexer, teacher: { dims } } = attributes;
+    if (klHeads === "each" && dims.heads !== indexer.heads) {
       throw new RangeError(
-        `Cannot apply indexerLoss to each head: ${indexHeads} index heads have ${heads} teachers`,
+        `Cannot apply indexerLoss to each head: ${indexer.heads} index heads have ` +
+          `${dims.heads} teachers`,
       );
     }
     const gradients = attributes.gradient ? inputs.slice(0, 3) : [];
@@ -78,8 +79,8 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
   forward(r, inputs, [kl, ...gradients], attributes) {
     const { rows: count } = inputs[0];
     const indices = inputs.at(8);
-    const { form, seqLen, klHeads, heads } = attributes;
-    const divergences = klHeads === "each" ? heads : 1;
+    const { form, seqLen, klHeads, indexer } = attributes;
+    const divergences = klHeads === "each" ? indexer.heads : 1;
     const rows = r.temporary(count, divergences);
     const isGathered = indices && formOf(form, seqLen, indices.cols) === "gathered";
     if (isGathered && klHeads !== "each") {
@@ -107,8 +108,8 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
 /** What one divergence is of: all heads together, or a head. */
 interface Group<T> {
   readonly inputs: readonly T[];
-  /** With the number of heads in it. */
-  readonly dims: IndexerDims;
+  /** Of its heads alone. */
+  readonly attributes: IndexerAttributes;
   /** Columns of the group in a matrix with `width` of them for each index head. */
   own(of: T, width: number): T;
 }
@@ -119,10 +120,16 @@ function groupsOf<T>(
   attributes: IndexerLossAttributes,
   columns: (of: T, start: number, count: number) => T,
 ): Group<T>[] {
-  if (attributes.klHeads !== "each") return [{ inputs, dims: attributes, own: (of) => of }];
-  return Array.from({ length: attributes.heads }, (_, h) => ({
+  if (attributes.klHeads !== "each") return [{ inputs, attributes, own: (of) => of }];
+  const { indexer, teacher } = attributes;
+  const one = {
+    ...attributes,
+    indexer: { ...indexer, heads: 1 },
+    teacher: { ...teacher, dims: { ...teacher.dims, heads: 1, kvHeads: 1 } },
+  };
+  return Array.from({ length: indexer.heads }, (_, h) => ({
     inputs: inputsOfHead(inputs, attributes, h, columns),
-    dims: { ...attributes, heads: 1, indexHeads: 1 },
+    attributes: one,
     own: (of, width) => columns(of, h * width, width),
   }));
 }
@@ -130,10 +137,10 @@ function groupsOf<T>(
 /** The sum of a group's divergences over all rows. */
 function twinDivergence(
   tf: Tf,
-  { inputs, dims }: Group<TfMatrix>,
+  { inputs, attributes }: Group<TfMatrix>,
   direction: IndexerLossAttributes["direction"],
 ): tfc.Tensor {
-  const { scores, target, support } = twinScores(tf, inputs, dims);
+  const { scores, target, support } = twinScores(tf, inputs, attributes);
   const hidden = tf.mul(tf.sub(1, support), -1e9);
   const p = tf.div(target, tf.sum(target, 2, true));
   const logQ = tf.logSoftmax(tf.add(scores, hidden));
@@ -154,7 +161,7 @@ function recordMaskedLoss(
 ): void {
   const [qI] = inputs;
   const mask = inputs.at(7) ?? null;
-  const { indexHeadDim: dim, activation, indexScale, gradient, direction, weight } = attributes;
+  const { indexer: { dim }, gradient, direction, weight } = attributes;
   const { capabilities } = r;
   const [dq, dk, dw] = gradients;
   const shares = gradient ? r.temporary(qI.rows, qI.cols) : null;
@@ -162,10 +169,11 @@ function recordMaskedLoss(
   byQueryChunks(r, attributes, inputs, 2, (chunk, scratch, target) => {
     const { firstRow, batch, queriesOf, keysOf } = chunk;
     const bits = mask && queriesOf(mask);
-    for (const { inputs, dims, own } of groups) {
+    for (const { inputs, attributes, own } of groups) {
+      const { indexer, teacher } = attributes;
       const [qI, kI, w] = inputs;
-      const { scores, signs } = scoresOf(r, inputs, dims, chunk, scratch, gradient);
-      recordTarget(r, inputs.slice(3), dims, chunk, target);
+      const { scores, signs } = scoresOf(r, inputs, attributes, chunk, scratch, gradient);
+      recordTarget(r, inputs.slice(3), teacher, chunk, target);
       const row = own(queriesOf(rows), 1);
       const divergence = indexerKl({
         ...{ scores, target, mask: bits, kl: row, firstRow, batch, direction },
@@ -175,12 +183,8 @@ function recordMaskedLoss(
       r.dispatch(divergence);
       if (!shares) continue;
       // The gradient of the scores is where the teacher was.
-      const given = [queriesOf(qI), keysOf(kI), queriesOf(w), target] as const;
-      const [q, k, weights, gradScores] = given;
-      const spec = {
-        ...{ q, k, w: weights, gradScores, signs, firstRow, batch, dim, activation, capabilities },
-        ...{ heads: dims.indexHeads, scale: indexScale },
-      };
+      const given = { q: queriesOf(qI), k: keysOf(kI), w: queriesOf(w), gradScores: target };
+      const spec = { ...given, signs, firstRow, batch, indexer, capabilities };
       const [gradQ, gradW] = [own(queriesOf(dq), dim), own(queriesOf(dw), 1)];
       const gradK = own(keysOf(shares), dim);
       r.dispatch(indexGradientQ(spec, gradQ, gradW));
@@ -195,7 +199,7 @@ function recordMaskedLoss(
 /**
  * The loss of the lightning indexer (DeepSeek-V3.2, eq. 3 and 4): the mean over all rows t of the
  * divergence, in nats, of q = softmax of the index scores
- * I[t, s] = indexScale · Σ_j w[t, j] · act(qI_j[t] · kI[s]) from the teacher
+ * I[t, s] = scale · Σ_j w[t, j] · act(qI_j[t] · kI[s]) from the teacher
  * p[t, s] ∝ Σ_h exp(scale · (q_h[t] · k_h[s]) − lse_h[t]), both over the support: all keys s ≤ t
  * without a selection (warm-up), those of the selection with one.
  *
@@ -208,9 +212,9 @@ function recordMaskedLoss(
  * Gradients go to `qI`, `kI` and `w` alone. They are computed together with the value, times
  * `weight`: the loss has to be a root of the backward pass, with that weight.
  *
- * @param qI [batch · seqLen, indexHeads · indexHeadDim], rotated
- * @param kI [batch · seqLen, indexHeadDim], normalised and rotated
- * @param w [batch · seqLen, indexHeads]
+ * @param qI [batch · seqLen, heads · dim] of the indexer, rotated
+ * @param kI [batch · seqLen, dim], normalised and rotated
+ * @param w [batch · seqLen, heads]
  * @param teacher the inputs of `mlaAttention`, and `lse` [batch · seqLen, heads]
  * @param selection the keys of each query, as indices and as bits; null for all keys
  * @returns [1, 1]
@@ -218,7 +222,7 @@ function recordMaskedLoss(
  * @example
  * ```ts ignore
  * const kl = indexerLoss(qI, kI, w, { q, kv, kPe, lse }, null, {
- *   ...dims,
+ *   ...{ batch, seqLen, indexer, teacher },
  *   direction: "forward",
  *   weight: 1,
  *   gradient: true,
@@ -229,7 +233,7 @@ export function indexerLoss(
   qI: Tensor,
   kI: Tensor,
   w: Tensor,
-  { q, kv, kPe, lse }: Teacher,
+  { q, kv, kPe, lse }: TeacherTensors,
   selection: LossSelection | null,
   attributes: IndexerLossAttributes,
 ): Tensor {

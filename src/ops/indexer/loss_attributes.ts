@@ -4,10 +4,10 @@
  * @module
  */
 import type { SelectionForm } from "../../kernels/attention/attention.ts";
-import type { IndexerDims } from "./teacher.ts";
+import type { IndexerAttributes } from "./teacher.ts";
 
 /** Attributes of `indexerLoss`. */
-export interface IndexerLossAttributes extends IndexerDims {
+export interface IndexerLossAttributes extends IndexerAttributes {
   /**
    * `sum`, the default: one divergence a row, of the heads' scores and attention summed up. `each`:
    * the mean of one for each index head and the attention head of its number.

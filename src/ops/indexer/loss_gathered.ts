@@ -6,7 +6,7 @@
 import { gatherGradientK, gatherGradientQ } from "../../kernels/indexer/lists/gradient.ts";
 import { listGradients } from "../../kernels/indexer/lists/list_gradients.ts";
 import { gatherScores, gatherTarget } from "../../kernels/indexer/lists/pairs.ts";
-import { targetOfScores } from "../../kernels/indexer/teacher_of_scores.ts";
+import { targetOfScores } from "../../kernels/indexer/lists/teacher_of_scores.ts";
 import { indexerKl } from "../../kernels/indexer/kl.ts";
 import type { Named } from "../../kernels/attention/attention.ts";
 import { byBatch } from "../by_batch.ts";
@@ -29,7 +29,7 @@ export function recordGatheredLoss(
   [dq, dk, dw]: readonly Matrix[],
   attributes: IndexerLossAttributes,
 ): void {
-  const { batch, seqLen, direction, weight, gradient } = attributes;
+  const { batch, seqLen, indexer, teacher, direction, weight, gradient } = attributes;
   const { capabilities } = r;
   const written: Named<Matrix> = gradient ? { dq, dk, dw } : {};
   const bound = {
@@ -45,20 +45,14 @@ export function recordGatheredLoss(
     const width = Math.min(indices.cols, seqLen);
     const scores = r.temporary(indices.rows, width);
     const target = r.temporary(indices.rows, width);
-    const index = {
-      ...{ q: qI, k: kI, w, seqLen, capabilities },
-      ...{ heads: attributes.indexHeads, dim: attributes.indexHeadDim },
-      ...{ activation: attributes.activation, scale: attributes.indexScale },
-    };
+    const index = { q: qI, k: kI, w, seqLen, indexer, capabilities };
     r.dispatch(gatherScores({ ...index, indices, scores }));
-    const listed = listedScores(r, attributes.scale, [q, kv, kPe, indices], lse);
+    const listed = listedScores(r, teacher.scale, [q, kv, kPe, indices], lse);
     if (listed) {
       r.dispatch(targetOfScores({ scores: listed, lse, indices, target, seqLen }));
     } else {
-      const teacher = { q, kv, kPe, lse, indices, target };
-      r.dispatch(
-        gatherTarget({ ...attributes, ...teacher, capabilities }),
-      );
+      const taught = { q, kv, kPe, lse, teacher };
+      r.dispatch(gatherTarget({ ...taught, indices, target, seqLen, capabilities }));
     }
     // Past the end of a list scores are very low and the teacher is 0: no mask is needed.
     const divergence = indexerKl({

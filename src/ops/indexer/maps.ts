@@ -1,15 +1,15 @@
 import {
-  type IndexerDims,
+  type IndexerAttributes,
   recordScores,
   recordTarget,
   requireIndexer,
-  type Teacher,
+  type TeacherTensors,
   twinScores,
 } from "./teacher.ts";
 import { matrixType, type Op, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Whole matrices of index scores and attention; see {@linkcode attentionMaps}. */
-export const attentionMapsOp: Op<IndexerDims> = {
+export const attentionMapsOp: Op<IndexerAttributes> = {
   name: "attentionMaps",
   stopsGradient: true,
   types(inputs, attributes) {
@@ -23,7 +23,7 @@ export const attentionMapsOp: Op<IndexerDims> = {
     return [scores, target].map((x) => tf.reshape(x, [batch * seqLen, seqLen]) as TfMatrix);
   },
   forward(r, inputs, [scores, target], attributes) {
-    const { batch, seqLen } = attributes;
+    const { batch, seqLen, indexer, teacher } = attributes;
     const chunk = {
       batch,
       firstRow: 0,
@@ -33,8 +33,8 @@ export const attentionMapsOp: Op<IndexerDims> = {
       queriesOf: <T>(m: T) => m,
       keysOf: <T>(m: T) => m,
     };
-    recordScores(r, inputs, attributes, chunk, scores);
-    recordTarget(r, inputs.slice(3), attributes, chunk, target);
+    recordScores(r, inputs, indexer, chunk, scores);
+    recordTarget(r, inputs.slice(3), teacher, chunk, target);
   },
 };
 
@@ -48,10 +48,10 @@ export const attentionMapsOp: Op<IndexerDims> = {
  */
 export function attentionMaps(
   { qI, kI, w }: { qI: Tensor; kI: Tensor; w: Tensor },
-  { q, kv, kPe, lse }: Teacher,
-  dims: IndexerDims,
+  { q, kv, kPe, lse }: TeacherTensors,
+  attributes: IndexerAttributes,
 ): { scores: Tensor; attention: Tensor } {
   const inputs = [qI, kI, w, q, kv, kPe, lse];
-  const [scores, attention] = qI.backend.apply(attentionMapsOp, inputs, dims);
+  const [scores, attention] = qI.backend.apply(attentionMapsOp, inputs, attributes);
   return { scores, attention };
 }

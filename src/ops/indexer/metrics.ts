@@ -8,11 +8,11 @@ import {
 import { topK } from "../../kernels/select/top_k.ts";
 import { columnsOf } from "../matrix.ts";
 import {
-  type IndexerDims,
+  type IndexerAttributes,
   recordTarget,
   requireIndexer,
   scoresOf,
-  type Teacher,
+  type TeacherTensors,
   twinScores,
 } from "./teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
@@ -24,7 +24,7 @@ export { distanceBins } from "../../kernels/indexer/metrics.ts";
 export const INDEXER_METRICS = ROW_METRICS;
 
 /** Attributes of {@linkcode indexerMetrics}. */
-export interface IndexerMetricsAttributes extends IndexerDims {
+export interface IndexerMetricsAttributes extends IndexerAttributes {
   /** Keys per row of the selection, k. */
   topk: number;
   /** A selected key is local if t − s is less; default 16. */
@@ -88,7 +88,7 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
       // Its rows have room for as many indices as there are keys.
       const oracle = { ...room, cols: k, stride: k, dtype: "i32" as const };
       const { scores } = scoresOf(r, inputs, attributes, chunk, scratch);
-      recordTarget(r, inputs.slice(3), attributes, chunk, target);
+      recordTarget(r, inputs.slice(3), attributes.teacher, chunk, target);
       const select = topK({
         scores: target,
         indices: oracle,
@@ -191,9 +191,9 @@ function twinRow(
  *
  * Passes no gradient.
  *
- * @param qI [batch · seqLen, indexHeads · indexHeadDim], rotated
- * @param kI [batch · seqLen, indexHeadDim], normalised and rotated
- * @param w [batch · seqLen, indexHeads]
+ * @param qI [batch · seqLen, heads · dim] of the indexer, rotated
+ * @param kI [batch · seqLen, dim], normalised and rotated
+ * @param w [batch · seqLen, heads]
  * @param teacher the inputs of `mlaAttention`, and the `lse` of dense attention
  * @param mask i32 [batch · seqLen, ceil(seqLen / 32)]: bit s % 32 of word s / 32 is set where key s
  * is selected; every row needs one
@@ -202,14 +202,16 @@ function twinRow(
  * @throws {RangeError} if shapes and sizes do not fit
  * @example
  * ```ts ignore
- * const { means, histogram } = indexerMetrics(qI, kI, w, teacher, mask, { ...dims, topk: 64 });
+ * const { means, histogram } = indexerMetrics(qI, kI, w, teacher, mask, {
+ *   ...{ batch, seqLen, indexer, teacher, topk: 64 },
+ * });
  * ```
  */
 export function indexerMetrics(
   qI: Tensor,
   kI: Tensor,
   w: Tensor,
-  { q, kv, kPe, lse }: Teacher,
+  { q, kv, kPe, lse }: TeacherTensors,
   mask: Tensor,
   attributes: IndexerMetricsAttributes,
 ): { means: Tensor; histogram: Tensor } {

@@ -4,11 +4,14 @@
  * @module
  */
 import type * as tfc from "@tensorflow/tfjs-core";
+import { type Extent, queryWidth } from "../../kernels/attention/heads.ts";
+import type { Indexer, Teacher } from "../../kernels/indexer/indexer.ts";
 import { attentionTarget } from "../../kernels/indexer/teacher.ts";
 import { readsSigns } from "../../kernels/indexer/gradient.ts";
 import { indexScores } from "../../kernels/indexer/scores.ts";
 import { SIGN_WORDS, signRows } from "../../kernels/indexer/signs.ts";
 import { twinHeads } from "../attention/passes.ts";
+import { mlaHeadDims, type MlaHeads, mlaScale } from "../attention/mla_heads.ts";
 import { detachOp } from "../token/detach.ts";
 import {
   type Matrix,
@@ -21,34 +24,29 @@ import {
 } from "../op.ts";
 import type { QueryChunk } from "../query_chunks.ts";
 
-/** Sizes and factors of an indexer and of the attention that teaches it. */
-export interface IndexerDims {
+/** What ops on an indexer and its teacher go by. */
+export interface IndexerAttributes {
   batch: number;
   seqLen: number;
-  indexHeads: number;
-  indexHeadDim: number;
-  activation: "relu" | "none";
-  /** Factor of the index scores, usually (indexHeads · indexHeadDim)^-0.5. */
-  indexScale: number;
-  /** Heads of the attention. */
-  heads: number;
-  qkNopeHeadDim: number;
-  qkRopeHeadDim: number;
-  vHeadDim: number;
-  /** Factor of the attention's scores, usually (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
-  scale: number;
+  indexer: Indexer;
+  teacher: Teacher;
 }
 
-/** An attention layer as a teacher: the inputs of `mlaAttention`, and an `lse`. */
-export interface Teacher {
-  /** `[N, heads · (qkNopeHeadDim + qkRopeHeadDim)]`. */
-  q: Tensor;
-  /** `[N, heads · (qkNopeHeadDim + vHeadDim)]`. */
-  kv: Tensor;
-  /** `[N, qkRopeHeadDim]`. */
-  kPe: Tensor;
+/** The teacher's tensors: the inputs of `mlaAttention`, and an `lse`. */
+export interface TeacherTensors {
+  /** `[N, heads · (nope + rope)]`. */
+  readonly q: Tensor;
+  /** `[N, heads · (nope + value)]`. */
+  readonly kv: Tensor;
+  /** `[N, rope]`. */
+  readonly kPe: Tensor;
   /** `[N, heads]`. */
-  lse: Tensor;
+  readonly lse: Tensor;
+}
+
+/** The attention of `mlaAttention` as a teacher. */
+export function mlaTeacher(heads: MlaHeads & { readonly scale?: number }): Teacher {
+  return { dims: mlaHeadDims(heads), scale: mlaScale(heads) };
 }
 
 /** The inputs that ops on an indexer and its teacher have in common, by name. */
@@ -62,17 +60,17 @@ function named<T>([qI, kI, w, q, kv, kPe, lse, mask]: readonly T[]) {
  */
 export function inputsOfHead<T>(
   [qI, kI, w, q, kv, kPe, lse, ...selection]: readonly T[],
-  { indexHeadDim, qkNopeHeadDim, qkRopeHeadDim, vHeadDim }: IndexerDims,
+  { indexer, teacher: { dims } }: IndexerAttributes,
   h: number,
   columns: (of: T, start: number, count: number) => T,
 ): T[] {
   const head = (of: T, width: number) => columns(of, h * width, width);
   return [
-    head(qI, indexHeadDim),
+    head(qI, indexer.dim),
     kI,
     head(w, 1),
-    head(q, qkNopeHeadDim + qkRopeHeadDim),
-    head(kv, qkNopeHeadDim + vHeadDim),
+    head(q, queryWidth(dims)),
+    head(kv, dims.nope + dims.value),
     kPe,
     head(lse, 1),
     ...selection,
@@ -80,27 +78,33 @@ export function inputsOfHead<T>(
 }
 
 /** Checks the inputs of an op on an indexer, its teacher and, perhaps, a mask. */
-export function requireIndexer(op: string, inputs: readonly TensorType[], dims: IndexerDims): void {
-  const { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim } = dims;
-  const counts = { batch, seqLen, indexHeads, indexHeadDim, heads, qkNopeHeadDim, vHeadDim };
+export function requireIndexer(
+  op: string,
+  inputs: readonly TensorType[],
+  { batch, seqLen, indexer, teacher }: IndexerAttributes,
+): void {
+  const { heads, nope, rope, value } = teacher.dims;
+  const counts = {
+    ...{ batch, seqLen, "indexer.heads": indexer.heads, "indexer.dim": indexer.dim },
+    ...{ "teacher.heads": heads, "teacher.nope": nope, "teacher.value": value },
+  };
   for (const [name, count] of Object.entries(counts)) {
     if (!Number.isInteger(count) || count < 1) {
       throw new RangeError(`Cannot apply ${op}: ${name} is ${count}, not a whole number above 0`);
     }
   }
-  for (const name of ["indexScale", "scale"] as const) {
-    if (!(dims[name] > 0 && Number.isFinite(dims[name]))) {
-      throw new RangeError(`Cannot apply ${op}: ${name} is ${dims[name]}, not a number above 0`);
+  for (const [name, { scale }] of Object.entries({ indexer, teacher })) {
+    if (!(scale > 0 && Number.isFinite(scale))) {
+      throw new RangeError(`Cannot apply ${op}: ${name}.scale is ${scale}, not a number above 0`);
     }
   }
-  const rope = dims.qkRopeHeadDim;
   const rows = batch * seqLen;
   const cols = [
-    indexHeads * indexHeadDim,
-    indexHeadDim,
-    indexHeads,
-    heads * (qkNopeHeadDim + rope),
-    heads * (qkNopeHeadDim + vHeadDim),
+    indexer.heads * indexer.dim,
+    indexer.dim,
+    indexer.heads,
+    heads * (nope + rope),
+    heads * (nope + value),
     rope,
     heads,
     Math.ceil(seqLen / 32),
@@ -120,12 +124,6 @@ export function requireIndexer(op: string, inputs: readonly TensorType[], dims: 
 /** Most bytes of the scores of a layer that are kept from its selection to its loss. */
 const KEPT_BYTES = 64 * 2 ** 20;
 
-/** Sizes and factors of index scores. */
-export type ScoreDims = Pick<
-  IndexerDims,
-  "batch" | "seqLen" | "indexHeads" | "indexHeadDim" | "activation" | "indexScale"
->;
-
 /**
  * Records the index scores of a chunk into `scores` [rows, keys], and the signs of their products if
  * there is a matrix for them. Inputs: qI, kI, w, and others.
@@ -133,18 +131,15 @@ export type ScoreDims = Pick<
 export function recordScores(
   r: Recorder,
   inputs: readonly Matrix[],
-  { indexHeads, indexHeadDim, activation, indexScale }: ScoreDims,
+  indexer: Indexer,
   { firstRow, batch, queriesOf, keysOf }: QueryChunk,
   scores: Matrix,
   signs?: Matrix,
 ): void {
   const { qI, kI, w } = named(inputs);
-  const [q, k, weights] = [queriesOf(qI), keysOf(kI), queriesOf(w)];
-  const kernel = indexScores({
-    ...{ q, k, w: weights, scores, signs, firstRow, batch, activation, scale: indexScale },
-    ...{ heads: indexHeads, dim: indexHeadDim, capabilities: r.capabilities },
-  });
-  r.dispatch(kernel);
+  const given = { q: queriesOf(qI), k: keysOf(kI), w: queriesOf(w) };
+  const { capabilities } = r;
+  r.dispatch(indexScores({ ...given, scores, signs, firstRow, batch, indexer, capabilities }));
 }
 
 /** Index scores of a chunk. */
@@ -162,36 +157,28 @@ export interface Scores {
 export function scoresOf(
   r: Recorder,
   inputs: readonly Matrix[],
-  dims: ScoreDims,
+  { batch, seqLen, indexer }: Pick<IndexerAttributes, "batch" | "seqLen" | "indexer">,
   chunk: QueryChunk,
   scratch: Matrix,
   gradient = false,
 ): Scores {
-  const { indexHeads, indexHeadDim: dim, activation } = dims;
-  const { batch, rows: queries, keys } = chunk;
-  const hasSigns = readsSigns({ activation, dim, capabilities: r.capabilities });
+  const hasSigns = readsSigns({ indexer, capabilities: r.capabilities });
   const record = (scores: Matrix, keepsSigns: boolean): Matrix[] => {
-    const rows = batch * signRows(queries, keys, indexHeads);
+    const rows = chunk.batch * signRows(chunk.rows, chunk.keys, indexer.heads);
     const signs = keepsSigns ? [r.temporary(rows, SIGN_WORDS, "i32")] : [];
-    recordScores(r, inputs, dims, chunk, scores, ...signs);
+    recordScores(r, inputs, indexer, chunk, scores, ...signs);
     return [scores, ...signs];
   };
   const recordKept = () => {
     const { rows, cols, stride } = scratch;
     return record({ ...r.temporary(rows, stride), cols }, hasSigns);
   };
-  const [scores, signs] = 4 * dims.batch * dims.seqLen ** 2 > KEPT_BYTES
+  const [scores, signs] = 4 * batch * seqLen ** 2 > KEPT_BYTES
     ? record(scratch, hasSigns && gradient)
     // An indexer's queries are its alone: who shares them shares keys and weights.
     : r.derived(chunk.queriesOf(inputs[0]), "index scores", recordKept);
   return { scores, signs };
 }
-
-/** Sizes and factor of the attention that teaches. */
-export type TeacherDims = Pick<
-  IndexerDims,
-  "heads" | "qkNopeHeadDim" | "qkRopeHeadDim" | "vHeadDim" | "scale"
->;
 
 /**
  * Records the teacher of a chunk, not normalised, into `target` [rows, keys], from the matrices q,
@@ -200,13 +187,13 @@ export type TeacherDims = Pick<
 export function recordTarget(
   r: Recorder,
   [q, kv, kPe, lse]: readonly Matrix[],
-  dims: TeacherDims,
+  teacher: Teacher,
   { firstRow, batch, queriesOf, keysOf }: QueryChunk,
   target: Matrix,
 ): void {
   const given = { q: queriesOf(q), kv: keysOf(kv), kPe: keysOf(kPe), lse: queriesOf(lse) };
   const { capabilities } = r;
-  const kernel = attentionTarget({ ...given, ...dims, target, firstRow, batch, capabilities });
+  const kernel = attentionTarget({ ...given, teacher, target, firstRow, batch, capabilities });
   r.dispatch(kernel);
 }
 
@@ -217,21 +204,21 @@ export function recordTarget(
 export function twinScores(
   tf: Tf,
   inputs: readonly TfMatrix[],
-  dims: IndexerDims,
+  { batch, seqLen, indexer, teacher }: IndexerAttributes,
 ): { scores: tfc.Tensor; target: tfc.Tensor; support: tfc.Tensor } {
-  const { qI, kI, w, mask, ...teacher } = named(inputs);
-  const { batch, seqLen, heads, qkNopeHeadDim: nope } = dims;
+  const { qI, kI, w, mask, ...taught } = named(inputs);
+  const { heads, nope } = teacher.dims;
   const extent = { batch, seqLen };
   const products = tf.matMul(
-    twinHeads(tf, qI, extent, dims.indexHeads),
-    tf.tile(twinHeads(tf, kI, extent, 1), [1, dims.indexHeads, 1, 1]),
+    twinHeads(tf, qI, extent, indexer.heads),
+    tf.tile(twinHeads(tf, kI, extent, 1), [1, indexer.heads, 1, 1]),
     false,
     true,
   );
-  const act = dims.activation === "relu" ? tf.relu(products) : products;
-  const weights = twinHeads(tf, w, extent, dims.indexHeads);
-  const scores = tf.mul(tf.sum(tf.mul(act, weights), 1), dims.indexScale);
-  const [q, kv, kPe, lse] = [teacher.q, teacher.kv, teacher.kPe, teacher.lse]
+  const act = indexer.activation === "relu" ? tf.relu(products) : products;
+  const weights = twinHeads(tf, w, extent, indexer.heads);
+  const scores = tf.mul(tf.sum(tf.mul(act, weights), 1), indexer.scale);
+  const [q, kv, kPe, lse] = [taught.q, taught.kv, taught.kPe, taught.lse]
     .map((x) => detachOp.twin(tf, [x], { cols: x.shape[1] })[0]);
   const own = tf.slice(twinHeads(tf, kv, extent, heads), [0, 0, 0, 0], [-1, -1, -1, nope]);
   const shared = tf.tile(twinHeads(tf, kPe, extent, 1), [1, heads, 1, 1]);
@@ -241,9 +228,9 @@ export function twinScores(
     false,
     true,
   );
-  const support = twinSupport(tf, mask, dims);
+  const support = twinSupport(tf, mask, extent);
   const hidden = tf.expandDims(tf.mul(tf.sub(1, support), -1e9), 1);
-  const logs = tf.sub(tf.mul(logits, dims.scale), twinHeads(tf, lse, extent, heads));
+  const logs = tf.sub(tf.mul(logits, teacher.scale), twinHeads(tf, lse, extent, heads));
   return { scores, target: tf.mean(tf.exp(tf.add(logs, hidden)), 1), support };
 }
 
@@ -251,7 +238,7 @@ export function twinScores(
 function twinSupport(
   tf: Tf,
   mask: TfMatrix | null,
-  { batch, seqLen }: IndexerDims,
+  { batch, seqLen }: Extent,
 ): tfc.Tensor {
   const bits = mask?.dataSync();
   const words = Math.ceil(seqLen / 32);

@@ -1,17 +1,14 @@
 import type * as tfc from "@tensorflow/tfjs-core";
 import { blockPool, type Pool } from "../../kernels/select/block_pool.ts";
+import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { recordScores, scoresOf } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf } from "../op.ts";
 import { recordTopk, requireSizes, type SelectionSizes, twinHidden, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode indexTopk}. */
 export interface IndexTopkAttributes extends SelectionSizes {
-  /** Heads of the indexer. */
-  heads: number;
-  /** Of the products of queries and keys. */
-  activation: "relu" | "none";
-  /** Factor of the scores, usually (heads · width)^-0.5. */
-  scale: number;
+  /** Whose scores they are. */
+  indexer: Indexer;
   /** Selects by the scores of whole blocks of `size` keys. */
   block?: { size: number; pool: Pool };
 }
@@ -21,8 +18,8 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
   name: "indexTopk",
   stopsGradient: true,
   types(inputs, attributes) {
-    const { batch, seqLen, topk, heads, scale, block } = attributes;
-    requireSizes("indexTopk", { batch, seqLen, topk, heads, blockSize: block?.size ?? 1 });
+    const { batch, seqLen, topk, indexer: { heads, dim, scale }, block } = attributes;
+    requireSizes("indexTopk", { batch, seqLen, topk, heads, dim, blockSize: block?.size ?? 1 });
     if (!Number.isFinite(scale)) {
       throw new RangeError(`Cannot apply indexTopk: scale is ${scale}, not a finite number`);
     }
@@ -30,16 +27,16 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
     const [q, k, w] = inputs;
     requireShapes(
       inputs.length === 3 && inputs.every((x) => x.rows === rows && x.dtype === "f32") &&
-        q.cols === heads * k.cols && w.cols === heads,
+        q.cols === heads * dim && k.cols === dim && w.cols === heads,
       "indexTopk",
       inputs,
-      `qI [${rows}, ${heads} * width], kI [${rows}, width], w [${rows}, ${heads}]`,
+      `qI [${rows}, ${heads} * ${dim}], kI [${rows}, ${dim}], w [${rows}, ${heads}]`,
     );
     return [matrixType(rows, topk, "i32")];
   },
   twin(tf, [q, k, w], attributes) {
-    const { batch, seqLen, heads, activation, scale, block } = attributes;
-    const dim = k.shape[1];
+    const { batch, seqLen, indexer, block } = attributes;
+    const { heads, dim, activation, scale } = indexer;
     const products = tf.matMul(
       tf.reshape(q, [batch, seqLen * heads, dim]),
       tf.reshape(k, [batch, seqLen, dim]),
@@ -53,13 +50,11 @@ export const indexTopkOp: Op<IndexTopkAttributes> = {
     return [twinTopk(tf, block ? twinPool(tf, scores, block) : scores, attributes)];
   },
   forward(r, inputs, [indices], attributes) {
-    const { batch, seqLen, heads, activation, scale, block } = attributes;
-    const index = { indexHeads: heads, indexHeadDim: inputs[1].cols, activation };
-    const dims = { batch, seqLen, ...index, indexScale: scale };
+    const { indexer, block } = attributes;
     recordTopk(r, attributes, inputs, indices, (chunk, scratch) => {
-      if (!block) return scoresOf(r, inputs, dims, chunk, scratch).scores;
+      if (!block) return scoresOf(r, inputs, attributes, chunk, scratch).scores;
       const { firstRow, batch } = chunk;
-      recordScores(r, inputs, dims, chunk, scratch);
+      recordScores(r, inputs, indexer, chunk, scratch);
       r.dispatch(blockPool({ scores: scratch, firstRow, batch, ...block }));
       return scratch;
     });
@@ -99,8 +94,8 @@ function twinPool(
  * same in every run. With `block`, each key has the score of its block: the largest, or the mean, of
  * what the query sees of it; whole blocks are taken as long as there is room. No gradient passes.
  *
- * @param qI [batch · seqLen, heads · width], rotated
- * @param kI [batch · seqLen, width], normalised and rotated
+ * @param qI [batch · seqLen, heads · dim], rotated
+ * @param kI [batch · seqLen, dim], normalised and rotated
  * @param w [batch · seqLen, heads], signed
  * @returns i32 [batch · seqLen, topk]: min(topk, t + 1) positions, ascending, then -1
  * @throws {RangeError} if shapes and sizes do not fit
@@ -116,9 +111,7 @@ function twinPool(
  *   batch: 1,
  *   seqLen: 3,
  *   topk: 2,
- *   heads: 1,
- *   activation: "relu",
- *   scale: 1,
+ *   indexer: { heads: 1, dim: 1, activation: "relu", scale: 1 },
  * });
  * assert.deepEqual([...backend.read(indices)], [0, -1, 0, 1, 0, 2]);
  * ```

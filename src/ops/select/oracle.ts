@@ -1,13 +1,14 @@
-import { type MlaHeads, mlaScale } from "../attention/mla_heads.ts";
+import { queryWidth } from "../../kernels/attention/heads.ts";
+import type { Teacher } from "../../kernels/indexer/indexer.ts";
 import { twinHeads } from "../attention/passes.ts";
 import { recordTarget } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 import { recordTopk, requireSizes, type SelectionSizes, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode oracleTopk}. */
-export interface OracleTopkAttributes extends SelectionSizes, MlaHeads {
-  /** Factor of the scores; default (qkNopeHeadDim + qkRopeHeadDim)^-0.5. */
-  scale?: number;
+export interface OracleTopkAttributes extends SelectionSizes {
+  /** The attention that selects. */
+  teacher: Teacher;
 }
 
 /** Keys with the most attention; see {@linkcode oracleTopk}. */
@@ -15,23 +16,11 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
   name: "oracleTopk",
   stopsGradient: true,
   types(inputs, attributes) {
-    const { batch, seqLen, topk, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = attributes;
-    requireSizes("oracleTopk", {
-      batch,
-      seqLen,
-      topk,
-      heads,
-      qkNopeHeadDim,
-      qkRopeHeadDim,
-      vHeadDim,
-    });
+    const { batch, seqLen, topk, teacher: { dims } } = attributes;
+    const { heads, nope, rope, value } = dims;
+    requireSizes("oracleTopk", { batch, seqLen, topk, heads, nope, rope, value });
     const rows = batch * seqLen;
-    const cols = [
-      heads * (qkNopeHeadDim + qkRopeHeadDim),
-      heads * (qkNopeHeadDim + vHeadDim),
-      qkRopeHeadDim,
-      heads,
-    ];
+    const cols = [heads * queryWidth(dims), heads * (nope + value), rope, heads];
     requireShapes(
       inputs.length === 4 &&
         inputs.every((x, i) => x.rows === rows && x.cols === cols[i] && x.dtype === "f32"),
@@ -42,21 +31,17 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
     return [matrixType(rows, topk, "i32")];
   },
   twin(tf, [q, kv, kPe, lse], attributes) {
-    const { heads, qkNopeHeadDim: nope } = attributes;
+    const { dims: { heads, nope }, scale } = attributes.teacher;
     const own = tf.slice(twinHeads(tf, kv, attributes, heads), [0, 0, 0, 0], [-1, -1, -1, nope]);
     const shared = tf.tile(twinHeads(tf, kPe, attributes, 1), [1, heads, 1, 1]);
     const keys = tf.concat([own, shared], 3);
     const products = tf.matMul(twinHeads(tf, q, attributes, heads), keys, false, true);
-    const logs = tf.sub(
-      tf.mul(products, mlaScale(attributes)),
-      twinHeads(tf, lse, attributes, heads),
-    );
+    const logs = tf.sub(tf.mul(products, scale), twinHeads(tf, lse, attributes, heads));
     return [twinTopk(tf, tf.mean(tf.exp(logs), 1), attributes)];
   },
   forward(r, inputs, [indices], attributes) {
-    const dims = { ...attributes, scale: mlaScale(attributes) };
     recordTopk(r, attributes, inputs, indices, (chunk, target) => {
-      recordTarget(r, inputs, dims, chunk, target);
+      recordTarget(r, inputs, attributes.teacher, chunk, target);
       return target;
     });
   },
@@ -78,16 +63,18 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
  * import assert from "node:assert/strict";
  * import { TfjsBackend } from "../../tfjs/backend.ts";
  * import { mlaAttention } from "../attention/mla_attention.ts";
+ * import { mlaTeacher } from "../indexer/teacher.ts";
  * import { oracleTopk } from "./oracle.ts";
  *
  * const backend = await TfjsBackend.open("wasm");
- * const dims = { heads: 1, qkNopeHeadDim: 1, qkRopeHeadDim: 1, vHeadDim: 1 };
- * const sizes = { batch: 1, seqLen: 3, topk: 1, ...dims };
+ * const heads = { heads: 1, qkNopeHeadDim: 1, qkRopeHeadDim: 1, vHeadDim: 1 };
+ * const sizes = { batch: 1, seqLen: 3, topk: 1 };
  * const q = backend.tensor([1, 0, 1, 0, 1, 0], 3, 2);
  * const kv = backend.tensor([2, 0, 3, 0, 1, 0], 3, 2);
  * const kPe = backend.tensor([0, 0, 0], 3, 1);
- * const { lse } = mlaAttention(q, kv, kPe, sizes);
- * assert.deepEqual([...backend.read(oracleTopk(q, kv, kPe, lse, sizes))], [0, 1, 1]);
+ * const { lse } = mlaAttention(q, kv, kPe, { ...sizes, ...heads });
+ * const attributes = { ...sizes, teacher: mlaTeacher(heads) };
+ * assert.deepEqual([...backend.read(oracleTopk(q, kv, kPe, lse, attributes))], [0, 1, 1]);
  * ```
  */
 export function oracleTopk(

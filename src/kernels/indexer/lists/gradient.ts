@@ -7,11 +7,11 @@
  * @module
  */
 import type { GatherGradientSpec } from "./gradient_spec.ts";
+import { indexDims } from "../indexer.ts";
 import { isAligned, loader, storer } from "../../attention/heads.ts";
 import {
   type GatherTeam,
   gatherTeam,
-  indexDims,
   listedPairs,
   mergingTeam,
   partialSums,
@@ -55,7 +55,7 @@ export function gatherGradientQ(
   gradQ: Layout,
   gradW: Layout,
 ): Kernel {
-  const { dim, heads, capabilities } = spec;
+  const { indexer: { heads, dim }, capabilities } = spec;
   const columns = Math.ceil(dim / 4);
   const { lanes } = gatherTeam("q", columns, KEYS, capabilities);
   const side =
@@ -86,7 +86,7 @@ export function gatherGradientK(
   { starts, queries, listed }: { starts: Layout; queries: Layout; listed: Layout },
   gradK: Layout,
 ): Kernel {
-  const { dim, heads, seqLen, capabilities } = spec;
+  const { indexer: { heads, dim }, seqLen, capabilities } = spec;
   const columns = Math.ceil(dim / 4);
   const common = { columns, most: heads, sums: (each: number) => each };
   const whole = mergingTeam("k", common, capabilities);
@@ -115,8 +115,9 @@ function passKernel(
   },
   { team, iterations, declarations, body }: GatherCode,
 ): Kernel {
-  const { q, k, w, seqLen, heads, dim } = spec;
-  const dims = indexDims(heads, dim);
+  const { q, k, w, seqLen, indexer } = spec;
+  const { heads, dim, scale } = indexer;
+  const dims = indexDims(indexer);
   const gradient = `grad_${pass}`;
   const wide: Record<string, Layout> = { q, k, [gradient]: written[gradient] };
   const aligned = isAligned(dims, Object.values(wide));
@@ -136,7 +137,7 @@ function passKernel(
       rows: q.rows,
       width,
       seq_len: seqLen,
-      scale: new Float(spec.scale),
+      scale: new Float(scale),
       ...layoutUniforms(operands),
     },
     workgroup: team.lanes * team.slots,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Indexer } from "../indexer.ts";
 import type { Capabilities } from "../../wgsl/device.ts";
 import type { Layout } from "../../wgsl/operand.ts";
 
@@ -16,9 +17,6 @@ export interface GatherGradientSpec {
   readonly w: Layout;
   /** Tokens of a sequence. */
   readonly seqLen: number;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
+  readonly indexer: Indexer;
   readonly capabilities: Capabilities;
 }

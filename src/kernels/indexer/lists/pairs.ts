@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { activated, indexDims, type Indexer, type Teacher } from "../indexer.ts";
 import type { Capabilities } from "../../wgsl/device.ts";
 import { Float, foldGrid, type Kernel, makeKernel, range } from "../../wgsl/kernel.ts";
 import { at } from "../../wgsl/layout_units.ts";
@@ -18,7 +19,6 @@ import {
 import {
   byOneLane,
   gatherTeam,
-  indexDims,
   listedPairs,
   loadHead,
   partialDot,
@@ -49,10 +49,7 @@ export interface GatherScoresSpec extends Lists {
   readonly w: Layout;
   /** [rows, width]: the result; width is at least the length of the longest list. */
   readonly scores: Layout;
-  readonly heads: number;
-  readonly dim: number;
-  readonly activation: "relu" | "none";
-  readonly scale: number;
+  readonly indexer: Indexer;
 }
 
 /**
@@ -60,37 +57,32 @@ export interface GatherScoresSpec extends Lists {
  * past its end so low a number that a softmax gives it 0.
  */
 export function gatherScores(spec: GatherScoresSpec): Kernel {
-  const { q, k, w, scores, heads, dim, activation, scale, ...lists } = spec;
+  const { q, k, w, scores, indexer, ...lists } = spec;
   return pairsKernel({
     ...lists,
-    name: `index_gather_scores_${activation}`,
-    dims: indexDims(heads, dim),
+    name: `index_gather_scores_${indexer.activation}`,
+    dims: indexDims(indexer),
     matrices: { q, k },
     perHead: { w },
     result: scores,
-    uniforms: { factor: new Float(scale), hidden: new Float(HIDDEN_SCORE) },
-    term: (product, weight) =>
-      `${weight} * ${activation === "relu" ? `max(${product}, 0.0)` : product}`,
+    uniforms: { factor: new Float(indexer.scale), hidden: new Float(HIDDEN_SCORE) },
+    term: (product, weight) => `${weight} * ${activated(indexer, product)}`,
   });
 }
 
 /** What {@linkcode gatherTarget} reads and writes. */
 export interface GatherTargetSpec extends Lists {
-  /** [rows, heads · (qkNopeHeadDim + qkRopeHeadDim)]. */
+  /** [rows, heads · (nope + rope)]. */
   readonly q: Layout;
-  /** [rows, heads · (qkNopeHeadDim + vHeadDim)]. */
+  /** [rows, heads · (nope + value)]. */
   readonly kv: Layout;
-  /** [rows, qkRopeHeadDim]. */
+  /** [rows, rope]. */
   readonly kPe: Layout;
   /** [rows, heads]. */
   readonly lse: Layout;
   /** [rows, width]: the result; width is at least the length of the longest list. */
   readonly target: Layout;
-  readonly heads: number;
-  readonly qkNopeHeadDim: number;
-  readonly qkRopeHeadDim: number;
-  readonly vHeadDim: number;
-  readonly scale: number;
+  readonly teacher: Teacher;
 }
 
 /**
@@ -98,17 +90,16 @@ export interface GatherTargetSpec extends Lists {
  * the list of t, and 0 past its end.
  */
 export function gatherTarget(spec: GatherTargetSpec): Kernel {
-  const { q, kv, kPe, lse, target, heads, scale, qkNopeHeadDim: nope, qkRopeHeadDim: rope } = spec;
-  const { indices, seqLen, capabilities, vHeadDim: value } = spec;
+  const { q, kv, kPe, lse, target, teacher: { dims, scale }, ...lists } = spec;
   return pairsKernel({
-    ...{ indices, seqLen, capabilities },
+    ...lists,
     name: "index_gather_target",
-    dims: { heads, kvHeads: heads, nope, rope, value, packed: true },
+    dims,
     matrices: { q, kv, k_pe: kPe },
     perHead: { lse },
     result: target,
     uniforms: {
-      factor: new Float(1 / heads),
+      factor: new Float(1 / dims.heads),
       hidden: new Float(0),
       scale_log2: new Float(scale * Math.LOG2E),
     },

@@ -14,6 +14,7 @@ import {
   partialDot,
   sumOverLanes,
 } from "./team.ts";
+import { activated, passed } from "../indexer.ts";
 import type { GatherGradientSpec } from "./gradient_spec.ts";
 import { range } from "../../wgsl/kernel.ts";
 import { at } from "../../wgsl/layout_units.ts";
@@ -30,10 +31,11 @@ export function queryIterations(
 
 /** A workgroup has `side` heads of a query in registers, and its slots keys of its list. */
 export function sumsOfQuery(
-  { heads, dim, activation }: GatherGradientSpec,
+  { indexer }: GatherGradientSpec,
   team: GatherTeam,
   side: number,
 ): string[] {
+  const { heads, dim } = indexer;
   const { slots } = team;
   const columns = Math.ceil(dim / 4);
   const own = range(side);
@@ -85,8 +87,8 @@ export function sumsOfQuery(
     ...sumOverLanes(keys.flatMap((n) => own.map((h) => product(h, n))), team),
     ...keys.flatMap((n) =>
       own.flatMap((h) => [
-        `dw${h} += g${n} * ${activated(activation, product(h, n))};`,
-        `let d${h}_${n} = g${n} * ${passed(activation, product(h, n), `w${h}`)};`,
+        `dw${h} += g${n} * ${activated(indexer, product(h, n))};`,
+        `let d${h}_${n} = g${n} * ${passed(indexer, product(h, n), `w${h}`)};`,
         ...ownColumns(columns, team).map((c) => `sum${h}_${c} += d${h}_${n} * k${n}_${c};`),
       ])
     ),
@@ -117,9 +119,10 @@ export function keyIterations(
 
 /** A workgroup has a key in registers, and its slots queries that selected it. */
 export function sumsOfKey(
-  { heads, dim, activation }: GatherGradientSpec,
+  { indexer }: GatherGradientSpec,
   team: GatherTeam,
 ): string[] {
+  const { heads, dim } = indexer;
   const { slots, each } = team;
   const columns = Math.ceil(dim / 4);
   const some = range(each);
@@ -144,7 +147,7 @@ export function sumsOfKey(
   const sums = [
     ...some.map((n) => `var s${n} = ${partialDot("k", `q${n}`, columns, team)};`),
     ...sumOverLanes(some.map((n) => `s${n}`), team),
-    ...some.map((n) => `let d${n} = g * ${passed(activation, `s${n}`, `w${n}`)};`),
+    ...some.map((n) => `let d${n} = g * ${passed(indexer, `s${n}`, `w${n}`)};`),
     ...ownColumns(columns, team).map((c) =>
       `sum_${c} += ${some.map((n) => `d${n} * q${n}_${c}`).join(" + ")};`
     ),
@@ -173,12 +176,6 @@ export function sumsOfKey(
     ...storeMerged((c, total) => `store_grad_k(row, 0u, ${c}, ${total});`, columns, team),
   ];
 }
-
-const activated = (activation: "relu" | "none", product: string) =>
-  activation === "relu" ? `max(${product}, 0.0)` : product;
-
-const passed = (activation: "relu" | "none", product: string, weight: string) =>
-  activation === "relu" ? `select(0.0, ${weight}, ${product} > 0.0)` : weight;
 
 /** Puts the sums of all slots into workgroup memory. */
 function merge(name: string, columns: number, team: GatherTeam): string[] {

@@ -13,7 +13,7 @@ import type { Capabilities } from "../../wgsl/device.ts";
 import { range } from "../../wgsl/kernel.ts";
 import { MOST_ITERATIONS } from "../../wgsl/loops.ts";
 import { firstThatFits } from "../../wgsl/tile_choice.ts";
-import type { HeadDims, HeadTensor } from "../../attention/heads.ts";
+import type { HeadTensor } from "../../attention/heads.ts";
 
 /** Tuning of a kernel. */
 export interface GatherTeam {
@@ -38,11 +38,6 @@ const THREADS = {
 
 /** Most `vec4`s that an invocation reads at a time. */
 const READ = 16;
-
-/** Widths of the indexer's heads. */
-export function indexDims(heads: number, dim: number): HeadDims {
-  return { heads, kvHeads: 1, nope: dim, rope: 0, value: dim, packed: false };
-}
 
 /** Pairs of a query and a key of its list, if all lists are as long as they may be. */
 export function listedPairs(rows: number, seqLen: number, width: number): number {

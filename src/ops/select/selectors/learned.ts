@@ -4,7 +4,7 @@ import type { Selector } from "./selector.ts";
 /** The keys that the lightning indexer scores highest. */
 export const learned: Selector = {
   select({ batch, seqLen, topk, indexer }) {
-    const { qI, kI, w, heads, activation, scale } = indexer();
-    return indexTopk(qI, kI, w, { batch, seqLen, topk, heads, activation, scale });
+    const { qI, kI, w, indexer: own } = indexer();
+    return indexTopk(qI, kI, w, { batch, seqLen, topk, indexer: own });
   },
 };

@@ -4,7 +4,7 @@ import type { Selector } from "./selector.ts";
 /** The keys that dense attention weighs most: the ceiling for all others. */
 export const oracle: Selector = {
   select({ batch, seqLen, topk, attention }) {
-    const { q, kv, kPe, lse, ...dims } = attention();
-    return oracleTopk(q, kv, kPe, lse, { batch, seqLen, topk, ...dims });
+    const { q, kv, kPe, lse, teacher } = attention();
+    return oracleTopk(q, kv, kPe, lse, { batch, seqLen, topk, teacher });
   },
 };

@@ -3,38 +3,27 @@
  *
  * @module
  */
+import type { Indexer, Teacher } from "../../../kernels/indexer/indexer.ts";
 import type { Pool } from "../../../kernels/select/block_pool.ts";
-import type { MlaHeads } from "../../attention/mla_heads.ts";
+import type { TeacherTensors } from "../../indexer/teacher.ts";
 import type { Tensor } from "../../op.ts";
 
 /** The indexer's tensors, as `indexTopk` takes them. */
 export interface IndexerTensors {
-  /** [batch · seqLen, heads · width]. */
+  /** [batch · seqLen, heads · dim]. */
   readonly qI: Tensor;
-  /** [batch · seqLen, width]. */
+  /** [batch · seqLen, dim]. */
   readonly kI: Tensor;
   /** [batch · seqLen, heads]. */
   readonly w: Tensor;
-  /** Heads of the indexer. */
-  readonly heads: number;
-  /** Of the products of queries and keys. */
-  readonly activation: "relu" | "none";
-  /** Factor of the scores. */
-  readonly scale: number;
+  /** What they do not tell. */
+  readonly indexer: Indexer;
 }
 
 /** The attention's tensors, as `oracleTopk` takes them. */
-export interface AttentionTensors extends MlaHeads {
-  /** As in `mlaAttention`. */
-  readonly q: Tensor;
-  /** As in `mlaAttention`. */
-  readonly kv: Tensor;
-  /** As in `mlaAttention`. */
-  readonly kPe: Tensor;
-  /** [batch · seqLen, heads], of dense attention. */
-  readonly lse: Tensor;
-  /** Factor of the scores. */
-  readonly scale: number;
+export interface AttentionTensors extends TeacherTensors {
+  /** What they do not tell. */
+  readonly teacher: Teacher;
 }
 
 /** What a selector may look at. Tensors are made only for those that ask for them. */

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
-import { at } from "../wgsl/layout_units.ts";
-import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
+import { foldGrid, type Kernel, makeKernel } from "../../wgsl/kernel.ts";
+import { at } from "../../wgsl/layout_units.ts";
+import { type Layout, layoutUniforms, read, write } from "../../wgsl/operand.ts";
 
 /** What {@linkcode targetOfScores} reads and writes. */
 export interface TargetOfScoresSpec {
