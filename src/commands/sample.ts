@@ -53,7 +53,7 @@ async function main(args: string[]): Promise<number> {
           : "tokenizer.json is missing"),
     );
   }
-  const tokenizer = loadTokenizer(model.tokenizer);
+  const tokenizer = loadTokenizer(model.tokenizer, model.tokenizerFile);
   if (tokenizer.vocabSize > config.vocabSize) {
     throw new UserError(
       `Cannot sample ${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, the model only ` +

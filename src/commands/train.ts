@@ -60,7 +60,11 @@ async function main(args: string[]): Promise<number> {
     ? FolderLock.take(resume, { action: `go on with ${resume}`, note: console.error })
     : null;
   const { config: asked, checkpoint, experiment, change } = await resolveRun(words[0], pairs);
-  const { config, dataset } = await openRunData(asked, checkpoint?.tokenizer);
+  const { config, dataset } = await openRunData(
+    asked,
+    checkpoint?.tokenizer,
+    checkpoint && join(checkpoint.path, "tokenizer.json"),
+  );
   const progress = new Progress(stageSpans(config.stages).at(-1)!.end);
   const note = (line: string) => progress.note(line);
   using device = await openDevice(config.device, { note });

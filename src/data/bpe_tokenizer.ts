@@ -20,14 +20,21 @@ export class BpeTokenizer implements Tokenizer {
   readonly #ranks: ReadonlyMap<number, number>;
   /** Id that the merge of each rank makes. */
   readonly #merged: Int32Array;
+  /** The id of each token that is taken for a whole word, whatever its merges would make. */
+  readonly #wholeWords: ReadonlyMap<string, number> | null;
   readonly #cache = new Map<string, number[]>();
 
   /**
    * @param vocab the id of each token, written in the byte alphabet
    * @param merges pairs of tokens with a space between, in the order in which they are merged
+   * @param options.ignoreMerges whether a word that is a token is always that token, as in Llama 3
    * @throws {RangeError} if a byte or a part of a merge is not in the vocabulary
    */
-  constructor(vocab: Record<string, number>, merges: readonly string[]) {
+  constructor(
+    vocab: Record<string, number>,
+    merges: readonly string[],
+    options: { ignoreMerges?: boolean } = {},
+  ) {
     const ids = new Map(Object.entries(vocab));
     const idOf = (token: string): number => {
       const id = ids.get(token);
@@ -56,6 +63,7 @@ export class BpeTokenizer implements Tokenizer {
       pairs.map(([left, right], rank) => [idOf(left) * PAIR + idOf(right), rank]),
     );
     this.#merged = Int32Array.from(pairs, ([left, right]) => idOf(left + right));
+    this.#wholeWords = options.ignoreMerges ? ids : null;
   }
 
   /** Learns at most `vocabSize` tokens from `text`; see {@linkcode trainBpe}. */
@@ -105,7 +113,9 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   toJSON(): TokenizerJson {
-    return byteLevelJson(this.#tokens, [...this.#merges]);
+    return byteLevelJson(this.#tokens, [...this.#merges], {
+      ignoreMerges: this.#wholeWords !== null,
+    });
   }
 
   #encodeWord(word: string): number[] {
@@ -120,10 +130,10 @@ export class BpeTokenizer implements Tokenizer {
 
   /** Merges the pair of least rank, ties from the left, until no pair has a rank. */
   #merge(word: string): number[] {
-    const symbols = Int32Array.from(
-      new TextEncoder().encode(word),
-      (byte) => this.#idOfByte[byte],
-    );
+    const bytes = new TextEncoder().encode(word);
+    const whole = this.#wholeWords?.get(Array.from(bytes, (byte) => letterOfByte[byte]).join(""));
+    if (whole !== undefined) return [whole];
+    const symbols = Int32Array.from(bytes, (byte) => this.#idOfByte[byte]);
     const size = symbols.length;
     const next = Int32Array.from(symbols, (_, i) => i + 1);
     const previous = Int32Array.from(symbols, (_, i) => i - 1);

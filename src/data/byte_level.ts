@@ -6,9 +6,12 @@
  */
 import type { TokenizerJson } from "./tokenizer.ts";
 
-/** GPT-2's words: contractions, letters, digits or other signs with one leading space, spaces. */
+/**
+ * GPT-2's words: contractions, letters, digits or other signs with one leading space, spaces. White
+ * space is Unicode's: `\\s` of JavaScript has U+FEFF and lacks U+0085.
+ */
 export const wordPattern =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
 /**
  * The letter of each byte: printable bytes stand for themselves, the others, in order, for the
@@ -32,13 +35,19 @@ function makeLetters(): string[] {
 }
 
 /** `tokenizer.json` of byte-level BPE: the tokens in the order of their ids, and the merges. */
-export function byteLevelJson(tokens: readonly string[], merges: string[]): TokenizerJson {
-  return bpeJson(tokens, merges, null, {
+export function byteLevelJson(
+  tokens: readonly string[],
+  merges: string[],
+  options: { ignoreMerges?: boolean } = {},
+): TokenizerJson {
+  const json = bpeJson(tokens, merges, null, {
     type: "ByteLevel",
     add_prefix_space: false,
     trim_offsets: false,
     use_regex: true,
   });
+  json.model.ignore_merges = options.ignoreMerges ?? false;
+  return json;
 }
 
 /** `tokenizer.json` of a BPE model. */

@@ -71,6 +71,8 @@ export interface DatasetOptions {
   seed: number;
   /** A saved `tokenizer.json` to use instead of training one. */
   tokenizerJson?: object;
+  /** The file that it was read from, for errors. */
+  tokenizerFile?: string;
   /** Options of the task; keys of other tasks are ignored. */
   taskOptions?: Partial<TaskOptions>;
 }
@@ -119,7 +121,7 @@ function openText(corpus: Corpus, options: DatasetOptions): Dataset {
   if (/[\udc00-\udfff]/.test(text[cut] ?? "")) cut--;
   const trainText = text.slice(0, cut), validationText = text.slice(cut);
   const tokenizer = options.tokenizerJson
-    ? loadTokenizer(options.tokenizerJson)
+    ? loadTokenizer(options.tokenizerJson, options.tokenizerFile)
     : createTokenizer(options.tokenizer, trainText, options);
   const train = tokenizer.encode(trainText), validation = tokenizer.encode(validationText);
   const windows = new Windows({

@@ -71,7 +71,7 @@ export interface TokenizerJson {
     end_of_word_suffix: null;
     fuse_unk: false;
     byte_fallback: false;
-    ignore_merges: false;
+    ignore_merges: boolean;
     vocab: Record<string, number>;
     merges: string[];
   };

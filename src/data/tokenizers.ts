@@ -8,7 +8,8 @@ import { UserError } from "../errors.ts";
 import { BpeTokenizer } from "./bpe_tokenizer.ts";
 import { ByteTokenizer } from "./byte_tokenizer.ts";
 import { CharTokenizer } from "./char_tokenizer.ts";
-import type { Tokenizer, TokenizerJson, TokenizerKind } from "./tokenizer.ts";
+import type { Tokenizer, TokenizerKind } from "./tokenizer.ts";
+import { readTokenizerJson } from "./tokenizer_json.ts";
 
 /**
  * Makes a tokenizer from a text.
@@ -42,37 +43,22 @@ export function createTokenizer(
 }
 
 /**
- * Makes a tokenizer from the content of a `tokenizer.json` that {@linkcode Tokenizer.toJSON} wrote.
+ * Makes a tokenizer from the content of a `tokenizer.json`, of this project or of byte-level BPE as
+ * in GPT-2.
  *
- * @throws {UserError} if the content is not of that form
+ * @param file named in errors
+ * @throws {UserError} if the content is not of that form, or has settings that are not supported
  */
-export function loadTokenizer(json: object): Tokenizer {
-  const { model, pre_tokenizer, added_tokens, normalizer } = json as Partial<TokenizerJson>;
-  if (model?.type !== "BPE" || normalizer || (added_tokens as object[] | undefined)?.length) {
-    throw new UserError(
-      "Cannot read tokenizer.json: only a BPE model without normalizer and added tokens is " +
-        "supported; use one that a training run has saved",
-    );
-  }
-  const ids = Object.values(model.vocab ?? {});
+export function loadTokenizer(json: object, file = "tokenizer.json"): Tokenizer {
+  const { kind, vocab, merges, ignoreMerges } = readTokenizerJson(json, file);
+  if (kind === "byte") return new ByteTokenizer();
   try {
-    requireNumbered(ids);
-    if (pre_tokenizer?.type !== "ByteLevel") return new CharTokenizer(model.vocab);
-    return model.merges.length === 0 && ids.length === 256
-      ? new ByteTokenizer()
-      : new BpeTokenizer(model.vocab, model.merges);
+    if (kind === "char") return new CharTokenizer(vocab);
+    return new BpeTokenizer(vocab, merges, { ignoreMerges });
   } catch (error) {
     throw new UserError(
-      `Cannot read tokenizer.json: ${
-        (error as Error).message
-      }; the file is damaged, use one that ` +
-        "a training run has saved",
+      `Cannot read ${file}: ${(error as Error).message}; the file is damaged, use one that a ` +
+        "training run has saved",
     );
   }
-}
-
-function requireNumbered(ids: number[]): void {
-  const numbers = new Set(ids);
-  const all = ids.length > 0 && ids.every((_, id) => numbers.has(id));
-  if (!all) throw new RangeError(`its ${ids.length} tokens do not have the ids from 0 on`);
 }

@@ -143,7 +143,9 @@ async function measure(
   };
 }
 
-async function openData({ config, folder, tokenizer }: SavedModel): Promise<Dataset> {
+async function openData(
+  { config, folder, tokenizer, tokenizerFile }: SavedModel,
+): Promise<Dataset> {
   const { data, vocabSize } = config;
   if (!isTask(data) && !tokenizer && vocabSize !== BYTES) {
     throw new UserError(
@@ -155,7 +157,7 @@ async function openData({ config, folder, tokenizer }: SavedModel): Promise<Data
     ...config,
     tokenizer: "byte",
     taskOptions: config,
-    ...(tokenizer ? { tokenizerJson: tokenizer } : {}),
+    ...(tokenizer ? { tokenizerJson: tokenizer, tokenizerFile } : {}),
   });
   if (dataset.vocabSize > vocabSize) {
     throw new UserError(

@@ -28,6 +28,8 @@ export interface SavedModel {
   readonly parameters: ReadonlyMap<string, Float32Array>;
   /** Content of its `tokenizer.json`; null where there is none. */
   readonly tokenizer: object | null;
+  /** That file. */
+  readonly tokenizerFile: string;
   /** Of the text of its run, if it is to be evaluated on that; undefined: on any. */
   readonly data?: DataIdentity | null;
 }
@@ -110,6 +112,7 @@ function fromCheckpoint(asked: Asked, checkpoint: Checkpoint): SavedModel {
     config: resolveConfig({ ...config, ...typed, stages }),
     parameters: state.parameters,
     tokenizer: tokenizer as object | null,
+    tokenizerFile: join(checkpoint.path, "tokenizer.json"),
     data: isOwn ? data : undefined,
   };
 }
@@ -134,6 +137,7 @@ async function fromFolder(asked: Asked): Promise<SavedModel> {
     ...typed,
   });
   const parameters = savedParameters(tensors, config, { file });
-  const tokenizer = readJson(join(folder, "tokenizer.json"));
-  return { folder, step: null, config, parameters, tokenizer };
+  const tokenizerFile = join(folder, "tokenizer.json");
+  const tokenizer = readJson(tokenizerFile);
+  return { folder, step: null, config, parameters, tokenizer, tokenizerFile };
 }

@@ -45,16 +45,19 @@ export interface Outcome {
  * one may be asked for.
  *
  * @param tokenizer content of a saved `tokenizer.json`
+ * @param tokenizerFile the file that it was read from, for errors
  * @throws {UserError} if the data cannot be read, or a smaller vocabulary is asked for
  */
 export async function openRunData(
   config: RunConfig,
   tokenizer: unknown = null,
+  tokenizerFile?: string | null,
 ): Promise<{ config: RunConfig; dataset: Dataset }> {
   const dataset = await openDataset({
     ...config,
     taskOptions: config,
     ...(tokenizer ? { tokenizerJson: tokenizer as object } : {}),
+    ...(tokenizerFile ? { tokenizerFile } : {}),
   });
   const { vocabSize } = dataset;
   if (config.vocabSize > 0 && config.vocabSize < vocabSize) {

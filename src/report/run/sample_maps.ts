@@ -76,7 +76,9 @@ export async function sampleMaps(
   const dataset = await openDataset({
     ...model.config,
     taskOptions: model.config,
-    ...(model.tokenizer ? { tokenizerJson: model.tokenizer } : {}),
+    ...(model.tokenizer
+      ? { tokenizerJson: model.tokenizer, tokenizerFile: model.tokenizerFile }
+      : {}),
   });
   requireSameData(dataset.identity, model.data, {
     action: `make maps of ${folder}`,
