@@ -11,15 +11,7 @@ import { isAligned, loader, storer } from "../attention/heads.ts";
 import { gradientRows } from "./gradient_rows.ts";
 import { gradientProducts, productTile } from "./gradient_products.ts";
 import { Float, foldGrid, type Kernel, makeKernel, startsAtVec4 } from "../wgsl/kernel.ts";
-import {
-  type Element,
-  type Layout,
-  layoutUniforms,
-  mapValues,
-  read,
-  update,
-  write,
-} from "../wgsl/operand.ts";
+import { type Layout, layoutUniforms, type Operand, read, update, write } from "../wgsl/operand.ts";
 import { balancedOrder } from "../wgsl/workgroup_order.ts";
 
 /** Whether the kernels read the signs of the products. Those that don't compute the products again. */
@@ -33,7 +25,11 @@ export function readsSigns(spec: Pick<IndexGradientSpec, "indexer" | "capabiliti
  * with a = q[t, j] · k[s]. gradQ [batch · R, heads · dim], gradW [batch · R, heads].
  */
 export function indexGradientQ(spec: IndexGradientSpec, gradQ: Layout, gradW: Layout): Kernel {
-  return passKernel("q", spec, { grad_q: gradQ, grad_w: gradW }, false);
+  return passKernel("q", spec, {
+    gradient: gradQ,
+    accumulate: false,
+    rest: { grad_w: write(gradW) },
+  });
 }
 
 /**
@@ -46,14 +42,18 @@ export function indexGradientK(
   gradK: Layout,
   accumulate: boolean,
 ): Kernel {
-  return passKernel("k", spec, { grad_k: gradK }, accumulate);
+  return passKernel("k", spec, { gradient: gradK, accumulate, rest: {} });
 }
 
 function passKernel(
   pass: "q" | "k",
   spec: IndexGradientSpec,
-  written: Record<string, Layout>,
-  accumulate: boolean,
+  { gradient, accumulate, rest }: {
+    gradient: Layout;
+    accumulate: boolean;
+    /** What else is written. */
+    rest: Record<string, Operand>;
+  },
 ): Kernel {
   const { q, k, w, gradScores, signs, firstRow, indexer, batch = 1 } = spec;
   const { heads, dim, scale } = indexer;
@@ -61,20 +61,20 @@ function passKernel(
     throw new RangeError(`Cannot take the gradient of ReLU ${signs ? "with" : "without"} signs`);
   }
   const dims = indexDims(indexer);
-  const wide = { q, k, [`grad_${pass}`]: written[`grad_${pass}`] };
-  const aligned = isAligned(dims, Object.values(wide));
+  const aligned = isAligned(dims, [q, k, gradient]);
   const tile = productTile(spec);
   const code = tile ? gradientProducts(pass, spec, tile) : gradientRows(pass, spec);
   // Products read the gradient of the scores in fours, too.
   const fours = tile && startsAtVec4(gradScores);
-  const typeOf = (name: string): Element => {
-    if (name === "signs") return "u32";
-    return (name === "grad_scores" ? fours : aligned && name in wide) ? "vec4f" : "f32";
-  };
-  const given = { q, k, w, grad_scores: gradScores, ...signs ? { signs } : {} };
+  const type = aligned ? "vec4f" : "f32";
   const operands = {
-    ...mapValues(given, (m: Layout, name) => read(m, typeOf(name))),
-    ...mapValues(written, (m, name) => (accumulate ? update : write)(m, typeOf(name))),
+    q: read(q, type),
+    k: read(k, type),
+    w: read(w),
+    grad_scores: read(gradScores, fours ? "vec4f" : "f32"),
+    ...signs ? { signs: read(signs, "u32") } : {},
+    [`grad_${pass}`]: (accumulate ? update : write)(gradient, type),
+    ...rest,
   };
   const [queries, keys] = [q.rows / batch, k.rows / batch];
   const tiles = Math.ceil((pass === "q" ? queries : keys) / code.tileRows);

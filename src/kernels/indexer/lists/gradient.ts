@@ -20,14 +20,7 @@ import {
 } from "./team.ts";
 import { keyIterations, queryIterations, sumsOfKey, sumsOfQuery } from "./sums.ts";
 import { Float, foldGrid, type Kernel, makeKernel } from "../../wgsl/kernel.ts";
-import {
-  type Element,
-  type Layout,
-  layoutUniforms,
-  mapValues,
-  read,
-  write,
-} from "../../wgsl/operand.ts";
+import { type Layout, layoutUniforms, type Operand, read, write } from "../../wgsl/operand.ts";
 
 /** Most heads of a query that an invocation has at a time, and most `vec4`s of them. */
 const HEADS = { most: 4, vec4s: 8 };
@@ -62,10 +55,11 @@ export function gatherGradientQ(
     [HEADS.most, 2].find((n) => n <= heads && n * Math.ceil(columns / lanes) <= HEADS.vec4s) ?? 1;
   const sums = (each: number) => each * side;
   const team = mergingTeam("q", { columns, most: KEYS, sums }, capabilities);
-  const lists = { indices, grad_scores: gradScores };
+  const lists = { indices: read(indices, "i32"), grad_scores: read(gradScores) };
   const units = Math.ceil(heads / side);
   const width = gradScores.cols;
-  return passKernel("q", spec, { lists, written: { grad_q: gradQ, grad_w: gradW }, units, width }, {
+  const rest = { grad_w: write(gradW) };
+  return passKernel("q", spec, { lists, gradient: gradQ, rest, units, width }, {
     team,
     iterations: queryIterations({ width, columns, side }, team),
     declarations: [
@@ -92,9 +86,13 @@ export function gatherGradientK(
   const whole = mergingTeam("k", common, capabilities);
   const iterations = (team: GatherTeam) => keyIterations({ seqLen, heads, columns }, team);
   const team = capabilities.software ? withShortLoops(whole, iterations) : whole;
-  const lists = { starts, queries, listed };
-  const rest = { written: { grad_k: gradK }, units: 1, width: listed.cols };
-  return passKernel("k", spec, { lists, ...rest }, {
+  const lists = {
+    starts: read(starts, "u32"),
+    queries: read(queries, "i32"),
+    listed: read(listed),
+  };
+  const width = listed.cols;
+  return passKernel("k", spec, { lists, gradient: gradK, rest: {}, units: 1, width }, {
     team,
     iterations: iterations(team),
     declarations: partialSums(team.each, team),
@@ -105,9 +103,11 @@ export function gatherGradientK(
 function passKernel(
   pass: "q" | "k",
   spec: GatherGradientSpec,
-  { lists, written, units, width }: {
-    lists: Record<string, Layout>;
-    written: Record<string, Layout>;
+  { lists, gradient, rest, units, width }: {
+    lists: Record<string, Operand>;
+    gradient: Layout;
+    /** What else is written. */
+    rest: Record<string, Operand>;
     /** Workgroups of a row. */
     units: number;
     /** Most keys of a query. */
@@ -118,15 +118,15 @@ function passKernel(
   const { q, k, w, seqLen, indexer } = spec;
   const { heads, dim, scale } = indexer;
   const dims = indexDims(indexer);
-  const gradient = `grad_${pass}`;
-  const wide: Record<string, Layout> = { q, k, [gradient]: written[gradient] };
-  const aligned = isAligned(dims, Object.values(wide));
-  const integers: Record<string, Element> = { indices: "i32", queries: "i32", starts: "u32" };
-  const typeOf = (name: string): Element =>
-    name in wide && aligned ? "vec4f" : integers[name] ?? "f32";
+  const aligned = isAligned(dims, [q, k, gradient]);
+  const type = aligned ? "vec4f" : "f32";
   const operands = {
-    ...mapValues({ q, k, w, ...lists }, (m, name) => read(m, typeOf(name))),
-    ...mapValues(written, (m, name) => write(m, typeOf(name))),
+    q: read(q, type),
+    k: read(k, type),
+    w: read(w),
+    ...lists,
+    [`grad_${pass}`]: write(gradient, type),
+    ...rest,
   };
   const columns = Math.ceil(dim / 4);
   return makeKernel({
@@ -146,7 +146,7 @@ function passKernel(
     declarations: [
       loader("q", dims, aligned),
       loader("k", dims, aligned),
-      storer(gradient, dims, aligned, new Set()),
+      storer(`grad_${pass}`, dims, aligned, new Set()),
       `var<workgroup> merged: array<vec4f, ${team.slots * columns}>;`,
       ...declarations,
     ].join("\n"),
