@@ -59,10 +59,6 @@ export class PlanRecorder implements Recorder {
     return made;
   }
 
-  known(source: Matrix, what: string): Matrix[] | null {
-    return this.#derived.get(source.storage)?.get(keyOf(source, what)) ?? null;
-  }
-
   zero(m: Matrix): void {
     this.byRows([m], (part) => this.dispatch(fill({ x: part, value: 0 })));
   }

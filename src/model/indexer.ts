@@ -99,16 +99,18 @@ export function selectedAttention(
   const attributes = () => ({ batch, seqLen, indexer: indexer().indexer, teacher });
   const topk = stage.indexTopk;
   const form = config.sparseForm;
-  const { o, lse } = indices && mask
+  const { o, lse, scores } = indices && mask
     ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form })
-    : dense();
+    : { ...dense(), scores: undefined };
   // A mean over the rows of a micro-batch, of which a step sums up as many.
   const weight = config.indexerLossWeight * lossShare(layer) / config.accumulate;
   if (stage.kl !== "none" && weight > 0) {
     // Over the selected keys their own softmax may be the target; over all keys only dense attention.
     const isRestricted = stage.kl === "selected" && config.klTarget === "restricted";
     const kl = indexerKl(indexer(), { q, kv, kPe, lse: isRestricted ? lse : dense().lse }, {
-      selection: stage.kl === "selected" && indices && mask ? { indices, mask } : null,
+      selection: stage.kl === "selected" && indices && mask
+        ? { indices, mask, scores: isRestricted ? scores : undefined }
+        : null,
       weight,
       layer,
       attributes: attributes(),

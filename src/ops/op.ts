@@ -84,8 +84,6 @@ export interface Recorder {
    * first asked for, the same matrices from then on. Nobody may write to `source` or to them later.
    */
   derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[];
-  /** What {@linkcode derived} has made of `source` before, or null. */
-  known(source: Matrix, what: string): Matrix[] | null;
 }
 
 /**

@@ -174,6 +174,13 @@ Deno.test("indexerLoss names what does not fit", () => {
   );
   const [mask, indices] = [matrixType(74, 2, "i32"), matrixType(74, 6, "i32")];
   assert.equal(indexerLossOp.types([...types, mask, indices], attributes).length, 4);
+  const { heads } = odd.teacher.dims;
+  const withScores = (cols: number) => [...types, mask, indices, matrixType(74, cols)];
+  assert.equal(indexerLossOp.types(withScores(heads * 6), attributes).length, 4);
+  assert.throws(
+    () => indexerLossOp.types(withScores(heads * 6 + 1), attributes),
+    /expected scores \[74, 3 \* 6\] after the indices/,
+  );
   const expected = /indexerLoss.*expected i32 indices \[74, topk\] after the mask/;
   for (const wrong of [[mask], [mask, matrixType(74, 6)], [mask, matrixType(37, 6, "i32")]]) {
     assert.throws(() => indexerLossOp.types([...types, ...wrong], attributes), expected);

@@ -54,8 +54,11 @@ export function sparseAttentionCases(random: Random): OpCase[] {
       return {
         ...{ name: `sparseMlaAttention, ${form}`, shape: `${mlaShape}, ${topk} keys` },
         inputs: [...mlaInputs(), listsOf(selection, topk), masksOf(selection, mla.seqLen)],
-        apply: ([q, kv, kPe, indices, mask]) =>
-          Object.values(sparseMlaAttention(q, kv, kPe, indices, mask, { ...mla, topk, form })),
+        apply([q, kv, kPe, indices, mask]) {
+          const sparse = { ...mla, topk, form };
+          const { o, lse } = sparseMlaAttention(q, kv, kPe, indices, mask, sparse);
+          return [o, lse];
+        },
       };
     }),
     {

@@ -62,12 +62,16 @@ export function indexerLossCases(random: Random): OpCase[] {
     loss("gathered", { form: "gathered" }, true),
     {
       ...loss("gathered, of attention's scores", { form: "gathered" }, true),
-      // The lse of attention along the same lists, which keeps its scores.
+      // The lse and the scores of attention along the same lists.
       apply([qI, kI, w, q, kv, kPe, mask, indices]) {
         const form = "gathered";
-        const { lse } = sparseMlaAttention(q, kv, kPe, indices, mask, { ...attention, topk, form });
+        const { lse, scores } = sparseMlaAttention(q, kv, kPe, indices, mask, {
+          ...attention,
+          topk,
+          form,
+        });
         return [
-          indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask, indices }, {
+          indexerLoss(qI, kI, w, { q, kv, kPe, lse }, { mask, indices, scores }, {
             ...{ ...taught, form, direction: "forward", weight: 0.7, gradient: true },
           }),
         ];

@@ -1,49 +1,21 @@
 /**
- * The scores that attention along lists has computed, kept for the teacher of the indexer.
+ * The scores that attention along lists computes, left for the teacher of the indexer.
  *
  * @module
  */
-import type { AttentionSpec, Named } from "../../kernels/attention/attention.ts";
-import type { Matrix, Recorder } from "../op.ts";
+import { type AttentionSpec, planAttention } from "../../kernels/attention/attention.ts";
+import type { Capabilities } from "../../kernels/wgsl/device.ts";
 
-/** Most bytes of the scores along lists that are kept from attention to the indexer's loss. */
+/** Most bytes of the scores that are left. */
 const SCORE_BYTES = 512 * 2 ** 20;
 
-/** Scores have their factor in them. */
-const listedBy = (scale: number) => `listed scores of scale ${scale}`;
-
-/** Memory for the scores along lists, for {@linkcode listedScores}, if they are not too many. */
-export function recordListedScores(
-  r: Recorder,
-  { dims, scale, selection }: AttentionSpec,
-  inputs: Named<Matrix>,
-  lse: Matrix,
-): Matrix | null {
-  const cols = dims.heads * selection!.topk;
-  if (4 * lse.rows * cols > Math.min(SCORE_BYTES, r.capabilities.maxBindingBytes)) return null;
-  const [scores] = r.derived(
-    lse,
-    listedBy(scale),
-    () => [r.temporary(lse.rows, cols), ...Object.values(inputs)],
-  );
-  return scores;
-}
-
 /**
- * The scores [rows, heads * topk] that attention along lists has computed, if it has kept them and
- * this `scale` and these `inputs`, with the lists as the last, are what it has computed them from.
+ * Whether attention writes its scores [rows, heads * topk] where there is an output for them: if it
+ * runs along lists as GPUs do, and they are not too many. Who reads them asks the same.
  */
-export function listedScores(
-  r: Recorder,
-  scale: number,
-  inputs: readonly Matrix[],
-  lse: Matrix,
-): Matrix | null {
-  const [scores, ...from] = r.known(lse, listedBy(scale)) ?? [];
-  const isSame = (a: Matrix, b: Matrix) =>
-    a.storage === b.storage && a.base + a.offset === b.base + b.offset && a.rows === b.rows &&
-    a.cols === b.cols && a.stride === b.stride;
-  return from.length === inputs.length && from.every((m, i) => isSame(m, inputs[i]))
-    ? scores
-    : null;
+export function leavesScores(spec: AttentionSpec, capabilities: Capabilities): boolean {
+  const { dims, extent, selection } = spec;
+  if (!selection || !("gather" in planAttention("forward", spec, capabilities))) return false;
+  const bytes = 4 * extent.batch * extent.seqLen * dims.heads * selection.topk;
+  return bytes <= Math.min(SCORE_BYTES, capabilities.maxBindingBytes);
 }

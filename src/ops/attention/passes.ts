@@ -12,7 +12,7 @@ import {
 } from "../../kernels/attention/attention.ts";
 import { mapValues } from "../../kernels/wgsl/operand.ts";
 import { recordSelection, type SelectedKeys, selectedRows } from "./selection.ts";
-import { recordListedScores } from "./listed_scores.ts";
+import { leavesScores } from "./listed_scores.ts";
 import { byBatch } from "../by_batch.ts";
 import type { Matrix, Recorder } from "../op.ts";
 
@@ -22,25 +22,22 @@ export { twinHeads, twinOfAttention } from "./twin.ts";
 export type AttentionOutputs = { readonly o: Matrix; readonly lse: Matrix };
 
 /**
- * Records the kernels of `[o, lse]`. Inputs as in `src/kernels/attention/attention.ts`, without the matrices
- * of a selection.
+ * Records the kernels of `o`, `lse` and, if `leavesScores`, `scores`. Inputs as in
+ * `src/kernels/attention/attention.ts`, without the matrices of a selection.
  */
 export function recordAttention(
   r: Recorder,
   whole: AttentionSpec,
   inputs: Named<Matrix>,
-  outputs: AttentionOutputs,
+  { o, lse, scores }: AttentionOutputs & { readonly scores?: Matrix },
   selected?: SelectedKeys,
 ): void {
+  const outputs = { o, lse, ...scores && leavesScores(whole, r.capabilities) && { scores } };
   const rows = { inputs, outputs, chosen: selectedRows("forward", whole, selected) };
   byBatch(r, whole, rows, (spec, { inputs, outputs, chosen }) => {
     const read = { ...inputs, ...recordSelection(r, "forward", spec, chosen) };
     const plan = planAttention("forward", spec, r.capabilities);
-    const scores = "gather" in plan ? recordListedScores(r, spec, read, outputs.lse) : null;
-    const written = mapValues(
-      { ...outputs, ...scores ? { scores } : {} },
-      (into) => ({ into, add: null }),
-    );
+    const written = mapValues(outputs, (into) => ({ into, add: null }));
     r.dispatch(attentionPass("forward", spec, plan, { read, written }));
   });
 }

@@ -5,7 +5,7 @@ import { recordAttention } from "./passes.ts";
 import { formOf } from "./selection.ts";
 import { twinSelection } from "./twin.ts";
 import { type MlaAttentionDims, mlaSpec, mlaTwin, mlaTypes } from "./mla_attention.ts";
-import { type Op, requireShapes, type Tensor } from "../op.ts";
+import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Attributes of {@linkcode sparseMlaAttention}. */
 export interface SparseMlaAttentionDims extends Omit<MlaAttentionDims, "window"> {
@@ -28,13 +28,18 @@ function specOf(attributes: SparseMlaAttentionDims): AttentionSpec {
   };
 }
 
+function isGathered({ selection }: AttentionSpec): boolean {
+  return selection?.form === "gathered";
+}
+
 /** Attention of MLA to selected keys; see {@linkcode sparseMlaAttention}. */
 export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
   name: "sparseMlaAttention",
   savesOutputs: true,
   types(inputs, attributes) {
     const { batch, seqLen, topk } = attributes;
-    const types = mlaTypes("sparseMlaAttention", inputs, specOf(attributes));
+    const spec = specOf(attributes);
+    const types = mlaTypes("sparseMlaAttention", inputs, spec);
     const rows = batch * seqLen;
     const [, , , indices, mask] = inputs;
     requireShapes(
@@ -44,16 +49,20 @@ export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
       inputs,
       `i32 indices [${rows}, ${topk}] and mask [${rows}, ${maskWords(seqLen)}] after q, kv, kPe`,
     );
-    return types;
+    return isGathered(spec) ? [...types, matrixType(rows, spec.dims.heads * topk)] : types;
   },
   twin(tf, [q, kv, kPe, indices], attributes) {
     const spec = specOf(attributes);
     const selected = twinSelection(tf, indices, spec.extent);
-    return mlaTwin(tf, [q, kv, kPe], spec, { selected });
+    const outputs = mlaTwin(tf, [q, kv, kPe], spec, { selected });
+    // Twins compute scores for themselves: nothing reads these.
+    const { extent: { batch, seqLen }, dims: { heads } } = spec;
+    const scores = (): TfMatrix => tf.zeros([batch * seqLen, heads * attributes.topk]);
+    return isGathered(spec) ? [...outputs, scores()] : outputs;
   },
-  forward(r, [q, kv, kPe, indices, mask], [o, lse], attributes) {
+  forward(r, [q, kv, kPe, indices, mask], [o, lse, scores], attributes) {
     const inputs = { q, kv, k_pe: kPe };
-    recordAttention(r, specOf(attributes), inputs, { o, lse }, { indices, mask });
+    recordAttention(r, specOf(attributes), inputs, { o, lse, scores }, { indices, mask });
   },
   backward(r, g, [q, kv, kPe, indices, mask], [o, lse], attributes) {
     recordAttentionGradient(r, specOf(attributes), {
@@ -79,7 +88,9 @@ export const sparseMlaAttentionOp: Op<SparseMlaAttentionDims> = {
  * ascending, then -1
  * @param mask [batch · seqLen, ⌈seqLen / 32⌉] i32, the same selection: bit s mod 32 of word ⌊s / 32⌋
  * @returns `o` [batch · seqLen, heads · vHeadDim] and `lse` [batch · seqLen, heads], the natural
- * logarithm of Σ_s exp(score) over the selected keys; `lse` passes no gradient
+ * logarithm of Σ_s exp(score) over the selected keys; `lse` passes no gradient. If gathered also
+ * `scores` [batch · seqLen, heads · topk], which are for `indexerLoss` over the same selection alone:
+ * not every device writes them
  * @throws {RangeError} if shapes and widths do not fit
  * @example
  * ```ts
@@ -104,7 +115,7 @@ export function sparseMlaAttention(
   indices: Tensor,
   mask: Tensor,
   dims: SparseMlaAttentionDims,
-): { o: Tensor; lse: Tensor } {
-  const [o, lse] = q.backend.apply(sparseMlaAttentionOp, [q, kv, kPe, indices, mask], dims);
-  return { o, lse };
+): { o: Tensor; lse: Tensor; scores?: Tensor } {
+  const [o, lse, scores] = q.backend.apply(sparseMlaAttentionOp, [q, kv, kPe, indices, mask], dims);
+  return { o, lse, scores };
 }

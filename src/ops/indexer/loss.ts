@@ -35,6 +35,8 @@ export interface LossSelection {
   indices: Tensor;
   /** i32 [N, ⌈seqLen / 32⌉], the same selection: bit s % 32 of word s / 32. */
   mask: Tensor;
+  /** What `sparseMlaAttention` of the teacher has left over it, which saves computing them again. */
+  scores?: Tensor;
 }
 
 /** The indexer's loss; see {@linkcode indexerLoss}. Outputs: kl, gradients of qI, kI and w. */
@@ -44,15 +46,20 @@ export const indexerLossOp: Op<IndexerLossAttributes> = {
   types(inputs, attributes) {
     requireIndexer("indexerLoss", inputs.slice(0, 8), attributes);
     const { rows } = inputs[0];
-    const indices = inputs.at(8);
+    const [indices, scores, ...more] = inputs.slice(8);
     requireShapes(
-      inputs.length === 7 ||
-        inputs.length === 9 && indices?.rows === rows && indices.dtype === "i32",
+      inputs.length === 7 || indices?.rows === rows && indices.dtype === "i32" && !more.length,
       "indexerLoss",
       inputs,
       `i32 indices [${rows}, topk] after the mask, or neither`,
     );
     const { klHeads, indexer, teacher: { dims } } = attributes;
+    requireShapes(
+      !scores || scores.rows === rows && scores.cols === dims.heads * indices.cols,
+      "indexerLoss",
+      inputs,
+      `scores [${rows}, ${dims.heads} * ${indices?.cols}] after the indices, or none`,
+    );
     if (klHeads === "each" && dims.heads !== indexer.heads) {
       throw new RangeError(
         `Cannot apply indexerLoss to each head: ${indexer.heads} index heads have ` +
@@ -237,7 +244,8 @@ export function indexerLoss(
   selection: LossSelection | null,
   attributes: IndexerLossAttributes,
 ): Tensor {
-  const selected = selection ? [selection.mask, selection.indices] : [];
+  const { mask, indices, scores } = selection ?? {};
+  const selected = mask && indices ? [mask, indices, ...scores ? [scores] : []] : [];
   const inputs = [qI, kI, w, q, kv, kPe, lse, ...selected];
   return qI.backend.apply(indexerLossOp, inputs, attributes)[0];
 }

@@ -12,33 +12,40 @@ import type { Named } from "../../kernels/attention/attention.ts";
 import { byBatch } from "../by_batch.ts";
 import { recordLists } from "../attention/selection.ts";
 import type { IndexerLossAttributes } from "./loss_attributes.ts";
-import { listedScores } from "../attention/listed_scores.ts";
+import { leavesScores } from "../attention/listed_scores.ts";
 import type { Matrix, Recorder } from "../op.ts";
 
 /**
  * Records the divergence of each row and, if wanted, the gradients of qI, kI and w. Scores and
  * teacher are compact: column i of a row is for the i-th key of its list.
  *
- * @param inputs qI, kI, w, q, kv, kPe, lse, mask and indices
+ * @param inputs qI, kI, w, q, kv, kPe, lse, mask, indices and perhaps the teacher's scores
  * @param rows [N, 1]: the divergences
  */
 export function recordGatheredLoss(
   r: Recorder,
-  [qI, kI, w, q, kv, kPe, lse, mask, indices]: readonly Matrix[],
+  [qI, kI, w, q, kv, kPe, lse, mask, indices, scores]: readonly Matrix[],
   rows: Matrix,
   [dq, dk, dw]: readonly Matrix[],
   attributes: IndexerLossAttributes,
 ): void {
   const { batch, seqLen, indexer, teacher, direction, weight, gradient } = attributes;
   const { capabilities } = r;
+  const spec = {
+    ...teacher,
+    extent: { batch, seqLen },
+    selection: { form: "gathered", topk: indices.cols },
+  } as const;
+  const left: Named<Matrix> = scores && leavesScores(spec, capabilities) ? { scores } : {};
   const written: Named<Matrix> = gradient ? { dq, dk, dw } : {};
   const bound = {
     own: { qI, kI, w, kl: rows },
     teacher: { q, kv, kPe, lse },
     selection: { mask, indices },
+    left,
     gradients: written,
   };
-  byBatch(r, { extent: { batch, seqLen } }, bound, ({ extent }, parts) => {
+  byBatch(r, spec, bound, ({ extent }, parts) => {
     const { qI, kI, w, kl } = parts.own;
     const { q, kv, kPe, lse } = parts.teacher;
     const { mask, indices } = parts.selection;
@@ -47,9 +54,8 @@ export function recordGatheredLoss(
     const target = r.temporary(indices.rows, width);
     const index = { q: qI, k: kI, w, seqLen, indexer, capabilities };
     r.dispatch(gatherScores({ ...index, indices, scores }));
-    const listed = listedScores(r, teacher.scale, [q, kv, kPe, indices], lse);
-    if (listed) {
-      r.dispatch(targetOfScores({ scores: listed, lse, indices, target, seqLen }));
+    if (parts.left.scores) {
+      r.dispatch(targetOfScores({ scores: parts.left.scores, lse, indices, target, seqLen }));
     } else {
       const taught = { q, kv, kPe, lse, teacher };
       r.dispatch(gatherTarget({ ...taught, indices, target, seqLen, capabilities }));
