@@ -34,13 +34,20 @@ export function markLogs(run: string): LogMark {
 export function requireMetrics(path: string, logs: LogMark): void {
   if (logs.metrics === 0) return;
   const file = join(path, "metrics.jsonl");
-  const refuse = (reason: string) => {
+  const refuse = (reason: string): never => {
     throw new UserError(
       `Cannot resume ${path}: metrics.jsonl${reason}; put it back, or start a new run`,
     );
   };
+  const sumOrRefuse = () => {
+    try {
+      return sumOfFile(file, logs.metrics);
+    } catch (error) {
+      return refuse(` cannot be read: ${error instanceof Error ? error.message : error}`);
+    }
+  };
   if (!isThere(file)) refuse(", which it had, is missing");
-  const { bytes, sha256 } = sumOfFile(file, logs.metrics);
+  const { bytes, sha256 } = sumOrRefuse();
   if (bytes < logs.metrics) refuse(` is cut off, ${bytes} bytes long and not ${logs.metrics}`);
   if (sha256 !== (logs.sha256 ?? sha256)) refuse(" is damaged or edited, its SHA-256 has changed");
 }

@@ -24,10 +24,14 @@ export interface FileCall {
  *
  * @param before returns an error for a call that is to fail. Of a write that fails the first half
  * is written.
+ * @param fail what happens then, instead of throwing it
  */
 export async function watched<T>(
   before: (call: FileCall) => Error | null,
   action: () => T | Promise<T>,
+  fail = (error: Error): never => {
+    throw error;
+  },
 ): Promise<T> {
   const restore: (() => void)[] = [];
   const paths = new WeakMap<object, string>();
@@ -47,7 +51,7 @@ export async function watched<T>(
         if (name === "writeTextFile") {
           writeFileSync(path, half(new TextEncoder().encode(args[1])), args[2]);
         }
-        throw error;
+        fail(error);
       }
       const result = original.apply(this, args);
       if (own === "openSync") paths.set(result, path);
