@@ -86,20 +86,16 @@ export {
 export { createTokenizer, loadTokenizer } from "./src/data/tokenizers.ts";
 
 // Model.
+export { groupedQueryAttention } from "./src/model/grouped_query_attention.ts";
 export {
-  groupedQueryAttention,
   latentAttention,
   type LatentProjections,
   latentProjections,
-} from "./src/model/attention.ts";
+} from "./src/model/latent_attention.ts";
 export { decodingModel } from "./src/model/decode.ts";
-export {
-  type IndexerInputs,
-  lightningIndexer,
-  selectedAttention,
-  type SelectedAttentionDims,
-} from "./src/model/indexer.ts";
-export type { LayerContext, Selection, TokenContext } from "./src/model/layer.ts";
+export { type IndexerInputs, lightningIndexer } from "./src/model/indexer.ts";
+export { sparseAttention } from "./src/model/sparse_attention.ts";
+export type { LayerContext, LayerResult, Selection, TokenContext } from "./src/model/layer.ts";
 export { mixtureOfSparseAttention } from "./src/model/mosa.ts";
 export { initialParameters, modelParameters } from "./src/model/parameters.ts";
 export { denseView, type StageView, viewOf } from "./src/model/stage_view.ts";

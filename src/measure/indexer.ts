@@ -43,7 +43,8 @@ export async function measureIndexer(
   for (const [name, value] of Object.entries(row)) {
     const { family, layer, key: own } = parseMetric(name);
     if (family !== "index" || layer === null) continue;
-    const metric = INDEXER_METRICS[Number(own)] ?? own;
+    const [part, column] = own.split("/");
+    const metric = part === "means" ? INDEXER_METRICS[Number(column)] : own;
     const key = metric === "kl" ? "dense_kl" : metric;
     values[layerMetric("index", layer, key)] = value;
     if (!key.startsWith("distance/")) (sums[key] ??= 0), sums[key] += value;

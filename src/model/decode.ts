@@ -1,5 +1,7 @@
 /**
- * The model one token at a time, on caches of what attention reads of earlier tokens.
+ * The model one token at a time, on caches of what attention reads of earlier tokens: latents
+ * `[seqLen, kvLoraRank]`, rope keys `[seqLen, qkRopeHeadDim]` and index keys
+ * `[seqLen, indexHeadDim]`. Of the token itself all matrices have one row.
  *
  * @module
  */
@@ -13,9 +15,9 @@ import { expandLatents } from "../ops/decode/expand_latents.ts";
 import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { ropeAt } from "../ops/decode/rope_at.ts";
-import { latentProjections } from "./attention.ts";
+import { latentProjections } from "./latent_attention.ts";
 import type { TokenContext } from "./layer.ts";
-import { lightningIndexer } from "./indexer.ts";
+import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";
 import { residualStream } from "./transformer.ts";
 
@@ -25,10 +27,20 @@ interface DecodingLayer extends TokenContext {
   readonly index: number;
   /** `[1, 1]` i32. */
   readonly position: Tensor;
-  /** Puts the token's row into the layer's cache of a name; gives the whole cache. */
+  /** The layer's cache of a name with the token's row in it, `[seqLen, cols]`. */
   readonly append: (name: string, row: Tensor) => Tensor;
-  /** Selections so far; layers that share an indexer take the last. */
-  readonly selections: Tensor[];
+  /** What the layer before attends to. */
+  readonly shared: Tensor | null;
+}
+
+/** What it makes. */
+interface DecodedLayer {
+  /** `[1, hiddenSize]`, with the residual. */
+  readonly output: Tensor;
+  /** What becomes of its caches, by name. */
+  readonly caches: Readonly<Record<string, Tensor>>;
+  /** i32 `[1, indexTopk]`, the positions that it attends to; null: all. */
+  readonly indices: Tensor | null;
 }
 
 /**
@@ -43,23 +55,30 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
   const isCached = stage.selector === "dense" || stage.selector === "learned";
   if (config.attention !== "mla" || !isCached) return null;
   return (parameters, { token, position, cache }) => {
-    const caches: Record<string, Tensor> = {};
-    const selections: Tensor[] = [];
-    const logits = residualStream(
+    const { logits, layers } = residualStream<DecodedLayer>(
       config,
       parameters,
       token,
-      (x, residual, { index, weight }) =>
+      (x, residual, { before, ...own }) =>
         absorbedLatentAttention(x, residual, {
-          ...{ config, stage, index, weight, position, selections },
+          ...{ config, stage, position, ...own },
+          shared: before.at(-1)?.indices ?? null,
           rotate: (x, spec) => ropeAt(x, position, spec),
-          append: (name, row) => {
-            const key = `${name}.${index}`;
-            return caches[key] = cacheAppend(cache(key, row.cols), row, position);
-          },
+          append: (name, row) =>
+            cacheAppend(cache(`${name}.${own.index}`, row.cols), row, position),
         }),
     );
-    return { logits, caches, selections };
+    return {
+      logits,
+      caches: Object.fromEntries(
+        layers.flatMap(({ caches }, i) =>
+          Object.entries(caches).map(([name, cache]) => [`${name}.${i}`, cache])
+        ),
+      ),
+      selections: layers.flatMap(({ indices }, i) =>
+        indices && i % config.indexShare === 0 ? [indices] : []
+      ),
+    };
   };
 }
 
@@ -70,13 +89,13 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
  *
  * @param x `[1, hiddenSize]`, the normed block input
  */
-function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLayer): Tensor {
+function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLayer): DecodedLayer {
   const { weight, append, position } = layer;
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, window } = layer.config;
   const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
   const latents = append("latent", expanded);
   const ropeKeys = append("rope_key", kPe);
-  const indices = selected({ qLatent, hidden: x, kvLatent }, layer);
+  const { indices, keys } = selected({ qLatent, hidden: x, kvLatent }, layer);
 
   const dims = { heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
   const absorbed = absorbQueries(q, weight("kv_b_proj"), dims);
@@ -85,20 +104,24 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
     scale: (qkNopeHeadDim + qkRopeHeadDim) ** -0.5,
     window: window ?? undefined,
   });
-  return linear(expandLatents(attended, weight("kv_b_proj"), dims), weight("o_proj"), residual);
+  const o = expandLatents(attended, weight("kv_b_proj"), dims);
+  return {
+    output: linear(o, weight("o_proj"), residual),
+    caches: { latent: latents, rope_key: ropeKeys, ...keys ? { index_key: keys } : {} },
+    indices,
+  };
 }
 
-/** i32 `[1, indexTopk]`, the positions to attend to; null: all. */
+/** The positions to attend to, and the cache of index keys of a layer with an indexer of its own. */
 function selected(
-  inputs: Parameters<typeof lightningIndexer>[0],
+  inputs: IndexerInputs,
   layer: DecodingLayer,
-): Tensor | null {
-  const { config, stage, index, position, append, selections } = layer;
-  if (stage.selector === "dense") return null;
-  if (index % config.indexShare === 0) {
-    const { qI, kI, w, indexer } = lightningIndexer(inputs, layer);
-    const attributes = { topk: stage.indexTopk, indexer };
-    selections.push(cacheTopk(qI, append("index_key", kI), w, position, attributes));
-  }
-  return selections.at(-1)!;
+): { indices: Tensor | null; keys: Tensor | null } {
+  const { config, stage, index, position, append, shared } = layer;
+  if (stage.selector === "dense") return { indices: null, keys: null };
+  if (index % config.indexShare !== 0) return { indices: shared, keys: null };
+  const { qI, kI, w, indexer } = lightningIndexer(inputs, layer);
+  const keys = append("index_key", kI);
+  const indices = cacheTopk(qI, keys, w, position, { topk: stage.indexTopk, indexer });
+  return { indices, keys };
 }

@@ -1,5 +1,5 @@
 /**
- * What a layer gets and where it leaves what it makes.
+ * What a layer gets and what it makes. N = batch · seqLen tokens.
  *
  * @module
  */
@@ -29,16 +29,22 @@ export interface LayerContext extends TokenContext {
   readonly batch: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
-  /** Where the layer puts losses of its own. */
-  readonly losses: { tensor: Tensor; weight: number }[];
-  /** Where it puts what is to be reported. */
-  readonly metrics: Record<string, Tensor>;
-  /** Where it puts what is to be looked at, if the stage keeps maps. */
-  readonly maps: Record<string, Tensor>;
-  /** Where it puts the mask of its learned selection, if it is measured. */
-  readonly selections: Tensor[];
-  /** The selection of the nearest layer so far that has one of its own. */
-  readonly shared: { selection: Selection | null };
+  /** The selection of the nearest layer before it that has one of its own. */
+  readonly shared: Selection | null;
+}
+
+/** What an attention layer makes. */
+export interface LayerResult {
+  /** `[N, hiddenSize]`, with the residual. */
+  readonly output: Tensor;
+  /** Losses of its own, with their weights: the indexer's KL. */
+  readonly losses?: readonly { tensor: Tensor; weight: number }[];
+  /** What is to be reported, by the end of its name, which begins with `index/` and the layer. */
+  readonly metrics?: Readonly<Record<string, Tensor>>;
+  /** What is to be looked at, if the stage keeps maps, by the start of its name. */
+  readonly maps?: Readonly<Record<string, Tensor>>;
+  /** What it attends to: its own selection, or the shared one. */
+  readonly selection?: Selection;
 }
 
 /** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */

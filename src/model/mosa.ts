@@ -1,13 +1,16 @@
 /**
  * The attention layer of MoSA, a baseline with content-based sparsity chosen by the heads.
  *
+ * N = batch · seqLen tokens, H = numAttentionHeads: x `[N, hiddenSize]`; q, k, v
+ * `[N, H · headDim]`; router `[N, H]`, each head's scores of the tokens.
+ *
  * @module
  */
 import { columns } from "../ops/token/columns.ts";
 import { linear } from "../ops/token/linear.ts";
 import { mosaAttention } from "../ops/attention/mosa_attention.ts";
 import type { Tensor } from "../ops/op.ts";
-import type { LayerContext } from "./layer.ts";
+import type { LayerContext, LayerResult } from "./layer.ts";
 
 /**
  * Mixture of sparse attention on the normed block input, added to `residual`: multi-head
@@ -25,7 +28,7 @@ export function mixtureOfSparseAttention(
   x: Tensor,
   residual: Tensor,
   layer: LayerContext,
-): Tensor {
+): LayerResult {
   const { batch, seqLen, weight } = layer;
   const { numAttentionHeads: heads, headDim, indexTopk: topk, ...c } = layer.config;
   const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
@@ -39,5 +42,6 @@ export function mixtureOfSparseAttention(
   const v = columns(all, 2 * cols, cols);
   const router = columns(all, 3 * cols, heads);
   const dims = { batch, seqLen, heads, headDim, vHeadDim: headDim, topk };
-  return linear(mosaAttention(q, k, v, router, dims), weight("o_proj"), residual);
+  const o = mosaAttention(q, k, v, router, dims);
+  return { output: linear(o, weight("o_proj"), residual) };
 }

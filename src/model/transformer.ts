@@ -1,6 +1,9 @@
 /**
  * The whole model: a pre-norm decoder with RMSNorm, SwiGLU and one of the attention layers.
  *
+ * N = batch · seqLen tokens: tokens i32 `[N, 1]`; the residual stream x and what layers add to it
+ * `[N, hiddenSize]`; gate and up side by side `[N, 2 · intermediateSize]`; logits `[N, vocabSize]`.
+ *
  * @module
  */
 import type { RunConfig } from "../config/config.ts";
@@ -9,14 +12,16 @@ import { checkpoint } from "../ops/token/checkpoint.ts";
 import { crossEntropy } from "../ops/token/cross_entropy.ts";
 import { embedding } from "../ops/token/embedding.ts";
 import { maskOverlap } from "../ops/indexer/metrics.ts";
+import { layerMetric } from "../metrics/names.ts";
 import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
 import { rope } from "../ops/token/rope.ts";
 import { swiglu } from "../ops/token/swiglu.ts";
 import type { Stage } from "../config/stage_fields.ts";
-import { groupedQueryAttention, latentAttention } from "./attention.ts";
-import type { LayerContext } from "./layer.ts";
+import { groupedQueryAttention } from "./grouped_query_attention.ts";
+import { latentAttention } from "./latent_attention.ts";
+import type { LayerContext, LayerResult } from "./layer.ts";
 import { mixtureOfSparseAttention } from "./mosa.ts";
 import { denseView, type StageView } from "./stage_view.ts";
 
@@ -39,33 +44,42 @@ export interface TransformerOutput {
  * Logits from tokens: the residual stream through all blocks.
  *
  * @param tokens `[N, 1]` i32
- * @param attend attention of layer `index` on the normed input `x`, added to `residual`
- * @returns `[N, vocabSize]`
+ * @param attend attention of layer `index` on the normed input `x`, added to `residual`; it is given
+ * what the layers before have made
+ * @returns the logits, and what each layer has made
  */
-export function residualStream(
+export function residualStream<Result extends Pick<LayerResult, "output">>(
   config: RunConfig,
   parameters: Parameters,
   tokens: Tensor,
-  attend: (x: Tensor, residual: Tensor, layer: Pick<LayerContext, "index" | "weight">) => Tensor,
-): Tensor {
+  attend: (
+    x: Tensor,
+    residual: Tensor,
+    layer: Pick<LayerContext, "index" | "weight"> & { readonly before: readonly Result[] },
+  ) => Result,
+): { readonly logits: Tensor; readonly layers: readonly Result[] } {
   const eps = config.rmsNormEps;
   const embeddings = parameters("model.embed_tokens.weight");
+  const layers: Result[] = [];
   let x = embedding(tokens, embeddings);
   for (let index = 0; index < config.numHiddenLayers; index++) {
     if (config.recompute) x = checkpoint(x);
     const weight = (name: string, kind = "weight") =>
       parameters(`model.layers.${index}.${name}.${kind}`);
-    x = attend(rmsNorm(x, weight("input_layernorm"), eps), x, {
+    const made = attend(rmsNorm(x, weight("input_layernorm"), eps), x, {
       index,
+      before: layers,
       weight: (name, kind) => weight(`self_attn.${name}`, kind),
     });
+    layers.push(made);
+    x = made.output;
     const hidden = rmsNorm(x, weight("post_attention_layernorm"), eps);
     const gateUp = linear(hidden, [weight("mlp.gate_proj"), weight("mlp.up_proj")]);
     x = linear(swiglu(gateUp), weight("mlp.down_proj"), x);
   }
   if (config.recompute) x = checkpoint(x);
   const head = config.tieWordEmbeddings ? embeddings : parameters("lm_head.weight");
-  return linear(rmsNorm(x, parameters("model.norm.weight"), eps), head);
+  return { logits: linear(rmsNorm(x, parameters("model.norm.weight"), eps), head), layers };
 }
 
 /** The attention layer of each kind. */
@@ -84,29 +98,52 @@ export function transformer(
     stage: StageView;
   },
 ): TransformerOutput {
-  const losses: TransformerOutput["losses"] = [];
-  const metrics: TransformerOutput["metrics"] = {};
-  const maps: TransformerOutput["maps"] = {};
-  const selections: Tensor[] = [];
-  const shared: LayerContext["shared"] = { selection: null };
-  const attend = attentionLayers[config.attention];
-  const logits = residualStream(
+  const attend: (x: Tensor, residual: Tensor, layer: LayerContext) => LayerResult =
+    attentionLayers[config.attention];
+  const { logits, layers } = residualStream<LayerResult>(
     config,
     parameters,
     tokens,
-    (x, residual, own) =>
+    (x, residual, { before, ...own }) =>
       attend(x, residual, {
-        ...{ config, stage, batch, seqLen, losses, metrics, maps, selections, shared },
-        ...own,
+        ...{ config, stage, batch, seqLen, ...own },
+        shared: before.at(-1)?.selection ?? null,
         rotate: (x, spec) => rope(x, { ...spec, seqLen }),
       }),
   );
-  const topk = stage.indexTopk;
-  for (let i = 1; i < selections.length; i++) {
-    const overlap = maskOverlap(selections[i - 1], selections[i], { batch, seqLen, topk });
-    metrics[`index/${i}/neighbour_overlap`] = overlap;
-  }
-  return { logits, losses, metrics, maps };
+  const named = (
+    of: (layer: LayerResult) => Readonly<Record<string, Tensor>> | undefined,
+    name: (key: string, layer: number) => string,
+  ): Record<string, Tensor> =>
+    Object.fromEntries(
+      layers.flatMap((layer, i) =>
+        Object.entries(of(layer) ?? {}).map(([key, tensor]) => [name(key, i), tensor])
+      ),
+    );
+  const sizes = { batch, seqLen, topk: stage.indexTopk };
+  return {
+    logits,
+    losses: layers.flatMap(({ losses = [] }) => losses),
+    metrics: {
+      ...named(({ metrics }) => metrics, (key, layer) => layerMetric("index", layer, key)),
+      ...stage.measures ? overlaps(layers, sizes) : {},
+    },
+    maps: named(({ maps }) => maps, (key, layer) => `${key}.${layer}`),
+  };
+}
+
+/** How far the selections of neighbouring layers are the same. */
+function overlaps(
+  layers: readonly LayerResult[],
+  sizes: { batch: number; seqLen: number; topk: number },
+): Record<string, Tensor> {
+  const masks = layers.flatMap(({ selection }) => selection ? [selection.measured()] : []);
+  return Object.fromEntries(
+    masks.slice(1).map((mask, i) => [
+      layerMetric("index", i + 1, "neighbour_overlap"),
+      maskOverlap(masks[i], mask, sizes),
+    ]),
+  );
 }
 
 /**

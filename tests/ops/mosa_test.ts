@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { resolveConfig } from "../../src/config/config.ts";
 import { mosaSelection } from "../../src/kernels/mosa/selection.ts";
-import { groupedQueryAttention } from "../../src/model/attention.ts";
+import { groupedQueryAttention } from "../../src/model/grouped_query_attention.ts";
 import { denseView } from "../../src/model/stage_view.ts";
 import { mixtureOfSparseAttention } from "../../src/model/mosa.ts";
 import { attention } from "../../src/ops/attention/attention.ts";
@@ -218,20 +218,18 @@ Deno.test("the MoSA layer with a router of zeros halves multi-head attention", a
   weights.set("mosa_router", backend.tensor(new Float32Array(3 * 12), 3, 12));
   const [x, zero] = [matrix(2 * 7, 12), backend.tensor(new Float32Array(2 * 7 * 12), 2 * 7, 12)];
   const output = (layer: typeof groupedQueryAttention, indexTopk: number, residual = zero) =>
-    backend.read(layer(x, residual, {
-      config: { ...config, indexTopk },
-      stage: denseView,
-      index: 0,
-      batch: 2,
-      seqLen: 7,
-      losses: [],
-      metrics: {},
-      maps: {},
-      selections: [],
-      shared: { selection: null },
-      weight: (name) => weights.get(name)!,
-      rotate: (x, spec) => rope(x, { ...spec, seqLen: 7 }),
-    }));
+    backend.read(
+      layer(x, residual, {
+        config: { ...config, indexTopk },
+        stage: denseView,
+        index: 0,
+        batch: 2,
+        seqLen: 7,
+        shared: null,
+        weight: (name) => weights.get(name)!,
+        rotate: (x, spec) => rope(x, { ...spec, seqLen: 7 }),
+      }).output,
+    );
   const half = output(groupedQueryAttention, 7).map((y) => y / 2);
   assertClose("all picked", output(mixtureOfSparseAttention, 7), half, 1e-6);
   // All scores are equal, so that heads pick the first tokens, which see only each other.

@@ -1,36 +1,43 @@
 /**
- * The attention layers: multi-head and grouped-query attention, and multi-head latent attention.
+ * Multi-head latent attention (DeepSeek-V2 §2.1).
+ *
+ * N = batch · seqLen tokens, H = numAttentionHeads. What a layer makes of the normed block input
+ * x `[N, hiddenSize]`:
+ *
+ *     qLatent   [N, qLoraRank]         normed latent of the queries
+ *     q         [N, H · (nope + rope)] queries, their last rope columns rotated
+ *     kvLatent  [N, kvLoraRank]        normed latent of keys and values: what is cached
+ *     kPe       [N, rope]              the rotated key that all heads share: cached, too
+ *     kv        [N, H · (nope + v)]    keys without position and values, made from the latent
+ *     o         [N, H · v]             attention's output, before o_proj
  *
  * @module
  */
-import type { LayerContext, TokenContext } from "./layer.ts";
+import type { LayerContext, LayerResult, TokenContext } from "./layer.ts";
 import type { Tensor } from "../ops/op.ts";
-import { attention } from "../ops/attention/attention.ts";
 import { columns } from "../ops/token/columns.ts";
 import { latentStatistics } from "../ops/attention/latent_statistics.ts";
 import { linear } from "../ops/token/linear.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
-import { selectedAttention } from "./indexer.ts";
+import { sparseAttention } from "./sparse_attention.ts";
 
 /**
- * Multi-head or grouped-query attention on the normed block input, added to `residual`.
+ * Multi-head latent attention in MHA mode: keys and values of all heads are made from the latents.
+ * Added to `residual`. Its absorbed mode is in `decode.ts`.
  *
- * @param x `[N, hiddenSize]`, N = batch · seqLen
+ * @param x `[N, hiddenSize]`, the normed block input
  */
-export function groupedQueryAttention(x: Tensor, residual: Tensor, layer: LayerContext): Tensor {
-  const { batch, seqLen, weight } = layer;
-  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, ...c } = layer.config;
-  const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
-  const rotate = (x: Tensor, heads: number) =>
-    layer.rotate(x, { heads, headDim, start: 0, dims: headDim, layout, theta: c.ropeTheta });
-
-  const qkv = linear(x, [weight("q_proj"), weight("k_proj"), weight("v_proj")]);
-  const q = rotate(columns(qkv, 0, heads * headDim), heads);
-  const k = rotate(columns(qkv, heads * headDim, kvHeads * headDim), kvHeads);
-  const v = columns(qkv, (heads + kvHeads) * headDim, kvHeads * headDim);
-  const window = c.window ?? undefined;
-  const { o } = attention(q, k, v, { batch, seqLen, heads, kvHeads, window });
-  return linear(o, weight("o_proj"), residual);
+export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): LayerResult {
+  const { stage, weight } = layer;
+  const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
+  const density = stage.density ? latentStatistics(x, kvLatent) : null;
+  const kv = linear(expanded, weight("kv_b_proj"));
+  const { o, ...made } = sparseAttention({ q, kv, kPe }, { qLatent, hidden: x, kvLatent }, layer);
+  return {
+    ...made,
+    output: linear(o, weight("o_proj"), residual),
+    maps: { ...density ? { latent_statistics: density } : {}, ...made.maps },
+  };
 }
 
 /** What multi-head latent attention makes of each token by itself, `[N, …]` each. */
@@ -91,26 +98,4 @@ export function latentProjections(
   const whole = { ...rotation, heads: 1, headDim: kvLoraRank, start: 0, dims: kvLoraRank };
   const expanded = c.latentRope === "onLatent" ? rotate(kvLatent, whole) : kvLatent;
   return { qLatent, q, kvLatent, expanded, kPe };
-}
-
-/**
- * Multi-head latent attention in MHA mode: keys and values of all heads are made from the latents.
- * Added to `residual`. Its absorbed mode is in `decode.ts`.
- *
- * @param x `[N, hiddenSize]`, the normed block input, N = batch · seqLen
- */
-export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): Tensor {
-  const { batch, seqLen, weight } = layer;
-  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, ...c } = layer.config;
-  const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
-  if (layer.stage.density) {
-    layer.maps[`latent_statistics.${layer.index}`] = latentStatistics(x, kvLatent);
-  }
-  const kv = linear(expanded, weight("kv_b_proj"));
-  const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
-  const window = c.window ?? undefined;
-  const dims = { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, scale, window };
-  const inputs = { qLatent, hidden: x, kvLatent };
-  const o = selectedAttention({ q, kv, kPe }, inputs, { layer, dims });
-  return linear(o, weight("o_proj"), residual);
 }

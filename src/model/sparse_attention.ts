@@ -1,0 +1,138 @@
+/**
+ * MLA's attention to what a selector picks (DeepSeek Sparse Attention), and what an indexer learns
+ * and is measured by.
+ *
+ * N = batch · seqLen tokens, k = indexTopk: indices i32 `[N, k]`, the keys of each query, ascending,
+ * then -1; mask i32 `[N, ⌈seqLen / 32⌉]`, the same as bits; q, kv, kPe and o as in
+ * `latent_attention.ts`.
+ *
+ * @module
+ */
+import type { LayerContext, LayerResult, Selection } from "./layer.ts";
+import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
+import { attentionMaps } from "../ops/indexer/maps.ts";
+import { indexerLoss } from "../ops/indexer/loss.ts";
+import { indexerMetrics } from "../ops/indexer/metrics.ts";
+import { mlaTeacher, type TeacherTensors } from "../ops/indexer/teacher.ts";
+import { mlaAttention } from "../ops/attention/mla_attention.ts";
+import type { Tensor } from "../ops/op.ts";
+import { selectionMask } from "../ops/select/mask.ts";
+import type { AttentionTensors } from "../ops/select/selectors/selector.ts";
+import { selectors } from "../ops/select/selectors/selectors.ts";
+import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
+
+/**
+ * MLA's attention under the stage's selector, with the indexer's loss and measurements where the
+ * stage asks for them. With `indexShare` above 1, layers in between attend to the selection of the
+ * nearest layer before them that has an indexer; their KL trains that indexer if
+ * `indexShareLoss=served` (the mean of KLs: its gradient is that of KL to the mean attention).
+ *
+ * @returns `o`: the attention's output; with it the loss, metrics and maps of the layer
+ */
+export function sparseAttention(
+  attended: Omit<TeacherTensors, "lse">,
+  inputs: IndexerInputs,
+  layer: LayerContext,
+): Omit<LayerResult, "output"> & { readonly o: Tensor } {
+  const { config, stage, batch, seqLen } = layer;
+  const { q, kv, kPe } = attended;
+  const topk = stage.indexTopk;
+  const dims = attentionDims(layer);
+  const teacher = mlaTeacher(dims);
+  const dense = once(() => mlaAttention(q, kv, kPe, dims));
+  const own = () => select(inputs, layer, () => ({ ...attended, lse: dense().lse, teacher }));
+  const selection = layer.index % config.indexShare === 0 ? own() : layer.shared!;
+  const { indices, mask } = selection;
+
+  const { o, lse, scores } = indices && mask
+    ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form: config.sparseForm })
+    : { ...dense(), scores: undefined };
+
+  const attributes = () => ({ batch, seqLen, indexer: selection.indexer().indexer, teacher });
+  const losses: { tensor: Tensor; weight: number }[] = [];
+  const metrics: Record<string, Tensor> = {};
+  const maps: Record<string, Tensor> = {};
+  // A mean over the rows of a micro-batch, of which a step sums up as many.
+  const weight = config.indexerLossWeight * lossShare(layer) / config.accumulate;
+  if (stage.kl !== "none" && weight > 0) {
+    const { qI, kI, w } = selection.indexer();
+    const isSelected = stage.kl === "selected";
+    // Over the selected keys their own softmax may be the target; over all keys only dense attention.
+    const isRestricted = isSelected && config.klTarget === "restricted";
+    const known = { q, kv, kPe, lse: isRestricted ? lse : dense().lse };
+    const keys = isSelected && indices && mask
+      ? { indices, mask, scores: isRestricted ? scores : undefined }
+      : null;
+    metrics.kl = indexerLoss(qI, kI, w, known, keys, {
+      ...attributes(),
+      form: config.sparseForm,
+      klHeads: config.klHeads,
+      direction: config.klDirection,
+      weight,
+      gradient: stage.trainsIndexer,
+    });
+    losses.push({ tensor: metrics.kl, weight });
+  }
+  if (stage.maps) {
+    const shown = attentionMaps(selection.indexer(), { q, kv, kPe, lse }, attributes());
+    Object.assign(maps, { index_scores: shown.scores, target: shown.attention });
+    if (indices) maps.topk = indices;
+  }
+  if (stage.measures) {
+    const { qI, kI, w } = selection.indexer();
+    const known = { q, kv, kPe, lse: dense().lse };
+    const of = { ...attributes(), topk };
+    const { means, histogram } = indexerMetrics(qI, kI, w, known, selection.measured(), of);
+    Object.assign(metrics, { means, distance: histogram });
+  }
+  return { o, losses, metrics, maps, selection };
+}
+
+/** Sizes of the layer's attention, and its factor. */
+function attentionDims({ config, batch, seqLen }: LayerContext) {
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
+  const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
+  const window = config.window ?? undefined;
+  return { batch, seqLen, heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, scale, window };
+}
+
+/** The selection of a layer with an indexer of its own. */
+function select(
+  inputs: IndexerInputs,
+  layer: LayerContext,
+  attention: () => AttentionTensors,
+): Selection {
+  const { config, stage, batch, seqLen } = layer;
+  const indexer = once(() => lightningIndexer(inputs, layer));
+  const context = {
+    batch,
+    seqLen,
+    topk: stage.indexTopk,
+    like: inputs.hidden,
+    indexer,
+    attention,
+    seed: (config.seed + Math.imul(layer.index, 0x9e3779b9)) >>> 0,
+    sinks: config.sinks,
+    block: { size: config.blockSize, pool: config.blockPool },
+  };
+  const indices = selectors[stage.selector].select(context);
+  const mask = indices && selectionMask(indices, { seqLen });
+  const measured = once(() =>
+    mask ?? selectionMask(selectors.learned.select(context)!, { seqLen })
+  );
+  return { indexer, indices, mask, measured };
+}
+
+/** The part of a layer's KL in its indexer's loss. */
+function lossShare({ config, index }: LayerContext): number {
+  const { indexShare, numHiddenLayers } = config;
+  const first = index - index % indexShare;
+  if (config.indexShareLoss === "own") return index === first ? 1 : 0;
+  return 1 / Math.min(indexShare, numHiddenLayers - first);
+}
+
+/** Runs `make` once, when its value is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | null = null;
+  return () => (made ??= { value: make() }).value;
+}
