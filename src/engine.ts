@@ -99,7 +99,7 @@ export interface DecodeInputs {
   readonly cache: (name: string, cols: number) => Tensor;
 }
 
-/** What it makes. */
+/** What a {@linkcode DecodeFunction} makes. */
 export interface DecodeResult {
   /** `[1, vocabSize]`, of the token that follows. */
   readonly logits: Tensor;

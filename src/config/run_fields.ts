@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { sparseSelectors } from "../ops/select/selectors/selectors.ts";
 import { choice, flag, integer, number, numbers, orNone, text, type ValuesOf } from "./fields.ts";
 import type { Stage, StageInput } from "./stage_fields.ts";
 
@@ -245,7 +246,7 @@ export const fields = {
   ),
   selector: choice(
     "indexer",
-    ["learned", "block", "random", "recency", "sinkRecency", "oracle"],
+    sparseSelectors,
     "learned",
     "who picks the keys of sparse attention",
     { reach: "selection", huggingFace: "latentk" },

@@ -33,7 +33,7 @@ interface DecodingLayer extends TokenContext {
   readonly shared: Tensor | null;
 }
 
-/** What it makes. */
+/** What a decoding attention layer makes. */
 interface DecodedLayer {
   /** `[1, hiddenSize]`, with the residual. */
   readonly output: Tensor;

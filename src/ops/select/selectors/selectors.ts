@@ -25,3 +25,9 @@ export const selectors = {
 
 /** A name of one of {@linkcode selectors}. */
 export type SelectorName = keyof typeof selectors;
+
+/** Names of those that leave keys out. */
+export const sparseSelectors = Object.keys(selectors).filter((name) => name !== "dense") as Exclude<
+  SelectorName,
+  "dense"
+>[];
