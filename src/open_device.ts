@@ -5,7 +5,7 @@
  */
 import type { RunConfig } from "./config/config.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
-import { MemoryError, UserError } from "./errors.ts";
+import { UserError } from "./errors.ts";
 import { within } from "./files/patience.ts";
 import { Gpu } from "./webgpu/device/device.ts";
 import { WebGpuEngine } from "./webgpu/engine/engine.ts";
@@ -90,8 +90,9 @@ async function importTfjs(): Promise<
 
 function asUserError(error: unknown, { batchSize, seqLen }: EngineOptions, gpu: Gpu): unknown {
   const message = error instanceof Error ? error.message : String(error);
-  const isMemory = error instanceof MemoryError || /out of memory|not enough memory/i.test(message);
-  if (!isMemory) return error;
+  // Plans are made of sizes alone: what is out of range in one is a size.
+  const isSize = error instanceof RangeError || /out of memory|not enough memory/i.test(message);
+  if (!isSize) return error;
   const limits = `${gpu.name}: buffers up to ${formatBytes(gpu.device.limits.maxBufferSize)}, ` +
     `bindings up to ${formatBytes(gpu.capabilities.maxBindingBytes)}`;
   return new UserError(

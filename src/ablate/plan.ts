@@ -40,6 +40,8 @@ export interface AblationPlan {
 
 /** The size that an experiment itself describes. */
 export const REAL_SIZE = "real";
+/** More runs than anyone waits for; the folder of each is a file name, its row one of a table. */
+const MOST_RUNS = 10_000;
 /** The axis of the variants where an experiment has axes too. */
 const VARIANT_AXIS = "variant";
 
@@ -103,6 +105,7 @@ export function sized(experiment: Experiment, size: string): Experiment {
  * ```
  */
 export function planRuns(experiment: Experiment, typed: readonly string[] = []): AblationPlan {
+  requireFewRuns(experiment);
   const variants = listVariants(experiment);
   const { seeds = [0] } = experiment;
   if (!variants.length || !seeds.length) {
@@ -188,6 +191,22 @@ export function isBaselineOf(
   const wanted = { ...row.axes, ...fixed };
   return Object.keys(fixed).every((key) => key in other.axes) &&
     Object.entries(wanted).every(([key, value]) => other.axes[key] === value);
+}
+
+/** Before any of them is made. */
+function requireFewRuns({ axes = {}, variants = { base: {} }, seeds = [0] }: Experiment): void {
+  const sizes = [
+    ...Object.entries(axes).map(([key, values]) => [key, values.length] as const),
+    ["variants", Object.keys(variants).length] as const,
+    ["seeds", seeds.length] as const,
+  ];
+  const runs = sizes.reduce((product, [, size]) => product * size, 1);
+  if (runs <= MOST_RUNS) return;
+  const factors = sizes.filter(([, size]) => size > 1).map(([key, size]) => `${key} ${size}`);
+  throw new UserError(
+    `Cannot plan ${runs} runs (${factors.join(" x ")}): an ablation has at most ${MOST_RUNS}; ` +
+      "name fewer values",
+  );
 }
 
 type Variant = Pick<PlannedRun, "variant" | "axes" | "delta">;

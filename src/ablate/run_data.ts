@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { requireRoom } from "../costs/room.ts";
 import { configKeys, fields, type RunConfig } from "../config/config.ts";
 import { type DataIdentity, requireSameData } from "../data/identity.ts";
 import type { Dataset } from "../data/dataset.ts";
@@ -48,9 +49,10 @@ export class RunData {
   /**
    * Opens the data of all runs once, whatever their seeds.
    *
-   * @throws {UserError} of the first that cannot be read or does not fit
+   * @throws {UserError} of the first that cannot be read, or does not fit it or into memory
    */
   async check(configs: readonly RunConfig[]): Promise<void> {
+    for (const config of configs) requireRoom(config, "train");
     const byKey = new Map(configs.map((config) => [dataKey(config), config]));
     for (const config of byKey.values()) await this.open(config);
   }

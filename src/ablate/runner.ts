@@ -6,6 +6,7 @@
 import { FolderLock } from "../files/lock.ts";
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import { GpuError, WriteError } from "../errors.ts";
 import { type Device, openDevice } from "../open_device.ts";
 import { readState } from "../runs/checkpoint_files.ts";
@@ -110,6 +111,7 @@ class Runner implements Disposable {
       await this.#data.check(pending.map(({ config }) => config));
       await this.#requireSameData();
       await this.#open(pending[0].config);
+      for (const { config } of pending) requireRoom(config, "train", roomOf(this.#device));
     }
     const { folder } = this.#job;
     writing(folder, () => Deno.mkdirSync(folder, { recursive: true }));

@@ -9,6 +9,7 @@ import { cachePerToken } from "../costs/costs.ts";
 import type { DecodeFunction, Engine } from "../engine.ts";
 import { UserError } from "../errors.ts";
 import { decodingModel } from "../model/decode.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
 import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
@@ -90,6 +91,7 @@ function stagesOf(config: RunConfig, names: readonly string[]): Stage[] {
 }
 
 function openEngine(device: Device, config: RunConfig, stage: Stage): Promise<Engine> {
+  requireRoom({ ...config, batchSize: 1, evalBatches: 1 }, "evaluate", roomOf(device));
   return device.open({
     parameters: modelParameters(config),
     initial: initialParameters(config),

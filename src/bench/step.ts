@@ -4,6 +4,7 @@
  * @module
  */
 import { resolveConfig, type RunConfig } from "../config/config.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, StepHyper } from "../engine.ts";
 import { UserError } from "../errors.ts";
@@ -71,6 +72,7 @@ export async function openBenchModel(
 ): Promise<BenchModel> {
   const span = spanNamed(config, name);
   const { stage } = span;
+  requireRoom(config, "train", roomOf(device));
   const engine = await device.open({
     parameters: modelParameters(config),
     initial: initialParameters(config),

@@ -6,6 +6,7 @@
 import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "./command.ts";
 import { parseOverrides } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import { loadTokenizer } from "../data/tokenizers.ts";
 import { UserError } from "../errors.ts";
 import { loadModel } from "../runs/load_model.ts";
@@ -63,6 +64,7 @@ async function main(args: string[]): Promise<number> {
   const note = (line: string) => console.error(line);
   const stage = checkpointView({ config, step: step ?? 0 });
   using device = await openDevice(config.device, { note });
+  requireRoom({ ...config, evalBatches: 1 }, "evaluate", roomOf(device));
   using engine = await device.open({
     parameters: modelParameters(config),
     initial: model.parameters,

@@ -146,5 +146,7 @@ function checkHeads(config: RunConfig, fail: Fail): void {
 }
 
 function divisors(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
+  const low: number[] = [];
+  for (let d = 1; d * d <= n; d++) if (n % d === 0) low.push(d);
+  return [...new Set([...low, ...low.map((d) => n / d).reverse()])];
 }

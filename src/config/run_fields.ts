@@ -47,7 +47,8 @@ export const fields = {
     huggingFace: "all",
   }),
   batchSize: integer("data", 8, "sequences of a micro-batch"),
-  seqLen: integer("data", 128, "tokens of a sequence", { min: 2 }),
+  // Kernels keep positions in 16 bits, and their loops short.
+  seqLen: integer("data", 128, "tokens of a sequence", { min: 2, max: 65_536 }),
 
   recipe: choice(
     "training",
@@ -119,7 +120,8 @@ export const fields = {
   window: orNone(integer("model", 0, "keys that dense attention sees back; none: all"), null),
   hiddenSize: integer("model", 96, "width of the residual stream", { huggingFace: "all" }),
   intermediateSize: integer("model", 256, "width of the SwiGLU layer", { huggingFace: "all" }),
-  numHiddenLayers: integer("model", 3, "blocks", { huggingFace: "all" }),
+  // Whatever claims more, a run folder too, is refused before its parameters are listed.
+  numHiddenLayers: integer("model", 3, "blocks", { max: 10_000, huggingFace: "all" }),
   numAttentionHeads: integer("model", 4, "query heads", { huggingFace: "all" }),
   numKeyValueHeads: integer("model", 0, "key and value heads", {
     derived: "numAttentionHeads; a half of them for gqa",

@@ -6,6 +6,7 @@
 import { parseMetric } from "../metrics/names.ts";
 import type { RunConfig } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { requireSameData } from "../data/identity.ts";
@@ -79,6 +80,7 @@ export async function evaluateModel(
   options: { note?: (line: string) => void; device?: Device; dataset?: Dataset } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
+  requireRoom(config, "evaluate");
   const dataset = options.dataset ?? await openData(model);
   if (!config.otherData) {
     requireSameData(dataset.identity, model.data, {
@@ -89,6 +91,7 @@ export async function evaluateModel(
   }
   using own = options.device ? null : await openDevice(config.device, options);
   const device = options.device ?? own!;
+  requireRoom(config, "evaluate", roomOf(device));
   using engine = await device.open({
     parameters: modelParameters(config),
     initial: model.parameters,

@@ -5,6 +5,7 @@
  * @module
  */
 import type { RunConfig } from "../config/config.ts";
+import { requireRoom, roomOf } from "../costs/room.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, EngineState, Metrics } from "../engine.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
@@ -57,6 +58,7 @@ const BREATH_MS = 200;
  */
 export async function train(job: Job): Promise<Summary> {
   const { config, device, progress } = job;
+  requireRoom(config, "train", roomOf(device));
   const spans = stageSpans(config.stages);
   const first = job.checkpoint?.step ?? 0;
   const until = job.until ?? spans[spans.length - 1].end;

@@ -5,6 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { stageSpans } from "../config/stages.ts";
+import { requireRoom } from "../costs/room.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { requireSameData } from "../data/identity.ts";
 import { GpuError, UserError, WriteError } from "../errors.ts";
@@ -46,13 +47,15 @@ export interface Outcome {
  *
  * @param tokenizer content of a saved `tokenizer.json`
  * @param tokenizerFile the file that it was read from, for errors
- * @throws {UserError} if the data cannot be read, or a smaller vocabulary is asked for
+ * @throws {UserError} if the data cannot be read, a smaller vocabulary is asked for, or the run needs
+ * more memory than the machine has
  */
 export async function openRunData(
   config: RunConfig,
   tokenizer: unknown = null,
   tokenizerFile?: string | null,
 ): Promise<{ config: RunConfig; dataset: Dataset }> {
+  requireRoom(config, "train");
   const dataset = await openDataset({
     ...config,
     taskOptions: config,

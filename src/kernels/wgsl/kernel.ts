@@ -118,7 +118,8 @@ export function isVec4(m: Layout): boolean {
 /**
  * Assembles the WGSL of a kernel from its parts.
  *
- * @throws {RangeError} if its loops are too long, see {@linkcode requireShortLoops}
+ * @throws {RangeError} if its loops are too long, see {@linkcode requireShortLoops}, or its grid is
+ * larger than WebGPU allows
  *
  * @example
  * ```ts
@@ -169,6 +170,12 @@ export function makeKernel(spec: KernelSpec): Kernel {
   const label = `${spec.name} ${spec.shape}`;
   const code = lines.join("\n");
   requireShortLoops({ label, code, iterations: spec.iterations });
+  if (spec.grid.some((count) => count > MAX_GRID)) {
+    throw new RangeError(
+      `Cannot run ${label}: it needs ${spec.grid.join(" x ")} workgroups, and WebGPU allows ` +
+        `${MAX_GRID} along each axis`,
+    );
+  }
   return {
     label,
     code,
