@@ -44,7 +44,9 @@ export async function watched<T>(
     // deno-lint-ignore no-explicit-any -- as above
     owner[own] = function (this: any, ...args: any[]) {
       const path = pathOf(this, args);
-      const error = before({ name, path });
+      // What is opened to be read changes nothing.
+      const changes = name !== "open" || args[1]?.write || args[1]?.append || args[1]?.create;
+      const error = changes ? before({ name, path }) : null;
       if (error) {
         if (name === "write") writeSync.call(this, half(args[0]));
         if (name === "writeFile") writeFileSync(path, half(args[1]), args[2]);

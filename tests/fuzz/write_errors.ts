@@ -29,10 +29,14 @@ export const writeErrorsFuzzer: Fuzzer = {
   },
 };
 
-/** A trace of the program is no line for people, and an error has exactly one. */
+/**
+ * A trace of the program is no line for people, and an error has exactly one: on stderr, or behind
+ * the name of an ablation's run, which the next call tries again.
+ */
 function check({ code, isKilled, stderr }: Ending): string | null {
   const errors = stderr.split("\n").filter((line) => line.startsWith("error:"));
-  const isTold = errors.length === 1 && /^error: Cannot \S/.test(errors[0]);
+  const isTold = errors.length === 1 && /^error: Cannot \S/.test(errors[0]) ||
+    errors.length === 0 && /^\S+ failed: Cannot \S/m.test(stderr);
   const isClean = !isKilled && !/^ +at /m.test(stderr);
   return isClean && (code === 0 || isTold) ? null : `exit code ${code}: ${stderr}`;
 }
