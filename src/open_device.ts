@@ -9,6 +9,7 @@ import { UserError } from "./errors.ts";
 import { within } from "./files/patience.ts";
 import { Gpu } from "./webgpu/device/device.ts";
 import { WebGpuEngine } from "./webgpu/engine/engine.ts";
+import { type Rehearsal, rehearse } from "./webgpu/engine/rehearsal.ts";
 import { requireLongLoops } from "./webgpu/plan/self_test.ts";
 import { formatBytes } from "./text/units.ts";
 
@@ -22,6 +23,20 @@ export interface Device extends Disposable {
    * @throws {UserError} if it does not fit: the bytes, the limit and what to lower
    */
   open(options: EngineOptions): Promise<Engine>;
+}
+
+/**
+ * Makes a plan that is to run later, to see that it can.
+ *
+ * @throws {UserError} if it does not fit on the device, as {@linkcode Device.open} says it
+ */
+export function requirePlan({ gpu }: Pick<Device, "gpu">, plan: Rehearsal): void {
+  if (!gpu) return;
+  try {
+    rehearse(gpu, plan);
+  } catch (error) {
+    throw asUserError(error, plan, gpu);
+  }
 }
 
 /** How to get an adapter, for those who have none. */
@@ -88,7 +103,11 @@ async function importTfjs(): Promise<
   }
 }
 
-function asUserError(error: unknown, { batchSize, seqLen }: EngineOptions, gpu: Gpu): unknown {
+function asUserError(
+  error: unknown,
+  { batchSize, seqLen }: Pick<EngineOptions, "batchSize" | "seqLen">,
+  gpu: Gpu,
+): unknown {
   const message = error instanceof Error ? error.message : String(error);
   // Plans are made of sizes alone: what is out of range in one is a size.
   const isSize = error instanceof RangeError || /out of memory|not enough memory/i.test(message);

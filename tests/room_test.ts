@@ -4,8 +4,14 @@ import { join } from "node:path";
 import { planRuns } from "../src/ablate/plan.ts";
 import { resolveConfig } from "../src/config/config.ts";
 import { requireRoom, type Room } from "../src/costs/room.ts";
+import { stageSpans } from "../src/config/stages.ts";
+import { MemoryError } from "../src/errors.ts";
 import { makeKernel } from "../src/kernels/wgsl/kernel.ts";
 import { loadModel } from "../src/runs/load_model.ts";
+import { TfjsBackend } from "../src/tfjs/backend.ts";
+import { TfjsEngine } from "../src/tfjs/engine.ts";
+import { requirePlans } from "../src/train/rehearsal.ts";
+import type { Gpu } from "../src/webgpu/device/device.ts";
 import { EVAL, SMALL } from "./eval_run.ts";
 import { CLI, run, trainIn } from "./train_run.ts";
 import { refuses, userError } from "./user_error.ts";
@@ -64,6 +70,48 @@ Deno.test("keys have their largest values, in configurations and in what folders
   ];
   for (const [words, message] of cases) {
     assert.match(userError(() => resolveConfig({}, words.split(" "))), message);
+  }
+});
+
+Deno.test("a later stage that cannot run is refused before the first", () => {
+  const capabilities = {
+    ...{ software: false, maxBindingBytes: 2 ** 31, workgroupBytes: 2 ** 15 },
+    ...{ maxInvocations: 256, subgroups: null },
+  };
+  const gpu = { name: "a GPU", capabilities, limits: { maxBufferSize: 2 ** 32 } };
+  const device = { gpu: { ...gpu, device: { limits: gpu.limits } } as unknown as Gpu };
+  const sizes = ["hiddenSize=8", "intermediateSize=8", "numHiddenLayers=1", "seqLen=4"];
+  const plans = (word: string) => {
+    const config = resolveConfig({ data: "copy" }, [...sizes, word]);
+    return stageSpans(config.stages).map((span) => () => requirePlans(device, config, [span]));
+  };
+  for (const plan of plans("batchSize=60000")) plan();
+  const [dense, warmup, sparse] = plans("batchSize=70000");
+  dense();
+  const message =
+    /Cannot run index_scores\S* \S+: it needs 1 x 1 x 70000 workgroups.*lower batchSize/;
+  assert.match(userError(warmup), message);
+  assert.match(userError(sparse), message);
+  // A buffer that is too large, too, whatever holds it.
+  device.gpu.limits.maxBufferSize = 2 ** 20;
+  assert.match(userError(plans("batchSize=60000")[0]), /needs \d.* one buffer holds 1 MiB/);
+});
+
+Deno.test("a wasm module without memory ends in one line, and can be disposed of", async () => {
+  const spec = { name: "w", shape: [1], rows: 1, cols: 1, group: "backbone", decay: true };
+  for (
+    const [name, message] of [["RuntimeError", "Aborted()"], ["RangeError", "Invalid array length"]]
+  ) {
+    const engine = new TfjsEngine(await TfjsBackend.open("wasm"), {
+      ...{ parameters: [spec], initial: new Map([["w", new Float32Array(1)]]) },
+      ...{ batchSize: 1, seqLen: 2 },
+      loss: () => {
+        throw Object.assign(new Error(message), { name });
+      },
+    });
+    const batch = { tokens: new Int32Array(2), targets: new Int32Array(2), count: 2 };
+    assert.throws(() => engine.evaluate(batch), MemoryError);
+    engine[Symbol.dispose]();
   }
 });
 

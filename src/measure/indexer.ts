@@ -5,7 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
-import type { Engine, Metrics } from "../engine.ts";
+import type { Engine, Metrics, Variant } from "../engine.ts";
 import { layerMetric, parseMetric } from "../metrics/names.ts";
 import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
@@ -35,9 +35,7 @@ export async function measureIndexer(
   engine: Engine,
   { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
 ): Promise<Metrics> {
-  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true };
-  const loss = languageModel(config, { stage: view });
-  const row = await engine.evaluate(batch, { name: `measure ${stage.name}`, loss });
+  const row = await engine.evaluate(batch, measuringVariant(config, stage));
   const values: Metrics = {};
   const sums: Metrics = {};
   for (const [name, value] of Object.entries(row)) {
@@ -56,6 +54,23 @@ export async function measureIndexer(
   return requireFinite(values);
 }
 
+/** The model of {@linkcode measureIndexer}. */
+export function measuringVariant(config: RunConfig, stage: Stage): Variant {
+  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true };
+  return { name: `measure ${stage.name}`, loss: languageModel(config, { stage: view }) };
+}
+
+/** The models of {@linkcode swapTest}. */
+export function swappedVariants(
+  config: RunConfig,
+  stage: Stage,
+): (Variant & { selector: SelectorName })[] {
+  return [...new Set([...SWAPPED, config.selector])].map((selector) => {
+    const view: StageView = { ...viewOf(stage, config), selector, kl: "none", measures: false };
+    return { selector, name: `swap ${selector}`, loss: languageModel(config, { stage: view }) };
+  });
+}
+
 /**
  * The same weights under other selectors, those of {@linkcode SWAPPED} and the model's own: mean
  * loss in nats on the batches, as `swap/dense`, `swap/learned` ….
@@ -67,9 +82,7 @@ export async function swapTest(
   { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
 ): Promise<Metrics> {
   const values: Metrics = {};
-  for (const selector of new Set([...SWAPPED, config.selector])) {
-    const view: StageView = { ...viewOf(stage, config), selector, kl: "none", measures: false };
-    const variant = { name: `swap ${selector}`, loss: languageModel(config, { stage: view }) };
+  for (const { selector, ...variant } of swappedVariants(config, stage)) {
     let nats = 0, scored = 0;
     for (const batch of batches) {
       nats += (await engine.evaluate(batch, variant)).loss * batch.count;

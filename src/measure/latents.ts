@@ -6,7 +6,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
-import type { Engine, Metrics } from "../engine.ts";
+import type { Engine, Metrics, Variant } from "../engine.ts";
 import { firstNotFinite, NotFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
@@ -89,9 +89,7 @@ export async function measureDensity(
   engine: Engine,
   { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
 ): Promise<Metrics> {
-  const view: StageView = { ...viewOf(stage, config), kl: "none", density: true };
-  const loss = languageModel(config, { stage: view });
-  const maps = await engine.maps(batch, { name: `density ${stage.name}`, loss });
+  const maps = await engine.maps(batch, densityVariant(config, stage));
   const values: Metrics = {};
   const { numHiddenLayers: layers, hiddenSize: inputs } = config;
   for (let layer = 0; layer < layers; layer++) {
@@ -121,4 +119,10 @@ function leadingShares(spectrum: Float64Array): number[] {
     shares.push(spectrum.subarray(0, count).reduce((a, b) => a + b, 0));
   }
   return shares;
+}
+
+/** The model of {@linkcode measureDensity}. */
+export function densityVariant(config: RunConfig, stage: Stage): Variant {
+  const view: StageView = { ...viewOf(stage, config), kl: "none", density: true };
+  return { name: `density ${stage.name}`, loss: languageModel(config, { stage: view }) };
 }

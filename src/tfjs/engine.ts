@@ -16,6 +16,7 @@ import type {
   StepHyper,
   Variant,
 } from "../engine.ts";
+import { MemoryError } from "../errors.ts";
 import type { Tensor } from "../ops/op.ts";
 import { adamw, type AdamwState } from "./adamw.ts";
 import type { Floats, TfjsBackend, TfjsTensor } from "./backend.ts";
@@ -70,6 +71,7 @@ export class TfjsEngine implements Engine {
   readonly #slots = new Map<string, Slot>();
   readonly #trained: Map<string, Slot[]>;
   #rows: Metrics[] = [];
+  #hasAborted = false;
 
   /** @throws {RangeError} if a parameter has no initial values, or too few or too many */
   constructor(backend: TfjsBackend, options: EngineOptions) {
@@ -180,6 +182,8 @@ export class TfjsEngine implements Engine {
   }
 
   [Symbol.dispose](): void {
+    // Of a module that has given up nothing can be freed.
+    if (this.#hasAborted) return;
     for (const { tensor } of this.#slots.values()) tensor.value.dispose();
   }
 
@@ -219,7 +223,17 @@ export class TfjsEngine implements Engine {
   /** Runs `body` on this engine's backend and frees the tensors it leaves. */
   #tidy(body: () => void): void {
     this.#backend.activate();
-    this.#backend.tf.tidy(body);
+    try {
+      this.#backend.tf.tidy(body);
+    } catch (error) {
+      if (!isOutOfMemory(error)) throw error;
+      this.#hasAborted = true;
+      const { seqLen } = this.#options;
+      throw new MemoryError(
+        `wasm addresses 4 GiB, and sequences of ${seqLen} tokens through this model need more`,
+        { cause: error },
+      );
+    }
   }
 
   #forwardBatch({ tokens, targets, count }: Batch, variant?: Variant): LossResult {
@@ -279,6 +293,13 @@ function valuesOf(map: ReadonlyMap<string, Float32Array>, spec: ParameterSpec): 
     );
   }
   return values;
+}
+
+/** Whether the wasm module ended as it found no memory, or an array cannot be that long. */
+function isOutOfMemory(error: unknown): boolean {
+  const { name, message } = error instanceof Error ? error : { name: "", message: String(error) };
+  return name === "RuntimeError" && /abort|out of bounds|unreachable/i.test(message) ||
+    /array length|allocation failed|out of memory/i.test(message);
 }
 
 function globalNorm(gradients: readonly Floats[]): number {

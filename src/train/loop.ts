@@ -21,6 +21,7 @@ import { stepHyper, trainedGroups } from "./hyper.ts";
 import type { Job } from "./job.ts";
 import { describeStage } from "./notes.ts";
 import { observe, sampleNote, sampleText } from "./observe.ts";
+import { requirePlans } from "./rehearsal.ts";
 import { isProfiled, profileNote, profileStep, WARM_STEPS } from "./profiling.ts";
 import type { RunFolder, Summary } from "../runs/run_folder.ts";
 import { StepLog } from "./step_log.ts";
@@ -62,6 +63,7 @@ export async function train(job: Job): Promise<Summary> {
   const spans = stageSpans(config.stages);
   const first = job.checkpoint?.step ?? 0;
   const until = job.until ?? spans[spans.length - 1].end;
+  requirePlans(device, config, spans.filter(({ start, end }) => first < end && start < until));
   let state = job.checkpoint?.state ?? null;
   let running: Running | null = null;
   for (const note of [profileNote(job, first), sampleNote(job)]) if (note) progress.note(note);

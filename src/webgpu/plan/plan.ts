@@ -17,14 +17,36 @@ const STORAGE_USAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBuff
 
 /** Makes a storage buffer, or says what the adapter's limit is. */
 export function createStorageBuffer(gpu: Gpu, label: string, elements: number): GPUBuffer {
-  const size = Math.max(16, Math.ceil(elements / 4) * 16);
-  const limit = gpu.device.limits.maxBufferSize;
-  if (size > limit) {
-    throw new MemoryError(
-      `${label} needs ${formatBytes(size)}, one buffer holds ${formatBytes(limit)}`,
-    );
-  }
+  const size = bufferSize(label, elements, gpu.device.limits.maxBufferSize);
   return gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE });
+}
+
+/**
+ * Bytes of a buffer for so many elements.
+ *
+ * @throws {MemoryError} if they are more than `limit`
+ */
+export function bufferSize(label: string, elements: number, limit: number): number {
+  const size = Math.max(16, Math.ceil(elements / 4) * 16);
+  if (size <= limit) return size;
+  throw new MemoryError(
+    `${label} needs ${formatBytes(size)}, one buffer holds ${formatBytes(limit)}`,
+  );
+}
+
+/**
+ * Bytes that a matrix binds.
+ *
+ * @throws {MemoryError} if they are more than `limit`
+ */
+export function bindingSize(m: Matrix, limit: number): number {
+  const size = windowSize(m) * 4;
+  if (size <= limit) return size;
+  throw new MemoryError(
+    `${m.storage.label} needs a binding of ${formatBytes(size)}, the adapter allows ${
+      formatBytes(limit)
+    }`,
+  );
 }
 
 /**
@@ -176,14 +198,7 @@ export class Plan {
   }
 
   #window(m: Matrix, limit: number): GPUBufferBinding {
-    const size = windowSize(m) * 4;
-    if (size > limit) {
-      throw new MemoryError(
-        `${m.storage.label} needs a binding of ${formatBytes(size)}, the adapter allows ${
-          formatBytes(limit)
-        }`,
-      );
-    }
+    const size = bindingSize(m, limit);
     const buffer = this.buffer(m.storage);
     // Windows are padded to whole vec4s; buffers are made in multiples of 16 bytes.
     const padded = Math.min(Math.ceil(size / 16) * 16, buffer.size - m.base * 4);

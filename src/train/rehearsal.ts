@@ -1,0 +1,40 @@
+/**
+ * All plans of a run made once before it begins: none of its stages, and no measurement at the end of
+ * one, finds out after hours that it does not fit.
+ *
+ * @module
+ */
+import type { RunConfig } from "../config/config.ts";
+import { isIndexed, type StageSpan } from "../config/stages.ts";
+import type { LossFunction } from "../engine.ts";
+import { measuringVariant, swappedVariants } from "../measure/indexer.ts";
+import { densityVariant } from "../measure/latents.ts";
+import { modelParameters } from "../model/parameters.ts";
+import { viewOf } from "../model/stage_view.ts";
+import { languageModel } from "../model/transformer.ts";
+import { type Device, requirePlan } from "../open_device.ts";
+import { trainedGroups } from "./hyper.ts";
+
+/**
+ * Rehearses the steps of stages, and what is evaluated and measured in them.
+ *
+ * @throws {UserError} if a plan does not fit on the device
+ */
+export function requirePlans(
+  device: Pick<Device, "gpu">,
+  config: RunConfig,
+  spans: readonly StageSpan[],
+): void {
+  const { batchSize, seqLen } = config;
+  const shared = { parameters: modelParameters(config), batchSize, seqLen };
+  for (const { stage } of spans) {
+    const loss = languageModel(config, { stage: viewOf(stage, config), trains: stage.trains });
+    const measured = config.attention === "mla" ? [densityVariant(config, stage)] : [];
+    if (isIndexed(stage)) {
+      measured.push(measuringVariant(config, stage), ...swappedVariants(config, stage));
+    }
+    const evaluated: LossFunction[] = [loss, ...measured.map((variant) => variant.loss)];
+    requirePlan(device, { ...shared, loss, trained: trainedGroups(stage) });
+    for (const loss of evaluated) requirePlan(device, { ...shared, loss, trained: [] });
+  }
+}
