@@ -5,6 +5,7 @@ import type { RunResult } from "../src/ablate/results.ts";
 import { resultsTable } from "../src/ablate/table.ts";
 import { estimate, fitGrid, summarize } from "../src/ablate/summary.ts";
 import { Rng } from "../src/rng.ts";
+import { madeUpResults } from "./made_up_results.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
 
@@ -124,4 +125,12 @@ Deno.test("the additive fit recovers effects and interaction", () => {
   for (const cells of [[], [[[]]], [[[1], [1, 2]]]]) {
     assert.throws(() => fitAdditive({ ...about, cells }), RangeError);
   }
+});
+
+Deno.test("a table of no metrics is one of the validation loss", () => {
+  const results = madeUpResults({ indexTopk: [8, 16] }, {
+    ...{ folder: "x", rng: new Rng(1, "table") },
+  });
+  const table = resultsTable({ ...results, tabulate: [] });
+  assert.match(table, /variant +n +val\/loss/);
 });

@@ -6,6 +6,7 @@
 import { textTable } from "../text/text_table.ts";
 import { decimals } from "../text/units.ts";
 import type { AblationResults, AdditiveFit, Estimate, RunResult, SummaryRow } from "./results.ts";
+import { DEFAULT_METRICS } from "./collect.ts";
 import { countOf } from "./summary.ts";
 
 /** Costs of a table, where runs have them; `scale` makes the unit of the title. */
@@ -25,7 +26,7 @@ const CAPTURED = "index/captured_mass";
  */
 export function resultsTable(results: AblationResults): string {
   const { summary, runs, tabulate, fit } = results;
-  const [main] = tabulate;
+  const [main = DEFAULT_METRICS[0]] = tabulate;
   const all = [...tabulate, CAPTURED];
   const rest = all.filter((metric, i) =>
     metric !== main && all.indexOf(metric) === i && summary.some((row) => metric in row.metrics)

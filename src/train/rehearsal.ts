@@ -16,7 +16,25 @@ import { type Device, requirePlan } from "../open_device.ts";
 import { trainedGroups } from "./hyper.ts";
 
 /**
- * Rehearses the steps of stages, and what is evaluated and measured in them.
+ * Sizes below which every plan fits, on any adapter whose buffers hold the weights: what runs out
+ * with them, grids, loops and windows, has room for many times as much. There no rehearsal is worth
+ * the few hundred milliseconds that it takes.
+ */
+const ORDINARY = { tokens: 2 ** 15, width: 2 ** 14, vocabulary: 2 ** 18, sequence: 2 ** 25 };
+
+/** Whether plans may not fit, though the memory of the run does. */
+function isExtraordinary(config: RunConfig): boolean {
+  const { batchSize, seqLen, numAttentionHeads, indexNHeads, hiddenSize, vocabSize } = config;
+  const { qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
+  const heads = numAttentionHeads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim);
+  return batchSize * seqLen > ORDINARY.tokens || vocabSize > ORDINARY.vocabulary ||
+    seqLen * heads > ORDINARY.sequence ||
+    Math.max(hiddenSize, numAttentionHeads, indexNHeads) > ORDINARY.width;
+}
+
+/**
+ * Rehearses the steps of stages, and what is evaluated and measured in them, if their sizes are out
+ * of the ordinary.
  *
  * @throws {UserError} if a plan does not fit on the device
  */
@@ -25,6 +43,7 @@ export function requirePlans(
   config: RunConfig,
   spans: readonly StageSpan[],
 ): void {
+  if (!isExtraordinary(config)) return;
   const { batchSize, seqLen } = config;
   const shared = { parameters: modelParameters(config), batchSize, seqLen };
   for (const { stage } of spans) {
