@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import * as peer from "../src/bench/peer_workload.ts";
 import { resolveConfig } from "../src/config/config.ts";
-import type { Engine, EngineOptions } from "../src/engine.ts";
+import type { Engine, EngineOptions, Metrics } from "../src/engine.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import { viewOf } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
+import { crossEntropy } from "../src/ops/token/cross_entropy.ts";
+import { embedding } from "../src/ops/token/embedding.ts";
+import { linear } from "../src/ops/token/linear.ts";
 import { Rng } from "../src/rng.ts";
 import { stageSpans } from "../src/config/stages.ts";
 import { TfjsBackend } from "../src/tfjs/backend.ts";
@@ -171,3 +174,41 @@ for (const device of ["webgpu", "cpu"]) {
     }
   });
 }
+
+Deno.test("metrics of more steps than the device keeps come back in order, unread ones are not lost", async () => {
+  const gpu = await testGpu();
+  const parameters = [
+    { name: "e", shape: [5, 4], rows: 5, cols: 4, group: "backbone", decay: false },
+  ];
+  const small: EngineOptions = {
+    parameters,
+    initial: new Map([["e", Float32Array.from({ length: 20 }, () => rng.normal())]]),
+    batchSize: 1,
+    seqLen: 6,
+    loss(parameter, { tokens, targets, inverseCount }) {
+      const logits = linear(embedding(tokens, parameter("e")), parameter("e"));
+      const { loss, nll } = crossEntropy(logits, targets, inverseCount);
+      return { losses: [{ tensor: loss, weight: 1 }], metrics: { loss }, logits, nll };
+    },
+  };
+  const batch = (step: number) => ({
+    tokens: Int32Array.from({ length: 6 }, (_, i) => (step * 7 + i * i) % 5),
+    targets: Int32Array.from({ length: 6 }, (_, i) => (step * 3 + i) % 5),
+    count: 6,
+  });
+  using often = await WebGpuEngine.open(gpu, small);
+  using seldom = await WebGpuEngine.open(gpu, small);
+  const rows: Metrics[] = [];
+  const late: Metrics[] = [];
+  for (let step = 0; step < 1500; step++) {
+    for (const engine of [often, seldom]) engine.step([batch(step)], peer.hyper(step + 1));
+    if (step % 100 === 99) rows.push(...await often.metrics());
+    if (step === 899) late.push(...await seldom.metrics());
+  }
+  late.push(...await seldom.metrics());
+  assert.equal(rows.length, 1500);
+  assert.deepEqual(late, rows);
+  for (let step = 0; step < 1024; step++) seldom.step([batch(step)], peer.hyper(step + 1));
+  assert.throws(() => seldom.step([batch(0)], peer.hyper(1)), /more than 1024 steps of metrics/);
+  assert.equal((await seldom.metrics()).length, 1024);
+});
