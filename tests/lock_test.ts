@@ -1,15 +1,35 @@
 /** Locks on folders: one process at a time, and none left behind. */
 import assert from "node:assert/strict";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { removeBegun } from "../src/ablate/run_state.ts";
+import type { Experiment } from "../src/config/experiment.ts";
+import { resolveConfig } from "../src/config/config.ts";
 import { FolderLock, LOCK_FILE } from "../src/files/lock.ts";
 import { isThere } from "../src/files/files.ts";
-import { CLI, command, decoder, MODEL, run } from "./train_run.ts";
+import { RunFolder } from "../src/runs/run_folder.ts";
+import { CLI, command, decoder, MODEL, run, TEXT } from "./train_run.ts";
 import { refuses } from "./user_error.ts";
 
 const ABLATE = new URL("../src/commands/ablate.ts", import.meta.url).pathname;
 const MODULE = new URL("../src/files/lock.ts", import.meta.url).href;
+
+/** Two runs that share nothing. */
+const EXPERIMENT: Experiment = {
+  question: "Which one?",
+  config: {
+    ...{ data: TEXT, recipe: "dense", steps: 2, hiddenSize: 32, numHiddenLayers: 1 },
+    ...{ numAttentionHeads: 2, intermediateSize: 48, batchSize: 2, seqLen: 32 },
+    ...{ evalBatches: 1, sampleTokens: 0 },
+  },
+  variants: { a: {}, b: { lr: 2e-3 } },
+  seeds: [0],
+};
+
+function writeExperiment(cwd: string): Promise<void> {
+  const text = `export const experiment = ${JSON.stringify(EXPERIMENT)};\n`;
+  return Deno.writeTextFile(join(cwd, "two.ts"), text);
+}
 
 /** Starts a process that takes the lock, says whether it has it, and keeps it until it is killed. */
 function taker(folder: string): Deno.ChildProcess {
@@ -117,6 +137,61 @@ Deno.test("a process on another host is left alone, one from before a restart is
     assert.equal(notes.length, Deno.build.os === "linux" ? 2 : 1);
   }));
 
+Deno.test("giving a lock back leaves that of another process as it is", () =>
+  withFolder(async (folder) => {
+    const first = FolderLock.take(folder, { action: "be first" });
+    // What people do who believe that it is over.
+    await Deno.remove(join(folder, LOCK_FILE));
+    using _second = FolderLock.take(folder, { action: "be second" });
+    first[Symbol.dispose]();
+    await refusesAtOnce(() => FolderLock.take(folder, { action: "be third" }), /Cannot be third/);
+  }));
+
+Deno.test("on a file system without locks a process that is there is believed", () =>
+  withFolder(async (folder) => {
+    const { tryLockSync } = Deno.FsFile.prototype;
+    Deno.FsFile.prototype.tryLockSync = () => {
+      throw new Error("Function not implemented (os error 38)");
+    };
+    try {
+      const take = (notes: string[]) =>
+        FolderLock.take(folder, { action: "go on", note: (line) => notes.push(line) });
+      const path = join(folder, LOCK_FILE);
+      const notes: string[] = [];
+      const lock = take(notes);
+      const own = JSON.parse(Deno.readTextFileSync(path));
+      const way = /process \d+ on .* has been at it since .*; if that is over, remove .*lock/;
+      await refusesAtOnce(() => take(notes), way);
+      lock[Symbol.dispose]();
+      assert.deepEqual(notes, []);
+      if (Deno.build.os !== "linux") return;
+      const gone = [
+        { ...own, boot: "before a restart" },
+        { ...own, started: "1" },
+        // Linux gives no process this number.
+        { ...own, pid: 2 ** 22 + 1 },
+      ];
+      for (const [i, holder] of gone.entries()) {
+        Deno.writeTextFileSync(path, JSON.stringify(holder));
+        take(notes)[Symbol.dispose]();
+        assert.equal(notes.length, i + 1, JSON.stringify(holder));
+      }
+      // Where nothing tells when it began, it may be another one.
+      Deno.writeTextFileSync(path, JSON.stringify({ ...own, started: undefined }));
+      await refusesAtOnce(() => take(notes), way);
+    } finally {
+      Deno.FsFile.prototype.tryLockSync = tryLockSync;
+    }
+  }));
+
+Deno.test("what is no folder cannot be gone on with", () =>
+  withFolder(async (cwd) => {
+    await Deno.writeTextFile(join(cwd, "notes.txt"), "");
+    const { code, stderr } = await run(CLI, ["resume=notes.txt"], cwd);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /^error: Cannot go on with notes\.txt: notes\.txt is no folder\n$/);
+  }));
+
 Deno.test("a run that is trained, and an ablation, are refused to others until they are over", () =>
   withFolder(async (cwd) => {
     const args = [...MODEL, "recipe=dense", "steps=4000", "name=busy", "saveEvery=2"];
@@ -138,19 +213,77 @@ Deno.test("a run that is trained, and an ablation, are refused to others until t
     assert.match(ablation.stderr, /error: Cannot run in runs\/quickstart_smoke: process \d+ on/);
   }));
 
-Deno.test("what is begun again was a run's, all of it", () =>
+Deno.test("what is begun again was a run's, all of it, and nobody is at it", () =>
   withFolder(async (cwd) => {
     const folder = join(cwd, "run");
+    const config = JSON.stringify(resolveConfig({ name: "run" }));
+    const make = async (files: Record<string, string>) => {
+      for (const [name, text] of Object.entries(files)) {
+        await Deno.mkdir(dirname(join(folder, name)), { recursive: true });
+        await Deno.writeTextFile(join(folder, name), text);
+      }
+    };
+    const logs = { "metrics.jsonl": "", "summary.json.partial": "{" };
     removeBegun(folder);
-    for (const name of ["config.json", "metrics.jsonl", "summary.json.partial", LOCK_FILE]) {
-      await Deno.mkdir(folder, { recursive: true });
-      await Deno.writeTextFile(join(folder, name), "");
+    const own: Record<string, string>[] = [
+      { "config.json": config, ...logs, [LOCK_FILE]: "" },
+      { "config.json": config, "checkpoints/step_000009.partial/state.json": "" },
+      { "config.json.partial": "{" },
+      { [LOCK_FILE]: "" },
+    ];
+    for (const files of own) {
+      await make(files);
+      removeBegun(folder);
+      assert(!isThere(folder), Object.keys(files).join());
     }
-    removeBegun(folder);
-    assert(!isThere(folder));
-    await Deno.mkdir(folder);
-    await Deno.writeTextFile(join(folder, "config.json"), "{}");
-    await Deno.writeTextFile(join(folder, "notes.md"), "mine");
-    await refusesAtOnce(() => removeBegun(folder), /Cannot begin .*run again: it holds notes\.md/);
-    assert.equal(await Deno.readTextFile(join(folder, "notes.md")), "mine");
+    const strange: [files: Record<string, string>, message: RegExp][] = [
+      [{ "config.json": config, "notes.md": "" }, /begin .*run again: it holds notes\.md, which/],
+      [{ "config.json": config, "checkpoints/mine/a": "" }, /it holds checkpoints\/mine, which/],
+      [{ "config.json": config, "checkpoints/step_000009.damaged/a": "" }, /step_000009\.damaged/],
+      [{ "config.json": config, "checkpoints": "" }, /checkpoints/],
+      [logs, /it holds metrics\.jsonl and no config\.json/],
+      [{ "config.json": '{"name":5}', ...logs }, /config\.json/],
+    ];
+    for (const [files, message] of strange) {
+      await make(files);
+      await refusesAtOnce(() => removeBegun(folder), message);
+      for (const [name, text] of Object.entries(files)) {
+        assert.equal(await Deno.readTextFile(join(folder, name)), text);
+      }
+      assert(!isThere(join(folder, LOCK_FILE)));
+      await Deno.remove(folder, { recursive: true });
+    }
+    await make({ "config.json": config });
+    {
+      using _lock = FolderLock.take(folder, { action: "train in it" });
+      await refusesAtOnce(() => removeBegun(folder), /begin .*run again: process \d+ on/);
+    }
+    assert.equal(await Deno.readTextFile(join(folder, "config.json")), config);
+  }));
+
+Deno.test("an ablation leaves alone a run of it that another process trains", () =>
+  withFolder(async (cwd) => {
+    await writeExperiment(cwd);
+    const first = await run(ABLATE, ["two.ts", "budget=0s"], cwd);
+    assert.equal(first.code, 0, first.stderr);
+    const config = resolveConfig({ ...EXPERIMENT.config, name: "a_s0" });
+    const { path } = RunFolder.create(config, { experiment: "", root: join(cwd, "runs/two/runs") });
+    using _lock = FolderLock.take(path, { action: "train in it" });
+    const { code, stderr, stdout } = await run(ABLATE, ["two.ts"], cwd);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /a_s0 failed: Cannot begin \S*a_s0 again: process \d+ on/);
+    assert.match(stdout, /^b +1 /m);
+    assert(isThere(join(path, LOCK_FILE)));
+    assert(!isThere(join(path, "checkpoints")));
+  }));
+
+Deno.test("of ablations of one experiment that start at once one runs", () =>
+  withFolder(async (cwd) => {
+    await writeExperiment(cwd);
+    const both = await Promise.all([1, 2].map(() => run(ABLATE, ["two.ts"], cwd)));
+    const [won, lost] = both.sort((a, b) => a.code - b.code);
+    assert.deepEqual([won.code, lost.code], [0, 2], won.stderr + lost.stderr);
+    assert.match(lost.stderr, /error: Cannot run in runs\/two: (process \d+ on|another process)/);
+    assert.deepEqual([...Deno.readDirSync(join(cwd, "runs/two/runs"))].length, 2);
+    assert(!isThere(join(cwd, "runs/two", LOCK_FILE)));
   }));

@@ -8,9 +8,9 @@ import { type ConfigKey, configKeys, fields, type RunConfig } from "../config/co
 import { UserError } from "../errors.ts";
 import { show } from "../config/fields.ts";
 import { isThere, readJson, writing } from "../files/files.ts";
-import { LOCK_FILE } from "../files/lock.ts";
+import { FolderLock, LOCK_FILE } from "../files/lock.ts";
 import { savedConfig } from "../config/saved_config.ts";
-import { newestCheckpoint } from "../runs/checkpoint.ts";
+import { isLeftover, newestCheckpoint } from "../runs/checkpoint.ts";
 import { readState } from "../runs/checkpoint_files.ts";
 import { requireMetrics } from "../runs/log_mark.ts";
 import { readSummary, type Summary } from "../runs/run_folder.ts";
@@ -61,21 +61,39 @@ const OWN_FILES: readonly string[] = [
   ...["evaluations.json", "checkpoints", LOCK_FILE],
 ];
 
+/** What a run makes before its `config.json`. */
+const FIRST_FILES: readonly string[] = [LOCK_FILE, "config.json.partial"];
+
 /**
  * Removes the folder of a run that has no checkpoint, and so is to be begun again.
  *
- * @throws {UserError} if it holds anything that no run makes: that may be somebody's
+ * @throws {UserError} if it is not shown to be a run's, holds anything that no run makes, or
+ * another process is at it
  */
 export function removeBegun(folder: string): void {
   if (!isThere(folder)) return;
-  const isOwn = (name: string) => OWN_FILES.includes(name.replace(/\.partial$/, ""));
-  const strange = [...Deno.readDirSync(folder)].find(({ name }) => !isOwn(name));
-  if (strange) {
-    throw new UserError(
-      `Cannot begin ${folder} again: it holds ${strange.name}, which no run makes; take that away`,
-    );
-  }
+  const action = `begin ${folder} again`;
+  using _lock = FolderLock.take(folder, { action });
+  const refuse = (what: string): never => {
+    throw new UserError(`Cannot ${action}: it holds ${what}; take that away`);
+  };
+  const names = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+  const strange = names.find((name) => !OWN_FILES.includes(name.replace(/\.partial$/, ""))) ??
+    strangeCheckpoint(folder);
+  if (strange) refuse(`${strange}, which no run makes`);
+  const later = names.find((name) => !FIRST_FILES.includes(name));
+  if (later && !configOf(folder)) refuse(`${later} and no config.json, as no run does`);
   writing(folder, () => Deno.removeSync(folder, { recursive: true }));
+}
+
+/** What is in the folder of a run's checkpoints and was not left there half written or removed. */
+function strangeCheckpoint(run: string): string | undefined {
+  const folder = join(run, "checkpoints");
+  if (!isThere(folder)) return undefined;
+  if (!Deno.statSync(folder).isDirectory) return "checkpoints as a file";
+  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
+  const strange = names.find((name) => !isLeftover(name));
+  return strange && `checkpoints/${strange}`;
 }
 
 /** Whether a run's results stay the same whatever the key says. */

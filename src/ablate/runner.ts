@@ -78,7 +78,7 @@ export async function runAblation(job: AblationJob): Promise<AblationResults> {
   return await runner.run(lock === null);
 }
 
-function lockOf({ folder }: AblationJob): FolderLock {
+function lockOf({ folder }: Pick<AblationJob, "folder">): FolderLock {
   return FolderLock.take(folder, { action: `run in ${folder}`, note: console.error });
 }
 
@@ -255,6 +255,8 @@ class Runner implements Disposable {
       const pathOf = (trunk: Trunk) => this.#path(trunk);
       if (parent) await startFromTrunk(folder, { config, trunk: parent, pathOf });
     }
+    // Before it is read, so that nobody writes into it until all of it is done.
+    using lock = isThere(folder) ? lockOf({ folder }) : null;
     const checkpoint = isNew && !parent
       ? null
       : await loadNewest(folder, { forResume: true, note: (line) => this.#progress.say(line) });
@@ -263,7 +265,7 @@ class Runner implements Disposable {
     this.#progress.start(name, checkpoint?.step ?? 0);
     const { status, step, error } = await startRun({
       config: { ...own, name, resume: checkpoint ? folder : null },
-      ...{ dataset, checkpoint, until },
+      ...{ dataset, checkpoint, until, lock },
       device: this.#device!,
       progress: this.#progress,
       experiment: this.#job.experiment,
@@ -272,11 +274,15 @@ class Runner implements Disposable {
       shouldStop: this.#job.shouldStop,
     });
     if (status === "done") {
-      // Those that its stages started from are in the trunks, or not needed any more.
-      await keepLatestCheckpoint(folder, own).catch(({ message }) => {
+      try {
+        using _own = lock ? null : lockOf({ folder });
+        // Those that its stages started from are in the trunks, or not needed any more.
+        await keepLatestCheckpoint(folder, own);
+      } catch (error) {
         // The run is as done as with fewer of them.
-        this.#progress.say(`older checkpoints of ${name} stay: ${message}`);
-      });
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#progress.say(`older checkpoints of ${name} stay: ${reason}`);
+      }
       return "done";
     }
     return status === "interrupted" ? "stopped" : { error: error!, step };

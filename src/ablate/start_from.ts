@@ -33,6 +33,8 @@ export async function startFromTrunk(
   const partial = `${folder}.partial`;
   removeBegun(partial);
   await writingLater(partial, () => Deno.mkdir(partial, { recursive: true }));
+  // First, so that what a kill leaves tells that it is a run's.
+  writeAside(join(partial, "config.json"), pretty({ ...config, resume: null }));
   // Later stages may start from the ends of earlier trunks.
   const chain: Trunk[] = [];
   for (let t: Trunk | null = trunk; t; t = t.parent) chain.unshift(t);
@@ -43,7 +45,6 @@ export async function startFromTrunk(
     const isNeeded = part === trunk || isReturnedTo(config, part.until);
     if (isNeeded) await saveCheckpoint(partial, adapted(await read(part, pathOf), config));
   }
-  writeAside(join(partial, "config.json"), pretty({ ...config, resume: null }));
   await writingLater(folder, () => Deno.rename(partial, folder));
 }
 

@@ -6,7 +6,7 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import { readJson, writing } from "./files.ts";
+import { isThere, readJson, writing } from "./files.ts";
 
 /** Name of the file that is locked, and that tells who has it. */
 export const LOCK_FILE = "lock.json";
@@ -17,6 +17,8 @@ interface Holder {
   readonly pid: number;
   /** Of the host's kernel since it was started; null where it has none to tell. */
   readonly boot: string | null;
+  /** When the process began, as the kernel counts; null where that is not to be had. */
+  readonly started: string | null;
   /** When the lock was taken. */
   readonly since: string;
 }
@@ -58,15 +60,19 @@ export class FolderLock implements Disposable {
   /**
    * Takes the lock of a folder.
    *
-   * @throws {UserError} if another process has it: who, and what to do
+   * @throws {UserError} if another process has it: who, and what to do; or if it is no folder
    */
   static take(folder: string, { action, note }: LockPurpose): FolderLock {
+    if (isThere(folder) && !Deno.statSync(folder).isDirectory) {
+      throw new UserError(`Cannot ${action}: ${folder} is no folder`);
+    }
     const path = join(folder, LOCK_FILE);
     const own = holder();
     for (;;) {
       const file = open(path);
       const last = readHolder(path);
-      if (!isLocked(file)) {
+      const locked = lockFile(file);
+      if (locked === "another's") {
         const reason = last
           ? `process ${last.pid} on ${last.host} has been at it since ${last.since}; wait for it, ` +
             "or stop it"
@@ -79,11 +85,13 @@ export class FolderLock implements Disposable {
         file.close();
         continue;
       }
-      if (last && last.host !== own.host && (!last.boot || last.boot !== own.boot)) {
+      const isHere = last && (last.host === own.host || last.boot && last.boot === own.boot);
+      if (last && (!isHere || locked === "unknown" && !isOver(last, own))) {
         file.close();
+        const where = isHere ? last.host : `another host, ${last.host},`;
         throw new UserError(
-          `Cannot ${action}: process ${last.pid} on another host, ${last.host}, has been at it ` +
-            `since ${last.since}; if that is over, remove ${path}`,
+          `Cannot ${action}: process ${last.pid} on ${where} has been at it since ${last.since}; ` +
+            `if that is over, remove ${path}`,
         );
       }
       if (last) {
@@ -100,10 +108,10 @@ export class FolderLock implements Disposable {
     }
   }
 
-  /** Gives the lock back, and takes the file away. */
+  /** Gives the lock back, and takes its file away, unless another is there by now. */
   [Symbol.dispose](): void {
     try {
-      Deno.removeSync(this.#path);
+      if (isSame(this.#file, this.#path)) Deno.removeSync(this.#path);
     } catch {
       // The folder may be gone, or have another name.
     }
@@ -115,13 +123,20 @@ function open(path: string): Deno.FsFile {
   return writing(path, () => Deno.openSync(path, { read: true, write: true, create: true }));
 }
 
-/** Locks a file; false if another process has. File systems without locks are taken at their word. */
-function isLocked(file: Deno.FsFile): boolean {
+/** Locks a file, if no other process has; some file systems have no locks. */
+function lockFile(file: Deno.FsFile): "own" | "another's" | "unknown" {
   try {
-    return file.tryLockSync(true);
+    return file.tryLockSync(true) ? "own" : "another's";
   } catch {
-    return true;
+    return "unknown";
   }
+}
+
+/** Whether a process of this host has certainly ended. */
+function isOver({ host, pid, boot, started }: Holder, own: Holder): boolean {
+  // In a container with a name of its own the numbers of processes are others.
+  if (host !== own.host || !boot || !own.boot) return false;
+  return boot !== own.boot || started !== null && startOf(pid) !== started;
 }
 
 function isSame(file: Deno.FsFile, path: string): boolean {
@@ -136,10 +151,12 @@ function isSame(file: Deno.FsFile, path: string): boolean {
 /** Who last had a lock; null where nobody has, or it cannot be read. */
 function readHolder(path: string): Holder | null {
   try {
-    const { host, pid, boot, since } = readJson(path) as Partial<Holder>;
-    const isWhole = typeof host === "string" && typeof pid === "number" &&
-      typeof since === "string";
-    return isWhole ? { host, pid, boot: typeof boot === "string" ? boot : null, since } : null;
+    const { host, pid, boot, started, since } = readJson(path) as Partial<Holder>;
+    if (typeof host !== "string" || typeof pid !== "number" || typeof since !== "string") {
+      return null;
+    }
+    const textOf = (value: unknown) => typeof value === "string" ? value : null;
+    return { host, pid, boot: textOf(boot), started: textOf(started), since };
   } catch {
     return null;
   }
@@ -152,5 +169,17 @@ function holder(): Holder {
   } catch {
     // Only Linux has one.
   }
-  return { host: hostname(), pid: Deno.pid, boot, since: new Date().toISOString() };
+  const { pid } = Deno;
+  return { host: hostname(), pid, boot, started: startOf(pid), since: new Date().toISOString() };
+}
+
+/** When a process began, in ticks since its host did; null where there is none, or not Linux. */
+function startOf(pid: number): string | null {
+  try {
+    // Its name, the second field, may hold spaces and brackets.
+    const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).replace(/^.*\)/s, "").trim();
+    return fields.split(" ")[19] ?? null;
+  } catch {
+    return null;
+  }
 }

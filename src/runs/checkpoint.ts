@@ -171,6 +171,11 @@ export function isCheckpoint(name: string): boolean {
   return /^step_\d{6,}$/.test(name);
 }
 
+/** Whether a folder of `checkpoints` was left half written or half removed, by its name. */
+export function isLeftover(name: string): boolean {
+  return /^step_\d{6,}\.(partial|removed)$/.test(name);
+}
+
 /** Steps of a checkpoint `step_…`. */
 export function stepOf(name: string): number {
   return Number(name.slice("step_".length));
@@ -214,7 +219,7 @@ async function removeCheckpoint(folder: string, name: string): Promise<void> {
 
 async function removeLeftovers(folder: string): Promise<void> {
   for await (const { name } of Deno.readDir(folder)) {
-    if (/^step_\d{6,}\.(partial|removed)$/.test(name)) {
+    if (isLeftover(name)) {
       await Deno.remove(join(folder, name), { recursive: true });
     }
   }

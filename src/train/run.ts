@@ -103,10 +103,12 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
     const logs = checkpoint?.logs ?? { metrics: 0, samples: 0 };
     if (config.resume) lock = lockOf(config.resume);
     if (config.resume && checkpoint) setAsideLater(config.resume, checkpoint.step);
-    run = config.resume
+    const opened = config.resume
       ? RunFolder.resume(config.resume, { config, logs })
       : RunFolder.create(config, { experiment, root });
-    lock ??= lockOf(run.path);
+    // Whoever went on with it in this moment has it: it is not this run's to be marked.
+    lock ??= lockOf(opened.path);
+    run = opened;
     const { gpu } = device;
     run.writeEnvironment(describeEnvironment({
       backend: gpu ? "webgpu" : "cpu",
