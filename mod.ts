@@ -62,7 +62,7 @@ export {
 } from "./src/config/stages.ts";
 
 // Data.
-export { type Corpus, openCorpus } from "./src/data/corpus.ts";
+export { type Corpus, openCorpus, type PieceOptions } from "./src/data/corpus.ts";
 export {
   type Batch,
   type Dataset,
@@ -82,8 +82,8 @@ export {
   TOKENIZER_CONFIG,
   type TokenizerJson,
   type TokenizerKind,
-} from "./src/data/tokenizer.ts";
-export { createTokenizer, loadTokenizer } from "./src/data/tokenizers.ts";
+} from "./src/data/tokenizer/tokenizer.ts";
+export { createTokenizer, loadTokenizer } from "./src/data/tokenizer/tokenizers.ts";
 
 // Model.
 export { groupedQueryAttention } from "./src/model/grouped_query_attention.ts";

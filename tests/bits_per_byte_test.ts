@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { type Batch, openDataset } from "../src/data/dataset.ts";
-import type { Tokenizer, TokenizerKind } from "../src/data/tokenizer.ts";
+import type { Tokenizer, TokenizerKind } from "../src/data/tokenizer/tokenizer.ts";
 import type { Engine } from "../src/engine.ts";
 import { evaluate } from "../src/measure/evaluate.ts";
 import { readMetrics } from "../src/runs/run_folder.ts";

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { letterOfByte } from "../src/data/byte_level.ts";
-import { TOKENIZER_CONFIG } from "../src/data/tokenizer.ts";
-import { createTokenizer, loadTokenizer } from "../src/data/tokenizers.ts";
+import { letterOfByte } from "../src/data/tokenizer/byte_level.ts";
+import { TOKENIZER_CONFIG } from "../src/data/tokenizer/tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "../src/data/tokenizer/tokenizers.ts";
 import { openDataset } from "../src/data/dataset.ts";
 import { Rng } from "../src/rng.ts";
 import { excerpt, options, seed, withFiles } from "./data_case.ts";

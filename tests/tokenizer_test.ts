@@ -2,10 +2,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { resolveConfig } from "../src/config/config.ts";
-import { PAIR, trainBpe } from "../src/data/bpe_training.ts";
-import { wordPattern } from "../src/data/byte_level.ts";
-import { type Tokenizer, type TokenizerJson, type TokenizerKind } from "../src/data/tokenizer.ts";
-import { createTokenizer, loadTokenizer } from "../src/data/tokenizers.ts";
+import { PAIR, trainBpe } from "../src/data/tokenizer/bpe_training.ts";
+import {
+  type Tokenizer,
+  type TokenizerJson,
+  type TokenizerKind,
+} from "../src/data/tokenizer/tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "../src/data/tokenizer/tokenizers.ts";
+import { forEachWord } from "../src/data/tokenizer/words.ts";
 import { UserError } from "../src/errors.ts";
 import { initialParameters } from "../src/model/parameters.ts";
 import { Rng } from "../src/rng.ts";
@@ -115,8 +119,10 @@ Deno.test("byte ids are bytes, char ids follow the code points", () => {
 
 /** The pairs that training from scratch at every step would merge. */
 function mergeNaively(text: string, vocabSize: number): string[] {
-  const words = (text.match(wordPattern) ?? []).map((word) =>
-    [...new TextEncoder().encode(word)].map((byte) => [byte])
+  const words: number[][][] = [];
+  forEachWord(
+    text,
+    (word) => words.push([...new TextEncoder().encode(word)].map((byte) => [byte])),
   );
   const ids = new Map<string, number>();
   for (let byte = 0; byte < 256; byte++) ids.set(String(byte), byte);
@@ -156,7 +162,7 @@ Deno.test("bpe learns the merges of naive training", () => {
   const rng = new Rng(seed, "bpe");
   const texts = Array.from({ length: 20 }, () => randomText(rng, 300));
   for (const text of [...texts, excerpt.slice(0, 1500), "aaaaaaaaa aaaaaaa aaaa"]) {
-    const { tokens, merges } = trainBpe(text, 320);
+    const { tokens, merges } = trainBpe([text], 320);
     const pairs = merges.map((key) => `${Math.floor(key / PAIR)} ${key % PAIR}`);
     assert.deepEqual(pairs, mergeNaively(text, 320), `seed ${seed}: ${text.slice(0, 60)}`);
     assert.equal(new Set(tokens).size, tokens.length);

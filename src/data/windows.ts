@@ -1,5 +1,6 @@
 import { UserError } from "../errors.ts";
 import { Rng } from "../rng.ts";
+import type { TokenIds } from "./encode_text.ts";
 
 /**
  * Windows of `seqLen + 1` ids, so that every one of `seqLen` ids has its next one.
@@ -9,9 +10,9 @@ import { Rng } from "../rng.ts";
  * the order of the text, the last one shorter.
  */
 export class Windows {
-  readonly #train: Int32Array;
-  readonly #validation: Int32Array;
-  readonly #validationBytes: Int32Array;
+  readonly #train: TokenIds;
+  readonly #validation: TokenIds;
+  readonly #validationBytes: readonly number[];
   readonly #seqLen: number;
   readonly #seed: number;
   /** Windows of an epoch. */
@@ -25,10 +26,10 @@ export class Windows {
   constructor(
     { name, train, validation, validationBytes, seqLen, seed }: {
       name: string;
-      train: Int32Array;
-      validation: Int32Array;
-      /** Bytes of the text that each id of `validation` stands for. */
-      validationBytes: Int32Array;
+      train: TokenIds;
+      validation: TokenIds;
+      /** Bytes of the text that the ids of each window of `validation` stand for, but the first. */
+      validationBytes: readonly number[];
       seqLen: number;
       seed: number;
     },
@@ -53,7 +54,7 @@ export class Windows {
   }
 
   /** The training window of a sample, counted from 0 over all epochs. Not a copy. */
-  train(sample: number): Int32Array {
+  train(sample: number): TokenIds {
     const epoch = Math.floor(sample / this.trainWindows);
     if (epoch !== this.#epoch) this.#enter(epoch);
     const begin = this.#start + this.#order[sample % this.trainWindows] * this.#seqLen;
@@ -61,15 +62,14 @@ export class Windows {
   }
 
   /** A validation window: at most `seqLen + 1` ids, none past the end. Not a copy. */
-  validation(window: number): Int32Array {
+  validation(window: number): TokenIds {
     const begin = window * this.#seqLen;
     return this.#validation.subarray(begin, begin + this.#seqLen + 1);
   }
 
   /** Bytes of the text that a validation window's ids stand for, all but the first. */
   validationBytes(window: number): number {
-    const begin = window * this.#seqLen + 1;
-    return this.#validationBytes.subarray(begin, begin + this.#seqLen).reduce((a, b) => a + b, 0);
+    return this.#validationBytes[window] ?? 0;
   }
 
   #enter(epoch: number): void {

@@ -7,7 +7,7 @@
 import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import type { DataIdentity } from "../data/identity.ts";
-import { TOKENIZER_CONFIG } from "../data/tokenizer.ts";
+import { TOKENIZER_CONFIG } from "../data/tokenizer/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson } from "../files/files.ts";
 import { type FileSum, Summing } from "../files/checksum.ts";

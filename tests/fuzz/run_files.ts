@@ -6,7 +6,7 @@
 import { basename, join, relative } from "node:path";
 import { readEvaluations } from "../../src/ablate/evaluations.ts";
 import { requireSame, stateOf } from "../../src/ablate/run_state.ts";
-import { loadTokenizer } from "../../src/data/tokenizers.ts";
+import { loadTokenizer } from "../../src/data/tokenizer/tokenizers.ts";
 import { loadModel } from "../../src/runs/load_model.ts";
 import { renderPage } from "../../src/report/page/page.ts";
 import { readRun } from "../../src/report/run/run_data.ts";

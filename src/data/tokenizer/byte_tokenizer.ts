@@ -7,7 +7,11 @@ export class ByteTokenizer implements Tokenizer {
   readonly vocabSize = 256;
 
   encode(text: string): Int32Array {
-    return Int32Array.from(new TextEncoder().encode(text));
+    return new Int32Array(new TextEncoder().encode(text));
+  }
+
+  parts(pieces: Iterable<string>): Iterable<string> {
+    return pieces;
   }
 
   decode(ids: ArrayLike<number>): string {

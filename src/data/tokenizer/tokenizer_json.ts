@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { PAIR } from "./bpe_training.ts";
 import { letterOfByte } from "./byte_level.ts";
 import type { TokenizerKind } from "./tokenizer.ts";

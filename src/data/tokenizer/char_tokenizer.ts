@@ -23,9 +23,12 @@ export class CharTokenizer implements Tokenizer {
     this.vocabSize = characters.length;
   }
 
-  /** The characters of `text` in the order of their code points, U+FFFD first. */
-  static train(text: string): CharTokenizer {
-    const characters = new Set(text.toWellFormed());
+  /** The characters of a text in the order of their code points, U+FFFD first. */
+  static train(pieces: Iterable<string>): CharTokenizer {
+    const characters = new Set<string>();
+    for (const piece of pieces) {
+      for (const character of piece.toWellFormed()) characters.add(character);
+    }
     characters.delete(UNKNOWN);
     const sorted = [...characters].sort((a, b) => a.codePointAt(0)! - b.codePointAt(0)!);
     return new CharTokenizer(
@@ -39,6 +42,10 @@ export class CharTokenizer implements Tokenizer {
     let n = 0;
     for (const character of text) ids[n++] = this.#ids.get(character) ?? unknown;
     return ids.slice(0, n);
+  }
+
+  parts(pieces: Iterable<string>): Iterable<string> {
+    return pieces;
   }
 
   decode(ids: ArrayLike<number>): string {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { BpeTokenizer } from "./bpe_tokenizer.ts";
 import { ByteTokenizer } from "./byte_tokenizer.ts";
 import { CharTokenizer } from "./char_tokenizer.ts";
@@ -19,6 +19,8 @@ import { readTokenizerJson } from "./tokenizer_json.ts";
  * - `bpe`: byte-level byte-pair encoding of at most `vocabSize` tokens; fewer if the text repeats
  *   too little to learn them, so go by the tokenizer's `vocabSize`
  *
+ * @param text the whole text or, of one that is too long for a string, its pieces, none of which ends
+ * within a character
  * @param options.vocabSize what `bpe` is to learn, from 256 on; the other kinds ignore it
  *
  * @example
@@ -34,12 +36,13 @@ import { readTokenizerJson } from "./tokenizer_json.ts";
  */
 export function createTokenizer(
   kind: TokenizerKind,
-  text: string,
+  text: string | Iterable<string>,
   options: { vocabSize: number },
 ): Tokenizer {
   if (kind === "byte") return new ByteTokenizer();
-  if (kind === "char") return CharTokenizer.train(text);
-  return BpeTokenizer.train(text, options.vocabSize);
+  const pieces = typeof text === "string" ? [text] : text;
+  if (kind === "char") return CharTokenizer.train(pieces);
+  return BpeTokenizer.train(pieces, options.vocabSize);
 }
 
 /**

@@ -1,10 +1,13 @@
-import { byteLevelJson, byteOfLetter, letterOfByte, wordPattern } from "./byte_level.ts";
+import { byteLevelJson, byteOfLetter, letterOfByte } from "./byte_level.ts";
 import { PAIR, trainBpe } from "./bpe_training.ts";
 import { MinHeap } from "./min_heap.ts";
 import type { Tokenizer, TokenizerJson } from "./tokenizer.ts";
+import { forEachWord, ownString, wholeWords } from "./words.ts";
 
 /** Words whose tokens are kept; a text of ten megabytes has some sixty thousand. */
 const CACHE_SIZE = 200_000;
+/** Longest of them, in UTF-16 units. */
+const CACHED_LENGTH = 256;
 
 /** Byte-level byte-pair encoding, as in GPT-2 (Radford et al., 2019): represents every text. */
 export class BpeTokenizer implements Tokenizer {
@@ -22,6 +25,8 @@ export class BpeTokenizer implements Tokenizer {
   readonly #merged: Int32Array;
   /** The id of each token that is taken for a whole word, whatever its merges would make. */
   readonly #wholeWords: ReadonlyMap<string, number> | null;
+  /** Bytes of the longest token. */
+  readonly #longest: number;
   readonly #cache = new Map<string, number[]>();
 
   /**
@@ -57,6 +62,7 @@ export class BpeTokenizer implements Tokenizer {
         return byte;
       })
     );
+    this.#longest = this.#bytes.reduce((most, { length }) => Math.max(most, length), 0);
     this.#idOfByte = Int32Array.from(letterOfByte, idOf);
     const pairs = merges.map((merge) => merge.split(" "));
     this.#ranks = new Map(
@@ -66,9 +72,9 @@ export class BpeTokenizer implements Tokenizer {
     this.#wholeWords = options.ignoreMerges ? ids : null;
   }
 
-  /** Learns at most `vocabSize` tokens from `text`; see {@linkcode trainBpe}. */
-  static train(text: string, vocabSize: number): BpeTokenizer {
-    const { tokens, merges } = trainBpe(text, vocabSize);
+  /** Learns at most `vocabSize` tokens from a text; see {@linkcode trainBpe}. */
+  static train(pieces: Iterable<string>, vocabSize: number): BpeTokenizer {
+    const { tokens, merges } = trainBpe(pieces, vocabSize);
     return new BpeTokenizer(
       Object.fromEntries(tokens.map((token, id) => [token, id])),
       merges.map((key) => `${tokens[Math.floor(key / PAIR)]} ${tokens[key % PAIR]}`),
@@ -78,17 +84,20 @@ export class BpeTokenizer implements Tokenizer {
   encode(text: string): Int32Array {
     let ids = new Int32Array(Math.ceil(text.length / 2) + 16);
     let n = 0;
-    wordPattern.lastIndex = 0;
-    for (let match; (match = wordPattern.exec(text)) !== null;) {
-      const word = this.#encodeWord(match[0]);
+    forEachWord(text, (letters) => {
+      const word = this.#encodeWord(letters);
       if (n + word.length > ids.length) {
         const wider = new Int32Array(2 * ids.length + word.length);
         wider.set(ids);
         ids = wider;
       }
       for (let i = 0; i < word.length; i++) ids[n++] = word[i];
-    }
+    });
     return ids.slice(0, n);
+  }
+
+  parts(pieces: Iterable<string>): Iterable<string> {
+    return wholeWords(pieces);
   }
 
   decode(ids: ArrayLike<number>): string {
@@ -119,19 +128,26 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   #encodeWord(word: string): number[] {
+    if (word.length > CACHED_LENGTH) return this.#merge(word);
     let ids = this.#cache.get(word);
     if (!ids) {
       if (this.#cache.size === CACHE_SIZE) this.#cache.clear();
       ids = this.#merge(word);
-      this.#cache.set(word, ids);
+      this.#cache.set(ownString(word), ids);
     }
     return ids;
+  }
+
+  /** The token that is a whole word, where one is taken whatever merges would make of it. */
+  #wholeWord(bytes: Uint8Array): number | undefined {
+    if (!this.#wholeWords || bytes.length > this.#longest) return undefined;
+    return this.#wholeWords.get(Array.from(bytes, (byte) => letterOfByte[byte]).join(""));
   }
 
   /** Merges the pair of least rank, ties from the left, until no pair has a rank. */
   #merge(word: string): number[] {
     const bytes = new TextEncoder().encode(word);
-    const whole = this.#wholeWords?.get(Array.from(bytes, (byte) => letterOfByte[byte]).join(""));
+    const whole = this.#wholeWord(bytes);
     if (whole !== undefined) return [whole];
     const symbols = Int32Array.from(bytes, (byte) => this.#idOfByte[byte]);
     const size = symbols.length;

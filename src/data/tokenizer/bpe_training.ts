@@ -5,11 +5,16 @@
  *
  * @module
  */
-import { letterOfByte, wordPattern } from "./byte_level.ts";
+import { Buffer } from "node:buffer";
+import { letterOfByte } from "./byte_level.ts";
 import { MinHeap } from "./min_heap.ts";
+import { forEachWord, ownString, wholeWords } from "./words.ts";
 
 /** Factor of the first id in the number that stands for a pair of ids. */
 export const PAIR = 2 ** 20;
+
+/** UTF-16 units of the words that are counted at a time; each takes some 60 bytes later. */
+const MOST_LETTERS = 2 ** 26;
 
 /** What {@linkcode trainBpe} learns. */
 export interface BpeModel {
@@ -29,15 +34,22 @@ interface Pair {
  * Merges the most frequent pair (ties: least ids) until there are `vocabSize` tokens, or no pair
  * occurs twice. Deterministic.
  *
+ * @param pieces of the text; none ends within a character
+ * @param options.mostWords different words that are counted at a time; where there are more, see
+ * {@linkcode WordCounts}
  * @throws {RangeError} if `vocabSize` is not an integer from 256 to 2²⁰
  */
-export function trainBpe(text: string, vocabSize: number): BpeModel {
+export function trainBpe(
+  pieces: Iterable<string>,
+  vocabSize: number,
+  options: { mostWords?: number } = {},
+): BpeModel {
   if (!Number.isInteger(vocabSize) || vocabSize < 256 || vocabSize > PAIR) {
     throw new RangeError(
       `Cannot learn ${vocabSize} tokens: byte-level BPE takes a vocabSize from 256 to ${PAIR}`,
     );
   }
-  const { symbols, counts } = layOut(countWords(text));
+  const { symbols, counts } = layOut(countWords(pieces, options.mostWords));
   const size = symbols.length;
   const next = new Int32Array(size), previous = new Int32Array(size);
   const pairs = new Map<number, Pair>();
@@ -113,26 +125,69 @@ export function trainBpe(text: string, vocabSize: number): BpeModel {
 }
 
 /** How often each word of the text occurs. */
-function countWords(text: string): Map<string, number> {
-  const words = new Map<string, number>();
-  wordPattern.lastIndex = 0;
-  for (let match; (match = wordPattern.exec(text)) !== null;) {
-    words.set(match[0], (words.get(match[0]) ?? 0) + 1);
+function countWords(pieces: Iterable<string>, mostWords?: number): ReadonlyMap<string, number> {
+  const counts = new WordCounts(mostWords);
+  for (const part of wholeWords(pieces)) {
+    forEachWord(part, (word) => counts.add(word));
   }
-  return words;
+  return counts.words;
+}
+
+/**
+ * Counts of words within some gigabytes of memory. Where a text has more different words than that
+ * holds, hundreds of megabytes of text at least, the rarest of those so far are forgotten: first
+ * those that occurred once, next time those that occurred twice, and so on.
+ */
+class WordCounts {
+  readonly words = new Map<string, number>();
+  readonly #mostWords: number;
+  #length = 0;
+  #forgotten = 0;
+
+  constructor(mostWords = 2 ** 23) {
+    this.#mostWords = mostWords;
+  }
+
+  add(word: string): void {
+    const count = this.words.get(word);
+    if (count !== undefined) {
+      this.words.set(word, count + 1);
+      return;
+    }
+    if (this.words.size >= this.#mostWords || this.#length > MOST_LETTERS) this.#forget();
+    this.words.set(ownString(word), 1);
+    this.#length += word.length;
+  }
+
+  #forget(): void {
+    this.#forgotten++;
+    for (const [word, count] of this.words) {
+      if (count > this.#forgotten) continue;
+      this.words.delete(word);
+      this.#length -= word.length;
+    }
+  }
 }
 
 /** The bytes of all words, each with its word's count, and a -1 after every word. */
-function layOut(words: Map<string, number>): { symbols: Int32Array; counts: Float64Array } {
-  const encoder = new TextEncoder();
-  const encoded = Array.from(words, ([word, count]) => ({ bytes: encoder.encode(word), count }));
-  const size = encoded.reduce((sum, { bytes }) => sum + bytes.length + 1, 0);
+function layOut(
+  words: ReadonlyMap<string, number>,
+): { symbols: Int32Array; counts: Float64Array } {
+  let size = 0, longest = 0;
+  for (const word of words.keys()) {
+    const bytes = Buffer.byteLength(word);
+    size += bytes + 1;
+    longest = Math.max(longest, bytes);
+  }
   const symbols = new Int32Array(size).fill(-1), counts = new Float64Array(size);
+  const encoder = new TextEncoder();
+  const bytes = new Uint8Array(longest);
   let at = 0;
-  for (const { bytes, count } of encoded) {
-    symbols.set(bytes, at);
-    counts.fill(count, at, at + bytes.length);
-    at += bytes.length + 1;
+  for (const [word, count] of words) {
+    const { written } = encoder.encodeInto(word, bytes);
+    symbols.set(bytes.subarray(0, written), at);
+    counts.fill(count, at, at + written);
+    at += written + 1;
   }
   return { symbols, counts };
 }

@@ -1,17 +1,10 @@
 /**
  * The byte level of GPT-2's tokenizer: each byte is written as a printable letter, so that tokens
- * are strings without spaces, and text is cut into words that merges never cross.
+ * are strings without spaces.
  *
  * @module
  */
 import type { TokenizerJson } from "./tokenizer.ts";
-
-/**
- * GPT-2's words: contractions, letters, digits or other signs with one leading space, spaces. White
- * space is Unicode's: `\\s` of JavaScript has U+FEFF and lacks U+0085.
- */
-export const wordPattern =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
 /**
  * The letter of each byte: printable bytes stand for themselves, the others, in order, for the

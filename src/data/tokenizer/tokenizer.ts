@@ -16,6 +16,14 @@ export interface Tokenizer {
   /** Ids of any text; what the tokenizer cannot represent becomes U+FFFD (`char` only). */
   encode(text: string): Int32Array;
   /**
+   * A text in parts that can be encoded one by one: their ids, joined, are those of the whole text,
+   * which may be longer than a string can be.
+   *
+   * @param pieces of the text, in order; none ends within a character
+   * @throws {UserError} if there is no place to cut it for too long
+   */
+  parts(pieces: Iterable<string>): Iterable<string>;
+  /**
    * Text of ids; bytes that are not UTF-8 become U+FFFD.
    *
    * @throws {RangeError} if an id is not in the vocabulary
