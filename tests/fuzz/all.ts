@@ -1,15 +1,22 @@
 /** All fuzzers, in the order in which they run. */
+import { corporaFuzzer } from "./corpora.ts";
 import type { Fuzzer } from "./fuzzer.ts";
 import { ablationKillsFuzzer, killsFuzzer } from "./kills.ts";
 import { metricsFuzzer } from "./metrics.ts";
 import { resultsFuzzer } from "./results.ts";
 import { runFilesFuzzer } from "./run_files.ts";
+import { safetensorsFuzzer, shardsFuzzer } from "./safetensors.ts";
+import { tokenizerJsonFuzzer } from "./tokenizer_json.ts";
 import { writeErrorsFuzzer } from "./write_errors.ts";
 
 export const fuzzers: readonly Fuzzer[] = [
   metricsFuzzer,
   resultsFuzzer,
   runFilesFuzzer,
+  tokenizerJsonFuzzer,
+  safetensorsFuzzer,
+  shardsFuzzer,
+  corporaFuzzer,
   killsFuzzer,
   ablationKillsFuzzer,
   writeErrorsFuzzer,
