@@ -43,7 +43,7 @@ Deno.test("what takes its name by a rename is on the disk before, with all that 
   for (const { name, path } of await calls()) {
     if (renamed) {
       // A checkpoint is there for good before older ones go.
-      assert.deepEqual([name, path], ["open", renamed], "the folder is not synced after a rename");
+      assert.deepEqual([name, path], ["sync", renamed], "the folder is not synced after a rename");
       renamed = null;
     }
     if (name.startsWith("write") || name === "truncate") dirty.add(path);
