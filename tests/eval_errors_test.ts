@@ -12,7 +12,8 @@ const WRONG: [args: string[], message: RegExp][] = [
   [["runs/good", "hiddenSize=64"], /"hiddenSize": eval takes device, data/],
   [["runs/good", "sparse.indexTopk=3"], /"sparse.indexTopk": .*indexTopk/],
   [["runs/good", "seqLen=one"], /seqLen=one: expected a whole number/],
-  [["runs/good", "seqLen=300000"], /seqLen=300000: the text has only/],
+  [["runs/good", "seqLen=65537"], /seqLen=65537: expected a whole number from 2 to 65536/],
+  [["runs/good", "data=short.txt", "seqLen=3000"], /seqLen=3000: the text has only/],
   [["runs/good", "data=nowhere.txt"], /nowhere\.txt/],
   [["runs/good", "batchSize=4000", "seqLen=1024"], /[GM]iB.*lower batchSize \(4000\)/],
   [["runs/good", "runs/new"], /runs\/good and runs\/new/],
@@ -36,6 +37,7 @@ Deno.test("wrong input gives one clear line and exit code 2", async (t) => {
     await Deno.mkdir(join(cwd, folder));
   }
   await Deno.writeTextFile(join(cwd, "runs/new/metrics.jsonl"), "");
+  await Deno.writeTextFile(join(cwd, "short.txt"), "a short text. ".repeat(99));
   await Deno.writeTextFile(join(cwd, "abl/results.json"), '{"runs":[]}');
   const state = JSON.parse(await Deno.readTextFile(join(good, "state.json")));
   for (const [folder, config] of [["foreign", { model_type: "gpt2" }], ["list", { stages: 3 }]]) {

@@ -72,7 +72,7 @@ export function roomOf(device: Pick<Device, "gpu"> | null = null): Room {
  * const room = { host: 2 ** 30, heap: 2 ** 30, device: null, buffer: Infinity };
  * requireRoom(resolveConfig({}), "train", room);
  * const large = resolveConfig({ hiddenSize: 1e9 });
- * assert.throws(() => requireRoom(large, "train", room), /2.* GiB.* hiddenSize \(1000000000\)/);
+ * assert.throws(() => requireRoom(large, "train", room), /48\.3 TiB, .* hiddenSize \(1000000000\)/);
  * ```
  */
 export function requireRoom(config: RunConfig, purpose: Purpose, room: Room = roomOf()): void {
