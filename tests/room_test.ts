@@ -66,6 +66,8 @@ Deno.test("keys have their largest values, in configurations and in what folders
   const cases: [string, RegExp][] = [
     ["seqLen=65537", /seqLen=65537: expected a whole number from 2 to 65536/],
     ["numHiddenLayers=1e9", /numHiddenLayers=1000000000: .* to 10000/],
+    // What follows from a key, too.
+    ["qkNopeHeadDim=2147483647", /headDim=2147483655: .* to 2147483647/],
     ["numAttentionHeads=2147483647 attention=gqa headDim=2 numKeyValueHeads=7", /must divide/],
   ];
   for (const [words, message] of cases) {

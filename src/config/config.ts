@@ -57,6 +57,8 @@ export function resolveConfig(
   }
   const config = derive(given);
   checkTogether(config);
+  // Those that follow from others, too.
+  for (const key of configKeys) checkValue(key, fields[key], config[key]);
   const stages = typed.recipe ? null : givenStages;
   // The steps of a saved run are in its stages: typed ones are meant for the first.
   const first = stages && typed.steps !== undefined

@@ -100,6 +100,9 @@ function common(group: Group, describe: string, rest: Rest) {
   return { group, describe, nullable: false, effect, onResume, ...rest } as const;
 }
 
+/** The largest whole number. */
+const MOST = 2 ** 31 - 1;
+
 /** A whole number, from 1 up unless said otherwise. */
 export function integer(
   group: Group,
@@ -107,7 +110,7 @@ export function integer(
   describe: string,
   rest: Rest = {},
 ): Field<number> {
-  const limits = { min: 1, max: 2 ** 31 - 1 };
+  const limits = { min: 1, max: MOST };
   return { ...limits, ...common(group, describe, rest), default: fallback, kind: "integer" };
 }
 
@@ -205,18 +208,20 @@ export function checkValue(key: string, field: Field<unknown>, value: unknown): 
   const near = ok && values ? suggest(String(value), values) : null;
   throw new UserError(
     `Cannot set ${key}=${Array.isArray(value) ? value : show(value)}: ` +
-      `expected ${expectation(field)}${near ? ` (did you mean ${near}?)` : ""}`,
+      `expected ${expectation(field, value)}${near ? ` (did you mean ${near}?)` : ""}`,
   );
 }
 
-function expectation(field: Field<unknown>): string {
+function expectation(field: Field<unknown>, value: unknown): string {
   const none = field.nullable ? ", or none" : "";
   if (field.values) return field.values.join(" | ");
   if (field.kind === "boolean") return "true or false";
   if (field.kind === "text") return `a text${none}`;
   const { min, max } = field;
   const least = min === Number.MIN_VALUE ? " above 0" : min === undefined ? "" : ` from ${min}`;
-  const most = max === undefined || max === 2 ** 31 - 1 ? "" : ` to ${max}`;
+  // That whole numbers have 32 bits is told to those who want more.
+  const isTold = max !== undefined && (max !== MOST || Number(value) > max);
+  const most = isTold ? ` to ${max}` : "";
   const word = { integer: "a whole number", number: "a number", numbers: "numbers" }[field.kind];
   return `${word}${least || most ? `${least}${most}` : ""}${none}`;
 }

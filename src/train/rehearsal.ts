@@ -13,6 +13,7 @@ import { modelParameters } from "../model/parameters.ts";
 import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, requirePlan } from "../open_device.ts";
+import type { Rehearsal } from "../webgpu/engine/rehearsal.ts";
 import { trainedGroups } from "./hyper.ts";
 
 /**
@@ -44,6 +45,14 @@ export function requirePlans(
   spans: readonly StageSpan[],
 ): void {
   if (!isExtraordinary(config)) return;
+  for (const plan of plansOf(config, spans)) requirePlan(device, plan);
+}
+
+/** What is planned for stages: their steps, and all that is evaluated and measured in them. */
+export function* plansOf(
+  config: RunConfig,
+  spans: readonly StageSpan[],
+): Generator<Rehearsal> {
   const { batchSize, seqLen } = config;
   const shared = { parameters: modelParameters(config), batchSize, seqLen };
   for (const { stage } of spans) {
@@ -53,7 +62,7 @@ export function requirePlans(
       measured.push(measuringVariant(config, stage), ...swappedVariants(config, stage));
     }
     const evaluated: LossFunction[] = [loss, ...measured.map((variant) => variant.loss)];
-    requirePlan(device, { ...shared, loss, trained: trainedGroups(stage) });
-    for (const loss of evaluated) requirePlan(device, { ...shared, loss, trained: [] });
+    yield { ...shared, loss, trained: trainedGroups(stage) };
+    for (const loss of evaluated) yield { ...shared, loss, trained: [] };
   }
 }

@@ -1,4 +1,6 @@
 /** All fuzzers, in the order in which they run. */
+import { commandLinesFuzzer } from "./command_lines.ts";
+import { configsFuzzer } from "./configs.ts";
 import { corporaFuzzer } from "./corpora.ts";
 import type { Fuzzer } from "./fuzzer.ts";
 import { ablationKillsFuzzer, killsFuzzer } from "./kills.ts";
@@ -10,6 +12,8 @@ import { tokenizerJsonFuzzer } from "./tokenizer_json.ts";
 import { writeErrorsFuzzer } from "./write_errors.ts";
 
 export const fuzzers: readonly Fuzzer[] = [
+  configsFuzzer,
+  commandLinesFuzzer,
   metricsFuzzer,
   resultsFuzzer,
   runFilesFuzzer,

@@ -40,6 +40,21 @@ export async function unclean(action: () => unknown): Promise<string | null> {
     if (error instanceof UserError) {
       return /[\n\r]/.test(error.message) ? `more than one line: ${error.message}` : null;
     }
-    return error instanceof Error ? error.stack ?? error.message : `not an Error: ${error}`;
+    if (!(error instanceof Error)) return `not an Error: ${error}`;
+    const cause = error.cause instanceof Error ? `\n${error.cause.stack}` : "";
+    return (error.stack ?? error.message) + cause;
+  }
+}
+
+/**
+ * What must go well, once its input has been taken: a refusal now is as unclean as any other error.
+ *
+ * @throws {Error} if `action` throws
+ */
+export function certainly<T>(action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    throw new Error("what was taken before is refused", { cause: error });
   }
 }
