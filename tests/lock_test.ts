@@ -236,11 +236,16 @@ Deno.test("what is begun again was a run's, all of it, and nobody is at it", () 
       removeBegun(folder);
       assert(!isThere(folder), Object.keys(files).join());
     }
+    const checkpoint = { "config.json": config, "checkpoints/step_000009/state.json": "" };
+    await make(checkpoint);
+    removeBegun(folder, { isCopy: true });
+    assert(!isThere(folder));
     const strange: [files: Record<string, string>, message: RegExp][] = [
       [{ "config.json": config, "notes.md": "" }, /begin .*run again: it holds notes\.md, which/],
       [{ "config.json": config, "checkpoints/mine/a": "" }, /it holds checkpoints\/mine, which/],
       [{ "config.json": config, "checkpoints/step_000009.damaged/a": "" }, /step_000009\.damaged/],
       [{ "config.json": config, "checkpoints": "" }, /checkpoints/],
+      [checkpoint, /it holds checkpoints\/step_000009, which/],
       [logs, /it holds metrics\.jsonl and no config\.json/],
       [{ "config.json": '{"name":5}', ...logs }, /config\.json/],
     ];

@@ -10,7 +10,7 @@ import { show } from "../config/fields.ts";
 import { isThere, readJson, writing } from "../files/files.ts";
 import { FolderLock, LOCK_FILE } from "../files/lock.ts";
 import { savedConfig } from "../config/saved_config.ts";
-import { isLeftover, newestCheckpoint } from "../runs/checkpoint.ts";
+import { isCheckpoint, isLeftover, newestCheckpoint } from "../runs/checkpoint.ts";
 import { readState } from "../runs/checkpoint_files.ts";
 import { requireMetrics } from "../runs/log_mark.ts";
 import { readSummary, type Summary } from "../runs/run_folder.ts";
@@ -67,10 +67,11 @@ const FIRST_FILES: readonly string[] = [LOCK_FILE, "config.json.partial"];
 /**
  * Removes the folder of a run that has no checkpoint, and so is to be begun again.
  *
+ * @param options.isCopy whether its checkpoints are copies of a trunk's, and go with it
  * @throws {UserError} if it is not shown to be a run's, holds anything that no run makes, or
  * another process is at it
  */
-export function removeBegun(folder: string): void {
+export function removeBegun(folder: string, { isCopy = false } = {}): void {
   if (!isThere(folder)) return;
   const action = `begin ${folder} again`;
   using _lock = FolderLock.take(folder, { action });
@@ -79,20 +80,20 @@ export function removeBegun(folder: string): void {
   };
   const names = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
   const strange = names.find((name) => !OWN_FILES.includes(name.replace(/\.partial$/, ""))) ??
-    strangeCheckpoint(folder);
+    strangeCheckpoint(folder, (name) => isLeftover(name) || isCopy && isCheckpoint(name));
   if (strange) refuse(`${strange}, which no run makes`);
   const later = names.find((name) => !FIRST_FILES.includes(name));
   if (later && !configOf(folder)) refuse(`${later} and no config.json, as no run does`);
   writing(folder, () => Deno.removeSync(folder, { recursive: true }));
 }
 
-/** What is in the folder of a run's checkpoints and was not left there half written or removed. */
-function strangeCheckpoint(run: string): string | undefined {
+/** What is in the folder of a run's checkpoints and may not go. */
+function strangeCheckpoint(run: string, mayGo: (name: string) => boolean): string | undefined {
   const folder = join(run, "checkpoints");
   if (!isThere(folder)) return undefined;
   if (!Deno.statSync(folder).isDirectory) return "checkpoints as a file";
   const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
-  const strange = names.find((name) => !isLeftover(name));
+  const strange = names.find((name) => !mayGo(name));
   return strange && `checkpoints/${strange}`;
 }
 

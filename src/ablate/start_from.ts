@@ -31,7 +31,7 @@ export async function startFromTrunk(
   { config, trunk, pathOf }: { config: RunConfig; trunk: Trunk; pathOf: (trunk: Trunk) => string },
 ): Promise<void> {
   const partial = `${folder}.partial`;
-  removeBegun(partial);
+  removeBegun(partial, { isCopy: true });
   await writingLater(partial, () => Deno.mkdir(partial, { recursive: true }));
   // First, so that what a kill leaves tells that it is a run's.
   writeAside(join(partial, "config.json"), pretty({ ...config, resume: null }));
