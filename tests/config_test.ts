@@ -132,6 +132,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["attention=mosa numKeyValueHeads=2", /numKeyValueHeads=2 with attention=mosa.*attention=gqa/],
     ["attention=gqa recipe=dsa", /recipe=dsa with attention=gqa.*recipe=dense/],
     ["qLoraRank=none indexInput=qLatent", /indexInput=qLatent with qLoraRank=none.*=hidden/],
+    ["indexKeyInput=kvLatent latentRope=onLatent", /kvLatent with latentRope=onLatent.*=hidden/],
     ["indexHeadDim=4", /indexHeadDim=4: .*qkRopeHeadDim=8.*indexHeadDim=8 or indexRope=none/],
     ["klHeads=each indexNHeads=3", /klHeads=each with indexNHeads=3: .*use indexNHeads=4/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],

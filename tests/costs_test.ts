@@ -166,6 +166,12 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   const elements = { elementsPerLayer: 36, elements: 180, bytes: 720 };
   assert.deepEqual(cache(...dsa), { ...elements, ...reads(50 * 10 + 7 * 26) });
   assert.equal(cache(...dsa, "indexTopk=70").readPerLayer, 50 * 36);
+  // Index keys of what is cached anyway take no place; all of it is read to make them.
+  const { elementsPerLayer } = mla;
+  const latent = { elementsPerLayer, elements: 130, bytes: 520, ...reads(50 * 20 + 7 * 26) };
+  assert.deepEqual(cache(...dsa, "indexKeyInput=kvLatent"), latent);
+  const both = { ...latent, ...reads(50 * 26 + 7 * 26) };
+  assert.deepEqual(cache(...dsa, "indexKeyInput=kvLatentRope"), both);
   assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, ...reads(7 * 26) });
   assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
   assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);

@@ -124,6 +124,12 @@ const CASES: [string, StageView, ConfigInput][] = [
   ["sparse", sparse, {}],
   ["sparse, by the hidden state", sparse, { indexInput: "hidden", qLoraRank: null }],
   ["sparse, by the latent", sparse, { indexInput: "kvLatent", indexActivation: "none" }],
+  ["sparse, index keys of the latent", sparse, { indexKeyInput: "kvLatent" }],
+  ["sparse, index keys of latent and rope key", sparse, { indexKeyInput: "kvLatentRope" }],
+  ["sparse, index keys of latent and rope key, not rotated", sparse, {
+    ...{ indexKeyInput: "kvLatentRope", latentRope: "none", indexRope: "none" },
+    indexKeyNorm: "none",
+  }],
   ["sparse, the latent rotated, keys not normed", sparse, {
     ...{ latentRope: "onLatent", indexKeyNorm: "none", indexRope: "interleaved" },
   }],

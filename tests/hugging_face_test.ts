@@ -119,6 +119,7 @@ Deno.test("a model's config.json gives the model back", () => {
     ["latentk", "indexKeyNorm=none"],
     ["latentk", "indexRope=interleaved"],
     ["latentk", "indexInput=kvLatent"],
+    ["latentk", "indexKeyInput=kvLatent"],
     ["latentk", "indexShare=2"],
     ["latentk", "latentRope=none"],
     ["latentk", "latentRope=onLatent recipe=dense"],

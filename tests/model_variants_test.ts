@@ -153,3 +153,59 @@ Deno.test("without RoPE attention does not know the order of the keys", async ()
   assert(await moved("decoupled") > 1e-4, `seed ${seed}`);
   assert(await moved("onLatent") > 1e-4, `seed ${seed}`);
 });
+
+Deno.test("index keys of what is cached: their weights, gradients, and what they leave alone", async () => {
+  const shapes = (indexKeyInput: ConfigInput["indexKeyInput"]) =>
+    modelParameters(resolveConfig({ ...small, indexKeyInput }))
+      .filter(({ name }) => /layers\.0\..*indexer\.wk/.test(name))
+      .map(({ name, shape }) => [name.split(".").at(-2), ...shape]);
+  assert.deepEqual(shapes("hidden"), [["wk", 8, 16]]);
+  assert.deepEqual(shapes("kvLatent"), [["wk", 8, 10]]);
+  assert.deepEqual(shapes("kvLatentRope"), [["wk", 8, 10], ["wk_rope", 8, 4]]);
+  const backbone = "model.layers.0.self_attn.kv_a_proj_with_mqa.weight";
+  for (const indexKeyInput of ["kvLatent", "kvLatentRope"] as const) {
+    for (const recipe of ["dsa", "sparse"] as const) {
+      const own = await compared({ recipe, indexKeyInput });
+      const through = await compared({ recipe, indexKeyInput, indexerDetach: false });
+      for (const [name, gradient] of own.gradients) {
+        if (!/indexer\.wk/.test(name)) continue;
+        assert(gradient.some((value) => value !== 0), `${name} learns (seed ${seed})`);
+      }
+      // The loss of the indexer trains what lies before it only where that is asked for.
+      const difference = relativeError(
+        through.gradients.get(backbone)!,
+        own.gradients.get(backbone)!,
+      );
+      assert(difference > 1e-4, `gradients differ by ${difference} (seed ${seed})`);
+    }
+  }
+});
+
+Deno.test("an indexer that reads latents cannot tell tokens whose latents are equal", async () => {
+  const scores = async (indexKeyInput: ConfigInput["indexKeyInput"]) => {
+    const config = resolveConfig({
+      ...{ ...small, indexKeyInput, indexKeyNorm: "none", indexRope: "none" },
+      numHiddenLayers: 1,
+      batchSize: 1,
+    });
+    const initial = initialParameters(config);
+    // Latents of zeros, and what is left of tokens in hidden states and rope keys.
+    initial.get("model.layers.0.self_attn.kv_a_layernorm.weight")!.fill(0);
+    const [stage] = config.stages.slice(-1);
+    const loss = languageModel(config, { stage: { ...viewOf(stage, config), maps: true } });
+    using engine = await WebGpuEngine.open(await testGpu(), {
+      ...optionsOf(config),
+      initial,
+      loss,
+    });
+    const maps = await engine.maps(batchOf(config), { name: "maps", loss });
+    return [...maps.get("index_scores.0")!];
+  };
+  const isBlind = (values: number[]) => {
+    const { seqLen } = resolveConfig(small);
+    return values.every((value, i) => i % seqLen > Math.floor(i / seqLen) || value === 0);
+  };
+  assert(isBlind(await scores("kvLatent")));
+  assert(!isBlind(await scores("kvLatentRope")));
+  assert(!isBlind(await scores("hidden")));
+});

@@ -86,12 +86,19 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 }
 
 function checkIndexer(config: RunConfig, fail: Fail): void {
-  const { recipe, indexInput, indexRope, indexHeadDim, qkRopeHeadDim: rope } = config;
+  const { recipe, indexInput, indexKeyInput, latentRope, indexRope, indexHeadDim } = config;
+  const { qkRopeHeadDim: rope } = config;
   if (recipe === "dense") return;
   if (indexInput === "qLatent" && config.qLoraRank === null) {
     fail(
       "Cannot set indexInput=qLatent with qLoraRank=none: queries have no latent; " +
         "use indexInput=hidden or set qLoraRank",
+    );
+  }
+  if (indexKeyInput !== "hidden" && latentRope === "onLatent") {
+    fail(
+      `Cannot set indexKeyInput=${indexKeyInput} with latentRope=onLatent: what is cached is ` +
+        "rotated; use indexKeyInput=hidden or latentRope=decoupled",
     );
   }
   if (indexRope !== "none" && indexHeadDim < rope) {

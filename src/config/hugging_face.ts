@@ -117,7 +117,8 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
   if (config.latentRope !== "decoupled") return "latentk";
   if (!usesIndexer(config)) return "deepseek_v3";
   const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
-    config.indexInput === "qLatent" && config.indexActivation === "relu" &&
+    config.indexInput === "qLatent" && config.indexKeyInput === "hidden" &&
+    config.indexActivation === "relu" &&
     config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
     config.indexShare === 1 &&
     (stage.attention === "dense" || config.selector === "learned");

@@ -185,6 +185,13 @@ export const fields = {
       huggingFace: "latentk",
     },
   ),
+  indexKeyInput: choice(
+    "indexer",
+    ["hidden", "kvLatent", "kvLatentRope"],
+    "hidden",
+    "what its keys are made from; kvLatentRope: latent and rope key, all that mla caches",
+    { reach: "indexer", huggingFace: "latentk" },
+  ),
   indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products", {
     reach: "indexer",
     huggingFace: "latentk",

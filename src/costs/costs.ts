@@ -221,7 +221,8 @@ function denseBeside(config: RunConfig, stage: StageCosts): number {
 export interface CacheCost {
   /**
    * Elements a token and layer: `2 H d_h` mha, `2 G d_h` gqa, `d_c + r` mla, `d_c + r + d_I` DSA.
-   * With `indexShare` only some layers have `d_I`: then their mean.
+   * With `indexShare` only some layers have `d_I`: then their mean. Index keys of what is cached
+   * anyway (`indexKeyInput`) have none.
    */
   readonly elementsPerLayer: number;
   /** Elements a token, all layers. */
@@ -232,7 +233,8 @@ export interface CacheCost {
   readonly readBytes: number;
   /**
    * Elements that a layer reads for the token at position `seqLen`: `S (d_c + r)` mla,
-   * `S d_I + k (d_c + r)` DSA.
+   * `S d_I + k (d_c + r)` DSA; index keys of latents, or of latents and rope keys, read those of all
+   * tokens instead: `S d_c` or `S (d_c + r)`.
    */
   readonly readPerLayer: number;
 }
@@ -264,17 +266,28 @@ export function cachePerToken(
   const own = config.attention === "mla"
     ? config.kvLoraRank + config.qkRopeHeadDim
     : 2 * config.numKeyValueHeads * config.headDim;
-  const indexKeys = selectsByIndex(config, stage) ? config.indexHeadDim * indexerLayers(config) : 0;
+  const indexers = selectsByIndex(config, stage) ? indexerLayers(config) : 0;
+  const { stored, read } = indexKeyWidths(config);
+  const indexKeys = stored * indexers;
   const elements = own * config.numHiddenLayers + indexKeys;
   const elementsPerLayer = elements / config.numHiddenLayers;
   const ranksAll = stage.attention === "sparse" && config.selector === "oracle";
   const keys = ranksAll ? seqLen : keysAtMost(config, stage);
-  const readPerLayer = seqLen * indexKeys / config.numHiddenLayers + Math.min(keys, seqLen) * own;
+  const scanned = seqLen * read * indexers / config.numHiddenLayers;
+  const readPerLayer = scanned + Math.min(keys, seqLen) * own;
   return {
     ...{ elementsPerLayer, elements, readPerLayer },
     bytes: FLOAT * elements,
     readBytes: FLOAT * readPerLayer * config.numHiddenLayers,
   };
+}
+
+/** Elements of a token that its index key takes in the cache, and that are read to score it. */
+function indexKeyWidths(
+  { indexKeyInput, indexHeadDim, kvLoraRank, qkRopeHeadDim }: RunConfig,
+): { stored: number; read: number } {
+  if (indexKeyInput === "hidden") return { stored: indexHeadDim, read: indexHeadDim };
+  return { stored: 0, read: kvLoraRank + (indexKeyInput === "kvLatent" ? 0 : qkRopeHeadDim) };
 }
 
 function lastStage({ stages }: RunConfig): Stage {

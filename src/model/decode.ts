@@ -1,7 +1,7 @@
 /**
  * The model one token at a time, on caches of what attention reads of earlier tokens: latents
- * `[seqLen, kvLoraRank]`, rope keys `[seqLen, qkRopeHeadDim]` and index keys
- * `[seqLen, indexHeadDim]`. Of the token itself all matrices have one row.
+ * `[seqLen, kvLoraRank]`, rope keys `[seqLen, qkRopeHeadDim]` and, if they are made from hidden
+ * states, index keys `[seqLen, indexHeadDim]`. Of the token itself all matrices have one row.
  *
  * @module
  */
@@ -14,10 +14,11 @@ import { cacheTopk } from "../ops/decode/cache_topk.ts";
 import { expandLatents } from "../ops/decode/expand_latents.ts";
 import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
+import { rope, type Rotation } from "../ops/token/rope.ts";
 import { ropeAt } from "../ops/decode/rope_at.ts";
-import { latentProjections } from "./latent_attention.ts";
+import { latentProjections, ropeKeyRotation } from "./latent_attention.ts";
 import type { TokenContext } from "./layer.ts";
-import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
+import { type IndexerInputs, latentIndexKeys, lightningIndexer } from "./indexer.ts";
 import type { StageView } from "./stage_view.ts";
 import { residualStream } from "./transformer.ts";
 
@@ -49,7 +50,8 @@ interface DecodedLayer {
  * there to be compared with and need what is not cached (`oracle`: keys of all heads).
  *
  * Latents are attended to in absorbed form, and so cached as they are: per token and layer
- * kvLoraRank + qkRopeHeadDim numbers, and indexHeadDim more where an indexer selects.
+ * kvLoraRank + qkRopeHeadDim numbers, and indexHeadDim more where an indexer selects by keys of
+ * hidden states. Keys of what is cached anyway are made again for each token.
  */
 export function decodingModel(config: RunConfig, stage: StageView): DecodeFunction | null {
   const isCached = stage.selector === "dense" || stage.selector === "learned";
@@ -92,10 +94,10 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
 function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLayer): DecodedLayer {
   const { weight, append, position } = layer;
   const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, window } = layer.config;
-  const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
+  const { q, expanded, kPe, ...made } = latentProjections(x, layer);
   const latents = append("latent", expanded);
   const ropeKeys = append("rope_key", kPe);
-  const { indices, keys } = selected({ qLatent, hidden: x, kvLatent }, layer);
+  const { indices, keys } = selected({ hidden: x, ...made }, { latents, ropeKeys }, layer);
 
   const dims = { heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
   const absorbed = absorbQueries(q, weight("kv_b_proj"), dims);
@@ -112,16 +114,35 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
   };
 }
 
-/** The positions to attend to, and the cache of index keys of a layer with an indexer of its own. */
+/**
+ * The positions to attend to, and the cache of index keys of a layer with an indexer of its own whose
+ * keys are not made from what is cached anyway.
+ */
 function selected(
   inputs: IndexerInputs,
+  caches: Readonly<Record<"latents" | "ropeKeys", Tensor>>,
   layer: DecodingLayer,
 ): { indices: Tensor | null; keys: Tensor | null } {
   const { config, stage, index, position, append, shared } = layer;
   if (stage.selector === "dense") return { indices: null, keys: null };
   if (index % config.indexShare !== 0) return { indices: shared, keys: null };
-  const { qI, kI, w, indexer } = lightningIndexer(inputs, layer);
-  const keys = append("index_key", kI);
-  const indices = cacheTopk(qI, keys, w, position, { topk: stage.indexTopk, indexer });
+  const latentKeys = () => cachedIndexKeys(caches, layer);
+  const { qI, kI, w, indexer } = lightningIndexer(inputs, layer, latentKeys);
+  const keys = config.indexKeyInput === "hidden" ? append("index_key", kI) : null;
+  const indices = cacheTopk(qI, keys ?? kI, w, position, { topk: stage.indexTopk, indexer });
   return { indices, keys };
+}
+
+/** Index keys of all cached tokens, made from their latents and, turned back, their rope keys. */
+function cachedIndexKeys(
+  { latents, ropeKeys }: Readonly<Record<"latents" | "ropeKeys", Tensor>>,
+  layer: DecodingLayer,
+): Tensor {
+  const { config } = layer;
+  const { rows: seqLen } = latents;
+  const ropeKey = config.latentRope === "decoupled"
+    ? rope(ropeKeys, { ...ropeKeyRotation(config), seqLen, inverse: true })
+    : ropeKeys;
+  const rotate = (x: Tensor, spec: Rotation) => rope(x, { ...spec, seqLen });
+  return latentIndexKeys({ kvLatent: latents, ropeKey }, { ...layer, rotate });
 }

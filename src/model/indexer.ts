@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { RunConfig } from "../config/config.ts";
 import type { TokenContext } from "./layer.ts";
 import { columns } from "../ops/token/columns.ts";
 import { detach } from "../ops/token/detach.ts";
@@ -26,6 +27,8 @@ export interface IndexerInputs {
   readonly hidden: Tensor;
   /** Normed key-value latent. */
   readonly kvLatent: Tensor;
+  /** The key that all heads share, before its rotation. */
+  readonly ropeKey: Tensor;
 }
 
 /**
@@ -33,30 +36,74 @@ export interface IndexerInputs {
  * all heads, normed with mean and bias; rotary embedding on the *first* dims of a head, half-split,
  * the opposite of MLA in both; head weights signed. Its inputs are detached, unless
  * `indexerDetach=false`: then its loss trains what lies before it, too.
+ *
+ * With `indexKeyInput` other than `hidden` keys are made from what MLA caches, and need no cache of
+ * their own: see {@linkcode latentIndexKeys}.
+ *
+ * @param latentKeys makes those keys: by default of the same tokens, in decoding of all cached ones
  */
-export function lightningIndexer(inputs: IndexerInputs, layer: TokenContext): IndexerTensors {
+export function lightningIndexer(
+  inputs: IndexerInputs,
+  layer: TokenContext,
+  latentKeys = () => latentIndexKeys(inputs, layer),
+): IndexerTensors {
   const { config: c, weight } = layer;
-  const { indexNHeads: heads, indexHeadDim: headDim, qkRopeHeadDim: dims, ropeTheta: theta } = c;
+  const { indexNHeads: heads, indexHeadDim: dim } = c;
+  const { hidden } = inputs;
+  const indexer = {
+    ...{ heads, dim, activation: c.indexActivation },
+    scale: (heads * dim) ** -0.5,
+  };
+  const qI = indexQueries(inputs, layer);
+  if (c.indexKeyInput !== "hidden") {
+    const w = linear(given(hidden, c), weight("indexer.weights_proj"));
+    return { qI, kI: latentKeys(), w, indexer };
+  }
+  // One product makes the keys and the head weights.
+  const own = [weight("indexer.wk"), weight("indexer.weights_proj")];
+  const keyAndWeights = linear(given(hidden, c), own);
+  const kI = finished(columns(keyAndWeights, 0, dim), layer);
+  return { qI, kI, w: columns(keyAndWeights, dim, heads), indexer };
+}
+
+function indexQueries(inputs: IndexerInputs, layer: TokenContext): Tensor {
+  const { config: c, weight } = layer;
   const source = inputs[c.indexInput];
   if (!source) throw new TypeError("The model has no query latent for its indexer");
-  const given = c.indexerDetach ? detach : (x: Tensor) => x;
-  const own = (name: string) => weight(`indexer.${name}`);
-  const rotate = (x: Tensor, heads: number) =>
-    c.indexRope === "none"
-      ? x
-      : layer.rotate(x, { heads, headDim, start: 0, dims, layout: c.indexRope, theta });
+  return rotated(linear(given(source, c), weight("indexer.wq_b")), c.indexNHeads, layer);
+}
 
-  const qI = rotate(linear(given(source), own("wq_b")), heads);
-  // One product makes the keys and the head weights.
-  const keyAndWeights = linear(given(inputs.hidden), [own("wk"), own("weights_proj")]);
-  const key = columns(keyAndWeights, 0, headDim);
-  const kI = rotate(
-    c.indexKeyNorm === "none"
-      ? key
-      : layerNorm(key, own("k_norm"), weight("indexer.k_norm", "bias"), KEY_NORM_EPS),
-    1,
-  );
-  const w = columns(keyAndWeights, headDim, heads);
-  const scale = (heads * headDim) ** -0.5;
-  return { qI, kI, w, indexer: { heads, dim: headDim, activation: c.indexActivation, scale } };
+/**
+ * Index keys of the rows of a cache, or of a sequence: W_k c of the normed latent c (`kvLatent`), or
+ * W_k [c ; k_pe] with the rope key before its rotation (`kvLatentRope`).
+ */
+export function latentIndexKeys(
+  { kvLatent, ropeKey }: Pick<IndexerInputs, "kvLatent" | "ropeKey">,
+  layer: TokenContext,
+): Tensor {
+  const { config: c, weight } = layer;
+  const ofRope = c.indexKeyInput === "kvLatentRope"
+    ? linear(given(ropeKey, c), weight("indexer.wk_rope"))
+    : undefined;
+  return finished(linear(given(kvLatent, c), weight("indexer.wk"), ofRope), layer);
+}
+
+/** What nothing of the indexer's loss passes. */
+function given(x: Tensor, { indexerDetach }: RunConfig): Tensor {
+  return indexerDetach ? detach(x) : x;
+}
+
+/** Keys, normed and rotated. */
+function finished(key: Tensor, layer: TokenContext): Tensor {
+  const { config: { indexKeyNorm }, weight } = layer;
+  if (indexKeyNorm === "none") return rotated(key, 1, layer);
+  const own = [weight("indexer.k_norm"), weight("indexer.k_norm", "bias")] as const;
+  return rotated(layerNorm(key, ...own, KEY_NORM_EPS), 1, layer);
+}
+
+function rotated(x: Tensor, heads: number, { config: c, rotate }: TokenContext): Tensor {
+  const { indexHeadDim: headDim, qkRopeHeadDim: dims, indexRope, ropeTheta: theta } = c;
+  return indexRope === "none"
+    ? x
+    : rotate(x, { heads, headDim, start: 0, dims, layout: indexRope, theta });
 }

@@ -13,12 +13,14 @@
  *
  * @module
  */
+import type { RunConfig } from "../config/config.ts";
 import type { LayerContext, LayerResult, TokenContext } from "./layer.ts";
 import type { Tensor } from "../ops/op.ts";
 import { columns } from "../ops/token/columns.ts";
 import { latentStatistics } from "../ops/attention/latent_statistics.ts";
 import { linear } from "../ops/token/linear.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
+import type { Rotation } from "../ops/token/rope.ts";
 import { sparseAttention } from "./sparse_attention.ts";
 
 /**
@@ -29,10 +31,11 @@ import { sparseAttention } from "./sparse_attention.ts";
  */
 export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): LayerResult {
   const { stage, weight } = layer;
-  const { qLatent, q, kvLatent, expanded, kPe } = latentProjections(x, layer);
+  const { qLatent, q, kvLatent, expanded, kPe, ropeKey } = latentProjections(x, layer);
   const density = stage.density ? latentStatistics(x, kvLatent) : null;
   const kv = linear(expanded, weight("kv_b_proj"));
-  const { o, ...made } = sparseAttention({ q, kv, kPe }, { qLatent, hidden: x, kvLatent }, layer);
+  const inputs = { qLatent, hidden: x, kvLatent, ropeKey };
+  const { o, ...made } = sparseAttention({ q, kv, kPe }, inputs, layer);
   return {
     ...made,
     output: linear(o, weight("o_proj"), residual),
@@ -52,6 +55,8 @@ export interface LatentProjections {
   readonly expanded: Tensor;
   /** The key of `qkRopeHeadDim` that all heads share, rotated. */
   readonly kPe: Tensor;
+  /** The same before its rotation. */
+  readonly ropeKey: Tensor;
 }
 
 /**
@@ -73,8 +78,7 @@ export function latentProjections(
   const { numAttentionHeads: heads, qLoraRank, kvLoraRank, rmsNormEps: eps, ...c } = config;
   const { qkNopeHeadDim, qkRopeHeadDim } = c;
   const qkHeadDim = qkNopeHeadDim + qkRopeHeadDim;
-  const layout = c.ropeInterleave ? "interleaved" : "halfSplit";
-  const rotation = { dims: qkRopeHeadDim, layout, theta: c.ropeTheta } as const;
+  const rotation = ropeKeyRotation(config);
 
   // One product makes the query latent (or the queries) and the key-value latent with its rope key.
   const down = linear(x, [
@@ -89,13 +93,17 @@ export function latentProjections(
 
   const decoupled = c.latentRope === "decoupled" ? rotate : (x: Tensor) => x;
   const q = decoupled(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });
-  const kPe = decoupled(columns(down, queryCols + kvLoraRank, qkRopeHeadDim), {
-    ...rotation,
-    heads: 1,
-    headDim: qkRopeHeadDim,
-    start: 0,
-  });
+  const ropeKey = columns(down, queryCols + kvLoraRank, qkRopeHeadDim);
+  const kPe = decoupled(ropeKey, ropeKeyRotation(config));
   const whole = { ...rotation, heads: 1, headDim: kvLoraRank, start: 0, dims: kvLoraRank };
   const expanded = c.latentRope === "onLatent" ? rotate(kvLatent, whole) : kvLatent;
-  return { qLatent, q, kvLatent, expanded, kPe };
+  return { qLatent, q, kvLatent, expanded, kPe, ropeKey };
+}
+
+/** How the key that all heads share is rotated. */
+export function ropeKeyRotation(
+  { qkRopeHeadDim, ropeInterleave, ropeTheta: theta }: RunConfig,
+): Rotation {
+  const layout = ropeInterleave ? "interleaved" : "halfSplit";
+  return { heads: 1, headDim: qkRopeHeadDim, start: 0, dims: qkRopeHeadDim, layout, theta };
 }

@@ -82,9 +82,9 @@ function attentionParameters(
   weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.vHeadDim);
 }
 
-/** Names and shapes of `DeepseekV32Indexer`. */
+/** Names and shapes of `DeepseekV32Indexer`; `wk_rope` multiplies what `[c ; k_pe]` has besides. */
 function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
-  const { indexNHeads, indexHeadDim } = c;
+  const { indexNHeads, indexHeadDim, indexKeyInput } = c;
   const kvInput = c.indexInput === "kvLatent" ? c.kvLoraRank : c.hiddenSize;
   const input = c.indexInput === "qLatent" ? c.qLoraRank ?? c.hiddenSize : kvInput;
   const spec = (name: string, shape: number[]): ParameterSpec => ({
@@ -100,7 +100,10 @@ function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
     : [spec("k_norm.weight", [indexHeadDim]), spec("k_norm.bias", [indexHeadDim])];
   return [
     spec("wq_b.weight", [indexNHeads * indexHeadDim, input]),
-    spec("wk.weight", [indexHeadDim, c.hiddenSize]),
+    spec("wk.weight", [indexHeadDim, indexKeyInput === "hidden" ? c.hiddenSize : c.kvLoraRank]),
+    ...indexKeyInput === "kvLatentRope"
+      ? [spec("wk_rope.weight", [indexHeadDim, c.qkRopeHeadDim])]
+      : [],
     spec("weights_proj.weight", [indexNHeads, c.hiddenSize]),
     ...norm,
   ];

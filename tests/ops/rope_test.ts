@@ -21,11 +21,14 @@ for (const layout of ["interleaved", "halfSplit"] as RopeLayout[]) {
       for (const [heads, headDim, start, dims] of HEADS) {
         const seqLen = 11;
         const spec = { seqLen, heads, headDim, start, dims, layout, theta: 10_000 };
-        await checkOp(`rope ${heads}x${headDim}, ${dims} from ${start}`, {
-          inputs: [{ rows: 3 * seqLen, cols: heads * headDim }],
-          apply: ([x]) => [rope(x, spec)],
-          capabilities: { software },
-        });
+        for (const inverse of [false, true]) {
+          const way = inverse ? " back" : "";
+          await checkOp(`rope ${heads}x${headDim}, ${dims} from ${start}${way}`, {
+            inputs: [{ rows: 3 * seqLen, cols: heads * headDim }],
+            apply: ([x]) => [rope(x, { ...spec, inverse })],
+            capabilities: { software },
+          });
+        }
       }
     });
   }

@@ -2,8 +2,14 @@ import { ropeInPlace, ropeKernel as kernel, type RopeSpec } from "../../kernels/
 import { matrixType, type Op, requireShapes, type Tensor, type Tf, type TfMatrix } from "../op.ts";
 import { byRowsWithSink } from "../sink.ts";
 
+/** Attributes of {@linkcode rope}. */
+export interface RopeAttributes extends RopeSpec {
+  /** Turn back what was turned by as much. */
+  readonly inverse?: boolean;
+}
+
 /** Rotary position embedding; see {@linkcode rope}. */
-export const ropeOp: Op<RopeSpec> = {
+export const ropeOp: Op<RopeAttributes> = {
   name: "rope",
   inPlace: true,
   types(inputs, spec) {
@@ -19,28 +25,31 @@ export const ropeOp: Op<RopeSpec> = {
     return [matrixType(x.rows, x.cols)];
   },
   twin(tf, [x], spec) {
-    return [ropeTwin(tf, x, spec, (row) => row % spec.seqLen)];
+    const sign = spec.inverse ? -1 : 1;
+    return [ropeTwin(tf, x, spec, (row) => sign * (row % spec.seqLen))];
   },
   forward(r, [x], [y], spec) {
     const { software } = r.capabilities;
+    const { inverse = false } = spec;
     let firstRow = 0;
     if (x.storage === y.storage) {
       r.byRows([x], (x) => {
-        r.dispatch(ropeInPlace({ ...spec, x, firstRow, inverse: false, software }));
+        r.dispatch(ropeInPlace({ ...spec, x, firstRow, inverse, software }));
         firstRow += x.rows;
       });
       return;
     }
     byRowsWithSink(r, [x], { into: y, add: null }, ([x], y) => {
-      r.dispatch(kernel({ ...spec, x, y, firstRow, inverse: false, software }));
+      r.dispatch(kernel({ ...spec, x, y, firstRow, inverse, software }));
       firstRow += x.rows;
     });
   },
   backward(r, g, _inputs, _outputs, spec) {
     const { software } = r.capabilities;
+    const inverse = !spec.inverse;
     let firstRow = 0;
     byRowsWithSink(r, [g.gradient(0)], g.sink(0), ([dy], dx) => {
-      r.dispatch(kernel({ ...spec, x: dy, y: dx, firstRow, inverse: true, software }));
+      r.dispatch(kernel({ ...spec, x: dy, y: dx, firstRow, inverse, software }));
       firstRow += dy.rows;
     });
   },
@@ -107,7 +116,7 @@ export function ropeTwin(
  * (a, b) number i of the token at position t = row % seqLen becomes
  * (a cos φ − b sin φ, b cos φ + a sin φ), φ = t · theta^(−2i / dims). Pairs are columns
  * (2i, 2i + 1) of the rotated part (`"interleaved"`, MLA) or (i, i + dims / 2) (`"halfSplit"`,
- * GPT-NeoX, Llama). Other columns stay.
+ * GPT-NeoX, Llama). Other columns stay. With `inverse` φ is −t · …: what was turned is turned back.
  *
  * @param x [batch · seqLen, heads · headDim]
  * @returns like x
@@ -127,7 +136,7 @@ export function ropeTwin(
  * assert(expected.every((value, i) => Math.abs(y[i] - value) < 1e-6));
  * ```
  */
-export function rope(x: Tensor, spec: RopeSpec): Tensor {
+export function rope(x: Tensor, spec: RopeAttributes): Tensor {
   return x.backend.apply(ropeOp, [x], spec)[0];
 }
 
