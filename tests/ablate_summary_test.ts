@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { fitAdditive } from "../src/ablate/fit.ts";
 import type { RunResult } from "../src/ablate/results.ts";
-import { resultsTable } from "../src/ablate/table.ts";
+import { formatEstimate, resultsTable } from "../src/ablate/table.ts";
 import { estimate, fitGrid, summarize } from "../src/ablate/summary.ts";
 import { Rng } from "../src/rng.ts";
 import { madeUpResults } from "./made_up_results.ts";
@@ -79,6 +79,10 @@ Deno.test("what is not finite in the files of a run is not there, and n counts w
   const row = (variant: string) => cells.find(([first]) => first === variant);
   assert.deepEqual(row("a"), ["a", "2", "2.0700 ± 0.0000", "2.5000 ± 0.7071"]);
   assert.deepEqual(row("b"), ["b", "1", "2.0820", "+0.0120", "2.0000"]);
+  // As JSON has it, in files of earlier versions.
+  const none = null as unknown as number;
+  assert.equal(formatEstimate({ mean: none, sd: none, n: 2 }), "");
+  assert.equal(formatEstimate({ mean: 1, sd: none, n: 2 }), "1.0000");
 });
 
 Deno.test("the additive fit recovers effects and interaction", () => {

@@ -64,7 +64,7 @@ export function resultsTable(results: AblationResults): string {
 }
 
 /**
- * `2.3451 ± 0.0021`; without spread for one seed, empty for none.
+ * `2.3451 ± 0.0021`; without spread for one seed, empty for none, and for what was not finite.
  *
  * @param usual the row's count of runs; another one is told
  */
@@ -73,11 +73,14 @@ export function formatEstimate(
   sign: "+" | "" = "",
   usual?: number,
 ): string {
-  if (!value) return "";
+  // Files of earlier versions have null there.
+  if (!value || !Number.isFinite(value.mean)) return "";
   const { mean, sd, n } = value;
   const plus = sign && mean >= 0 ? sign : "";
   const own = usual === undefined || n === usual ? "" : ` (n=${n})`;
-  return `${plus}${decimals(mean)}${n > 1 ? ` ± ${decimals(sd)}` : ""}${own}`;
+  return `${plus}${decimals(mean)}${
+    n > 1 && Number.isFinite(sd) ? ` ± ${decimals(sd)}` : ""
+  }${own}`;
 }
 
 function stateOf({ variant }: SummaryRow, runs: readonly RunResult[]): string {
