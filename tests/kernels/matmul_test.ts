@@ -92,6 +92,7 @@ async function check(
   const calls = kernels.map((kernel) => callOn(kernel, matrices));
   const [, , out] = (await runKernels(gpu, arrays, calls)).arrays;
   let difference = 0;
+  // Of the terms, not of their sum: one that cancels to nearly nothing keeps its rounding.
   let norm = 0;
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
@@ -99,13 +100,15 @@ async function check(
       let sum = 0;
       if (add === "inPlace") sum = before[at];
       if (add === "separate") sum = arrays[3][d.offset + i * d.stride + j];
+      norm += sum ** 2;
       for (let x = 0; x < k; x++) {
         const left = form === "tn" ? x * a.stride + i : i * a.stride + x;
         const right = form === "nt" ? j * b.stride + x : x * b.stride + j;
-        sum += arrays[0][a.offset + left] * arrays[1][b.offset + right];
+        const term = arrays[0][a.offset + left] * arrays[1][b.offset + right];
+        sum += term;
+        norm += term ** 2;
       }
       difference += (out[at] - sum) ** 2;
-      norm += sum ** 2;
     }
   }
   const what = `${form} ${m}x${n}x${k} ${aligned ? "aligned" : "odd"} ${add} seed ${seed}`;
