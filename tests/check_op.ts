@@ -53,14 +53,19 @@ export async function testGpu(): Promise<Gpu> {
   return shared;
 }
 
-/** Fails with the tensor's name unless the relative error is within `tolerance`. */
+/**
+ * Fails with the tensor's name unless the relative error is within `tolerance`.
+ *
+ * @param earlier what was added to, if anything
+ */
 export function assertClose(
   name: string,
   got: ArrayLike<number>,
   want: ArrayLike<number>,
   tolerance: number,
+  earlier?: ArrayLike<number> | null,
 ): void {
-  const error = relativeError(got, want);
+  const error = relativeError(got, want, earlier);
   assert(error <= tolerance, `${name}: relative error ${error.toExponential(2)} > ${tolerance}`);
 }
 
@@ -150,6 +155,6 @@ async function checkMode(
     if (!want) continue;
     const { got, earlier } = gradients[i]!;
     const total = earlier ? want.map((x, j) => x + earlier[j]) : want;
-    assertClose(`${name} gradient ${i}`, got, total, gradient);
+    assertClose(`${name} gradient ${i}`, got, total, gradient, earlier);
   }
 }

@@ -62,12 +62,20 @@ export interface CaseReport {
   readonly note: string | null;
 }
 
-/** ‖got − want‖ / ‖want‖, or ‖got − want‖ of zeros; infinite if anything is not a number. */
-export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): number {
+/**
+ * ‖got − want‖ / ‖want‖, or ‖got − want‖ of zeros; infinite if anything is not a number.
+ *
+ * @param earlier what was added to: where the sum cancels, its rounding stays
+ */
+export function relativeError(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  earlier?: ArrayLike<number> | null,
+): number {
   let difference = 0, norm = 0;
   for (let i = 0; i < want.length; i++) {
     difference += (got[i] - want[i]) ** 2;
-    norm += want[i] ** 2;
+    norm += want[i] ** 2 + (earlier ? earlier[i] ** 2 : 0);
   }
   if (got.length !== want.length || Number.isNaN(difference)) return Infinity;
   return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
@@ -129,7 +137,7 @@ async function checkOnce(
         if (!result) return;
         const { got, earlier } = result;
         const total = earlier ? want.gradients[i].map((x, j) => x + earlier[j]) : want.gradients[i];
-        errors[i] = Math.max(errors[i]!, relativeError(got, total));
+        errors[i] = Math.max(errors[i]!, relativeError(got, total, earlier));
       });
     }
   } catch (error) {
