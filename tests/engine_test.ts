@@ -200,7 +200,9 @@ Deno.test("metrics of more steps than the device keeps come back in order, unrea
   using seldom = await WebGpuEngine.open(gpu, small);
   const rows: Metrics[] = [];
   const late: Metrics[] = [];
+  const losses = new Map<number, number>();
   for (let step = 0; step < 1500; step++) {
+    if (step % 97 === 0) losses.set(step, (await often.evaluate(batch(step))).loss);
     for (const engine of [often, seldom]) engine.step([batch(step)], peer.hyper(step + 1));
     if (step % 100 === 99) rows.push(...await often.metrics());
     if (step === 899) late.push(...await seldom.metrics());
@@ -208,6 +210,7 @@ Deno.test("metrics of more steps than the device keeps come back in order, unrea
   late.push(...await seldom.metrics());
   assert.equal(rows.length, 1500);
   assert.deepEqual(late, rows);
+  for (const [step, loss] of losses) assertClose(`${step}`, [rows[step].loss], [loss], 1e-6);
   for (let step = 0; step < 1024; step++) seldom.step([batch(step)], peer.hyper(step + 1));
   assert.throws(() => seldom.step([batch(0)], peer.hyper(1)), /more than 1024 steps of metrics/);
   assert.equal((await seldom.metrics()).length, 1024);
