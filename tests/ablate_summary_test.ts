@@ -119,6 +119,12 @@ Deno.test("the additive fit recovers effects and interaction", () => {
   assert(Math.abs(other.seedSd - Math.SQRT1_2) < 1e-9);
   // What a seed adds to all cells alike is no noise of the residuals.
   assert(other.interactionNoise < 1e-12);
+  // Residuals of one seed are ±3, of the other ±1: each of four cells has (1 + 1) / (2 - 1) / 2 of
+  // noise, all in all 4 of 2 · 2 · 4.5² + 4 · 2².
+  const two = { rowValues: [1, 2], colValues: [1, 2] };
+  const crossed = [[1, -1], [-1, 1]].map((row) => row.map((x, j) => [3 * x + 9 * j, x + 9 * j]));
+  const { interactionNoise } = fitAdditive({ ...about, ...two, cells: crossed });
+  assert(Math.abs(interactionNoise - 4 / 97) < 1e-12, `${interactionNoise}`);
   const noisy = rowEffects.map((r) =>
     colEffects.map((c) => Array.from({ length: 200 }, () => 3 + r + c + draw(2)[0]))
   );

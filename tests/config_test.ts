@@ -22,6 +22,8 @@ Deno.test("preset, then experiment, then typed keys", () => {
   assert.equal(config.tieWordEmbeddings, true);
   assert.equal(resolveConfig(base, ["preset=small"]).hiddenSize, presets.small.hiddenSize);
   assert.equal(resolveConfig({ lr: undefined }).lr, fields.lr.default);
+  // As JSON has it, from which a run reads it again.
+  assert(Object.is(resolveConfig({}, ["clip=-0"]).clip, 0));
 });
 
 Deno.test("every preset resolves, and a resolved configuration resolves to itself", () => {

@@ -180,10 +180,10 @@ export function parseValue(key: string, field: Field<unknown>, typed: string): u
   return checkValue(key, field, readNumber(typed));
 }
 
-/** The number, or the text itself where it is none. */
+/** The number, zero without a sign as JSON has it, or the text itself where it is none. */
 function readNumber(typed: string): unknown {
   const isNumber = /^[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed);
-  return isNumber ? Number(typed.replaceAll("_", "")) : typed;
+  return isNumber ? Number(typed.replaceAll("_", "")) + 0 : typed;
 }
 
 /**
