@@ -52,6 +52,7 @@ export { type Effect, type Field, groups, type ValuesOf } from "./src/config/fie
 export { fromHuggingFace, toHuggingFace } from "./src/config/hugging_face.ts";
 export { type Stage, stageFields, type StageInput } from "./src/config/stage_fields.ts";
 export {
+  hasIndexer,
   isIndexed,
   recipes,
   resolveStages,
@@ -117,7 +118,7 @@ export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";
 export type { Sink } from "./src/kernels/wgsl/sink.ts";
 export type { MlaAttentionDims } from "./src/ops/attention/mla_attention.ts";
 export type { MlaHeads } from "./src/ops/attention/mla_heads.ts";
-export type { TeacherTensors } from "./src/ops/indexer/teacher.ts";
+export type { ScoringTensors, TeacherTensors } from "./src/ops/indexer/teacher.ts";
 export {
   type Backend,
   type Dtype,

@@ -135,6 +135,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["attention=gqa recipe=dsa", /recipe=dsa with attention=gqa.*recipe=dense/],
     ["qLoraRank=none indexInput=qLatent", /indexInput=qLatent with qLoraRank=none.*=hidden/],
     ["indexKeyInput=kvLatent latentRope=onLatent", /kvLatent with latentRope=onLatent.*=hidden/],
+    ["indexKeyInput=native selector=block", /selector=block with indexKeyInput=native.*=learned/],
     ["indexHeadDim=4", /indexHeadDim=4: .*qkRopeHeadDim=8.*indexHeadDim=8 or indexRope=none/],
     ["klHeads=each indexNHeads=3", /klHeads=each with indexNHeads=3: .*use indexNHeads=4/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],

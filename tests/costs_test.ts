@@ -174,6 +174,10 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   assert.deepEqual(cache(...dsa, "indexKeyInput=kvLatentRope"), both);
   assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, ...reads(7 * 26) });
   assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
+  assert.deepEqual(cache(...dsa, "indexKeyInput=native"), mla);
+  // Layers 0, 2 and 4 of 5 choose by themselves.
+  const native = cache(...dsa, "indexKeyInput=native", "indexShare=2");
+  assert.equal(native.readPerLayer, (3 * 50 + 2 * 7) * 26 / 5);
   assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);
   assert.equal(cache("attention=mosa", "headDim=6", "indexTopk=9").readPerLayer, 9 * 48);
   // Layers 0, 2 and 4 of 5 have an indexer.

@@ -130,6 +130,11 @@ const CASES: [string, StageView, ConfigInput][] = [
     ...{ indexKeyInput: "kvLatentRope", latentRope: "none", indexRope: "none" },
     indexKeyNorm: "none",
   }],
+  ["sparse, by attention itself", sparse, { indexKeyInput: "native" }],
+  ["sparse, by attention itself, layers share it", sparse, {
+    ...{ indexKeyInput: "native", indexShare: 2, latentRope: "none" },
+  }],
+  ["sparse, by the oracle", { ...sparse, selector: "oracle" }, { recipe: "dense" }],
   ["sparse, the latent rotated, keys not normed", sparse, {
     ...{ latentRope: "onLatent", indexKeyNorm: "none", indexRope: "interleaved" },
   }],
@@ -179,7 +184,7 @@ for (const [name, stage, changes] of CASES) {
 
 Deno.test("what has no cached form is computed in whole windows", () => {
   const config = resolveConfig(SMALL);
-  const selectors = ["block", "random", "recency", "sinkRecency", "oracle"] as const;
+  const selectors = ["block", "random", "recency", "sinkRecency"] as const;
   for (const selector of selectors) {
     assert.equal(decodingModel(config, { ...sparse, selector }), null, selector);
   }

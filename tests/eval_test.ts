@@ -10,6 +10,9 @@ import { readMetrics } from "../src/runs/run_folder.ts";
 import { EVAL, evaluated, GOLDEN, near, SMALL, TEXT_RUN, THREE_STAGES } from "./eval_run.ts";
 import { run, TEXT, trainIn } from "./train_run.ts";
 
+/** The script of `deno task sample`. */
+const SAMPLE = new URL("../src/commands/sample.ts", import.meta.url).pathname;
+
 /** Losses and answers of the first validation batch by plain loops over the logits. */
 async function countByHand(folder: string) {
   const checkpoint = await loadCheckpoint(await latestCheckpoint(folder), { optimizer: false });
@@ -196,6 +199,20 @@ Deno.test("a model without indexer", async () => {
   const report = await evaluated(cwd, "runs/gqa");
   assert.deepEqual([report.step, report.index, report.swap], [4, null, null]);
   assert(report.loss > 0);
+  await Deno.remove(cwd, { recursive: true });
+});
+
+Deno.test("a model that selects by attention itself is trained, evaluated and sampled", async () => {
+  const cwd = await Deno.makeTempDir();
+  const folder = await trainIn(cwd, ...TEXT_RUN, "indexKeyInput=native", "recipe=dsa");
+  const { step, index, swap } = await evaluated(cwd, folder);
+  assert.equal(step, 8, "there is no warm-up");
+  assert.equal(index!.mean.set_overlap, 1);
+  assert.equal(swap!.learned, swap!.oracle);
+  assert(Deno.readTextFileSync(join(folder, "report.html")).includes("Captured attention mass"));
+  const { code, stdout, stderr } = await run(SAMPLE, [folder, "sampleTokens=30"], cwd);
+  assert.equal(code, 0, stderr);
+  assert(stdout.length > 8, stdout);
   await Deno.remove(cwd, { recursive: true });
 });
 

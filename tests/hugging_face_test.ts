@@ -120,6 +120,7 @@ Deno.test("a model's config.json gives the model back", () => {
     ["latentk", "indexRope=interleaved"],
     ["latentk", "indexInput=kvLatent"],
     ["latentk", "indexKeyInput=kvLatent"],
+    ["latentk", "indexKeyInput=native"],
     ["latentk", "indexShare=2"],
     ["latentk", "latentRope=none"],
     ["latentk", "latentRope=onLatent recipe=dense"],

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { Batch } from "../src/data/dataset.ts";
 import type { Engine, EngineOptions } from "../src/engine.ts";
+import { measureIndexer, swapTest } from "../src/measure/indexer.ts";
+import { parseMetric } from "../src/metrics/names.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import { type StageView, viewOf } from "../src/model/stage_view.ts";
 import { languageModel } from "../src/model/transformer.ts";
@@ -178,6 +180,31 @@ Deno.test("index keys of what is cached: their weights, gradients, and what they
       );
       assert(difference > 1e-4, `gradients differ by ${difference} (seed ${seed})`);
     }
+  }
+});
+
+Deno.test("without an indexer attention selects: the oracle's keys, on both engines", async () => {
+  for (const numAttentionHeads of [1, 4]) {
+    const native = { recipe: "sparse", indexKeyInput: "native", numAttentionHeads } as const;
+    const config = resolveConfig({ ...small, ...native });
+    assert(!modelParameters(config).some(({ group }) => group === "indexer"));
+    const { metrics } = await compared(native);
+    assert.deepEqual(Object.keys(metrics), ["loss"]);
+
+    using engine = await WebGpuEngine.open(await testGpu(), optionsOf(config));
+    const [batch, [stage]] = [batchOf(config), config.stages];
+    const swap = await swapTest(engine, { config, stage, batches: [batch] });
+    assert.equal(swap["swap/learned"], swap["swap/oracle"]);
+    assert.equal(swap["swap/learned"], metrics.loss);
+    assert.notEqual(swap["swap/learned"], swap["swap/recency"], `seed ${seed}`);
+    const measured = await measureIndexer(engine, { config, stage, batch });
+    assert.equal(measured["index/set_overlap"], 1);
+    assert.equal(measured["index/captured_mass"], measured["index/oracle_mass"]);
+    const named = Object.keys(measured).map((name) => parseMetric(name).key);
+    const ofScores = named.filter((name) =>
+      /^(dense_kl|score_mean|score_std|index_|dead_)/.test(name)
+    );
+    assert.deepEqual(ofScores, []);
   }
 });
 

@@ -3,6 +3,7 @@ import { type ConfigInput, resolveConfig } from "../src/config/config.ts";
 import { UserError } from "../src/errors.ts";
 import { recipes, stageAt, stageSpans, usesIndexer } from "../src/config/stages.ts";
 import type { StageInput } from "../src/config/stage_fields.ts";
+import { userError } from "./user_error.ts";
 import { stepHyper, trainedGroups } from "../src/train/hyper.ts";
 
 const seed = Math.floor(Math.random() * 2 ** 32);
@@ -78,6 +79,40 @@ Deno.test("resolved stages resolve to themselves, through JSON", () => {
   const saved = resolveConfig({ recipe: "dsa" }, ["warmup.steps=33"]);
   const longer = resolveConfig(saved, ["sparse.steps=44"]);
   assert.deepEqual(longer.stages.map(({ steps }) => steps), [700, 33, 44]);
+});
+
+Deno.test("without an indexer there are no stages that teach one", () => {
+  const stages = (given: ConfigInput, ...typed: string[]) =>
+    resolveConfig({ indexKeyInput: "native", ...given }, typed).stages;
+  const told = (given: ConfigInput, ...typed: string[]) =>
+    stages(given, ...typed).map(({ name, trains, kl, from }) => [name, trains, kl, from]);
+  const plain = [["dense", "backbone", "none", null], ["sparse", "backbone", "none", null]];
+  assert.deepEqual(told({ recipe: "dsa" }), plain);
+  // A grid over indexKeyInput says how long warm-ups are: those that there are.
+  assert.deepEqual(told({ recipe: "dsa" }, "warmup.steps=300"), plain);
+  const [dense, ...others] = told({ recipe: "dsa_twin" });
+  assert.deepEqual(dense, plain[0]);
+  assert.deepEqual(others, [
+    ["twin", "backbone", "none", "dense"],
+    ["sparse", "backbone", "none", "dense"],
+  ]);
+  // What would start where such a stage ended starts where it started.
+  const again = {
+    stages: [{ name: "a" }, { name: "b" }, { name: "warmup", from: "a" }, { name: "c" }],
+  };
+  assert.deepEqual(told(again).map(([name, , , from]) => [name, from]), [
+    ["a", null],
+    ["b", null],
+    ["c", "a"],
+  ]);
+  const refused: [ConfigInput, string[], RegExp][] = [
+    [{}, ["sparse.kl=selected"], /sparse.kl=selected: .*no indexer.*use sparse.kl=none/],
+    [{}, ["sparse.trains=both"], /sparse.trains=both: .*no indexer.*use sparse.trains=backbone/],
+    [{ stages: [{ name: "warmup" }] }, [], /train warmup with indexKeyInput=native: .*hidden/],
+  ];
+  for (const [given, typed, expected] of refused) {
+    assert.match(userError(() => stages(given, ...typed)), expected);
+  }
 });
 
 Deno.test("what cannot be is refused by its key, with a way out", () => {

@@ -87,8 +87,15 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 
 function checkIndexer(config: RunConfig, fail: Fail): void {
   const { recipe, indexInput, indexKeyInput, latentRope, indexRope, indexHeadDim } = config;
-  const { qkRopeHeadDim: rope } = config;
+  const { qkRopeHeadDim: rope, selector } = config;
   if (recipe === "dense") return;
+  if (indexKeyInput === "native") {
+    if (selector !== "block") return;
+    fail(
+      "Cannot set selector=block with indexKeyInput=native: blocks are chosen by the scores of an " +
+        "indexer; use selector=learned or another indexKeyInput",
+    );
+  }
   if (indexInput === "qLatent" && config.qLoraRank === null) {
     fail(
       "Cannot set indexInput=qLatent with qLoraRank=none: queries have no latent; " +

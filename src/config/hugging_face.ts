@@ -6,7 +6,7 @@
 import { type ConfigInput, type ConfigKey, configKeys, fields, type RunConfig } from "./config.ts";
 import type { Field } from "./fields.ts";
 import { UserError } from "../errors.ts";
-import { usesIndexer } from "./stages.ts";
+import { hasIndexer, usesIndexer } from "./stages.ts";
 import type { Stage } from "./stage_fields.ts";
 
 /** The keys that a kind of model has in its `config.json`, in the order of the fields. */
@@ -60,7 +60,7 @@ export function toHuggingFace(
   stage: Pick<Stage, "attention" | "indexTopk"> = config.stages[config.stages.length - 1],
 ): Record<string, unknown> {
   const type = modelType(config, stage);
-  const hasIndexer = usesIndexer(config);
+  const isSelective = type !== "deepseek_v3" && usesIndexer(config);
   const common = {
     ...(architectures[type] ? { architectures: [architectures[type]] } : {}),
     model_type: type,
@@ -82,13 +82,13 @@ export function toHuggingFace(
   const index_topk = stage.attention === "sparse"
     ? stage.indexTopk
     : Math.max(config.indexTopk, config.seqLen);
-  const indexer = hasIndexer ? { ...snake(config, indexerWords), index_topk } : {};
+  const indexer = isSelective ? { ...snake(config, indexerWords), index_topk } : {};
   if (type === "latentk") {
     return {
       ...common,
       ...snake(config, ownWords(config.attention)),
       ...indexer,
-      ...(hasIndexer ? snake(config, [...ownIndexerWords, ...teachingWords]) : {}),
+      ...(isSelective ? snake(config, [...ownIndexerWords, ...teachingWords]) : {}),
     };
   }
   return {
@@ -115,7 +115,7 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
     return config.attention === "mosa" || config.ropeInterleave ? "latentk" : "llama";
   }
   if (config.latentRope !== "decoupled") return "latentk";
-  if (!usesIndexer(config)) return "deepseek_v3";
+  if (!hasIndexer(config) && stage.attention === "dense") return "deepseek_v3";
   const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
     config.indexInput === "qLatent" && config.indexKeyInput === "hidden" &&
     config.indexActivation === "relu" &&

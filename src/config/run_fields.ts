@@ -187,9 +187,10 @@ export const fields = {
   ),
   indexKeyInput: choice(
     "indexer",
-    ["hidden", "kvLatent", "kvLatentRope"],
+    ["hidden", "kvLatent", "kvLatentRope", "native"],
     "hidden",
-    "what its keys are made from; kvLatentRope: latent and rope key, all that mla caches",
+    "what its keys are made from; kvLatentRope: latent and rope key, all that mla caches; native: " +
+      "no indexer, attention's own weights select",
     { reach: "indexer", huggingFace: "latentk" },
   ),
   indexActivation: choice("indexer", ["relu", "none"], "relu", "of a head's products", {

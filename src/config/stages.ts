@@ -29,6 +29,7 @@ export const recipes = {
 
 /** Values of a stage that follow from its name and the run's own keys. */
 function template(name: string, config: RunConfig): Partial<Stage> {
+  const isTaught = config.indexKeyInput !== "native";
   const { steps, lr, minLr, indexerLr, indexTopk, schedule, warmupSteps, decaySteps } = config;
   const peak = { lr, minLr, schedule, warmupSteps, decaySteps, indexerLr, indexTopk };
   // What comes after the dense stage goes on at the learning rate that it ended with.
@@ -49,8 +50,7 @@ function template(name: string, config: RunConfig): Partial<Stage> {
         ...(config.recipe === "sparse" ? peak : continued),
         steps: config.recipe === "sparse" ? steps : Math.max(1, Math.round(steps / 5)),
         attention: "sparse",
-        trains: "both",
-        kl: "selected",
+        ...isTaught ? { trains: "both", kl: "selected" } : {},
         optimizer: "keep",
       };
     case "twin":
@@ -107,8 +107,32 @@ export function resolveStages(
     }
     return stage;
   });
-  stages.forEach((stage, i) => checkStage(stage, names.slice(0, i), config));
-  return stages;
+  const needed = config.indexKeyInput === "native" ? withoutTeaching(stages) : stages;
+  needed.forEach((stage, i) => {
+    checkStage(stage, needed.slice(0, i).map(({ name }) => name), config);
+  });
+  return needed;
+}
+
+/**
+ * Stages without those that train an indexer alone: a model without indexer has nothing to learn in
+ * them. What came after such a stage starts where it started.
+ */
+function withoutTeaching(stages: readonly Stage[]): Stage[] {
+  const starts = new Map<string | undefined, string | null>();
+  const kept: Stage[] = [];
+  for (const [i, stage] of stages.entries()) {
+    const before = kept.at(-1)?.name ?? null;
+    const origin = stage.from ?? stages[i - 1]?.name;
+    const start = starts.has(origin) ? starts.get(origin)! : stage.from;
+    if (stage.trains === "indexer") starts.set(stage.name, start ?? before);
+    else kept.push({ ...stage, from: stage.from === null && start === before ? null : start });
+  }
+  if (kept.length) return kept;
+  throw new UserError(
+    `Cannot train ${stages.map(({ name }) => name).join(", ")} with indexKeyInput=native: there ` +
+      "is no indexer to train; add other stages or use indexKeyInput=hidden",
+  );
 }
 
 /** The field of `name.key`. */
@@ -142,6 +166,11 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   if (isIndexed(stage) && config.attention !== "mla") {
     fail(attention === "sparse" ? "attention" : "kl", `only attention=mla has an indexer`);
   }
+  if (config.indexKeyInput === "native" && (trains !== "backbone" || kl !== "none")) {
+    const key = trains !== "backbone" ? "trains" : "kl";
+    const way = key === "trains" ? "backbone" : "none";
+    fail(key, `indexKeyInput=native has no indexer that could learn; use ${name}.${key}=${way}`);
+  }
   if (trains !== "backbone" && kl === "none") {
     fail("trains", `the indexer learns from ${name}.kl only; set it to dense or selected`);
   }
@@ -150,14 +179,19 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   }
 }
 
-/** Whether a stage needs the indexer's weights. */
+/** Whether a stage selects keys or teaches an indexer. */
 export function isIndexed({ attention, kl }: Pick<Stage, "attention" | "kl">): boolean {
   return attention === "sparse" || kl !== "none";
 }
 
-/** Whether any stage needs the indexer's weights. */
+/** Whether any stage selects keys or teaches an indexer. */
 export function usesIndexer(config: Pick<RunConfig, "stages">): boolean {
   return config.stages.some(isIndexed);
+}
+
+/** Whether the model has weights of an indexer: any stage needs one, and it is not attention itself. */
+export function hasIndexer(config: Pick<RunConfig, "stages" | "indexKeyInput">): boolean {
+  return config.indexKeyInput !== "native" && usesIndexer(config);
 }
 
 /** Where a stage lies in the run. */

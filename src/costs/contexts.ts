@@ -15,8 +15,17 @@ export function mainStage({ stages }: Pick<RunConfig, "stages">): Stage {
 }
 
 /** Whether attention goes to keys that were chosen by their index scores. */
-export function selectsByIndex({ selector }: RunConfig, { attention }: StageCosts): boolean {
-  return attention === "sparse" && (selector === "learned" || selector === "block");
+export function selectsByIndex(config: RunConfig, { attention }: StageCosts): boolean {
+  const { selector, indexKeyInput } = config;
+  const isScored = selector === "learned" || selector === "block";
+  return attention === "sparse" && isScored && indexKeyInput !== "native";
+}
+
+/** Whether attention goes to keys that were chosen by what dense attention gives them. */
+export function selectsByAttention(config: RunConfig, { attention }: StageCosts): boolean {
+  const { selector, indexKeyInput } = config;
+  const isNative = selector === "learned" && indexKeyInput === "native";
+  return attention === "sparse" && (selector === "oracle" || isNative);
 }
 
 /** Keys that a query attends to at most. */

@@ -14,6 +14,7 @@ import {
   keysAtMost,
   lossContext,
   scoredContext,
+  selectsByAttention,
   selectsByIndex,
   type StageCosts,
   teacherLayers,
@@ -94,7 +95,7 @@ export interface ForwardFlops {
   readonly core: number;
   /** Products that make the indexers' queries, keys and head weights; 0 where none is used. */
   readonly indexerProjections: number;
-  /** The indexers' scores of all the keys they look at, mean over the positions. */
+  /** Scores of all the keys that are looked at in order to select, mean over the positions. */
   readonly indexScores: number;
   /** The products of the SwiGLU layers. */
   readonly mlp: number;
@@ -120,7 +121,8 @@ export function flopParts(flops: ForwardFlops): Record<typeof FLOP_PARTS[number]
  * A layer of core attention costs `2 ctx H (n + r + v)`, index scores `2 ctx H_I (d_I + 1)`
  * (Megatron-Bridge, `flop_utils.py`). The mean ctx of a sequence of S is `(S + 1) / 2`; for k keys
  * at most, by selection or window, it is `k - k (k - 1) / (2 S)`. Index scores are over all keys,
- * unless only the loss over selected ones needs them. A head of MoSA has `k (k + 1) / 2` pairs.
+ * unless only the loss over selected ones needs them; `indexKeyInput=native` has those of all heads,
+ * `2 ctx H (n + r)`. A head of MoSA has `k (k + 1) / 2` pairs.
  *
  * @param stage default: the last of the run
  *
@@ -143,6 +145,7 @@ export function forwardFlopsPerToken(
   const { attention, mlp } = countParameters(config);
   const { qk, v } = headWidths(config);
   const isUsed = selectsByIndex(config, stage) || stage.kl !== "none";
+  const isNative = selectsByAttention(config, stage) && config.selector === "learned";
   const flops = {
     projections: 2 * attention,
     core: 2 * coreContext(config, stage) * config.numAttentionHeads * (qk + v) *
@@ -150,6 +153,8 @@ export function forwardFlopsPerToken(
     indexerProjections: isUsed ? 2 * indexerProjections(config) : 0,
     indexScores: isUsed
       ? 2 * scoredContext(config, stage) * indexWidth(config) * indexerLayers(config)
+      : isNative
+      ? 2 * denseContext(config, stage) * config.numAttentionHeads * qk * indexerLayers(config)
       : 0,
     mlp: 2 * mlp,
     head: 2 * config.vocabSize * config.hiddenSize,
@@ -164,8 +169,8 @@ export function forwardFlopsPerToken(
  * - indexer, trained: its projections twice (no gradient goes on to their input, unless
  *   `indexerDetach=false` and the backbone is trained too), and `4 ctx H_I (d_I + 1)` for the
  *   gradient of its scores, over the keys of its loss.
- * - its teacher, see {@linkcode teacherFlopsPerToken}; and for the selector `oracle` dense attention
- *   beside sparse attention.
+ * - its teacher, see {@linkcode teacherFlopsPerToken}; and for what is selected by attention itself
+ *   (`selector=oracle`, `indexKeyInput=native`) dense attention beside sparse attention.
  *
  * What is computed again is not counted: by attention in its backward pass, and with `recompute`.
  *
@@ -186,7 +191,7 @@ export function trainingFlopsPerToken(
       4 * lossContext(config, stage) * indexWidth(config) * teacherLayers(config);
   }
   // Layers share it with their teacher.
-  if (config.selector === "oracle" && !hasDenseTarget(config, stage)) {
+  if (selectsByAttention(config, stage) && !hasDenseTarget(config, stage)) {
     flops += denseBeside(config, stage) * indexerLayers(config);
   }
   return flops;
@@ -213,8 +218,12 @@ export function teacherFlopsPerToken(
 function denseBeside(config: RunConfig, stage: StageCosts): number {
   if (stage.attention !== "sparse") return 0;
   const { qk, v } = headWidths(config);
-  const context = coreContext(config, { ...stage, attention: "dense" });
-  return 2 * context * config.numAttentionHeads * (qk + v);
+  return 2 * denseContext(config, stage) * config.numAttentionHeads * (qk + v);
+}
+
+/** Pairs of core attention a token and head, if all keys were attended to. */
+function denseContext(config: RunConfig, stage: StageCosts): number {
+  return coreContext(config, { ...stage, attention: "dense" });
 }
 
 /** What generating keeps of each token, and what it reads of the others. */
@@ -234,7 +243,8 @@ export interface CacheCost {
   /**
    * Elements that a layer reads for the token at position `seqLen`: `S (d_c + r)` mla,
    * `S d_I + k (d_c + r)` DSA; index keys of latents, or of latents and rope keys, read those of all
-   * tokens instead: `S d_c` or `S (d_c + r)`.
+   * tokens instead: `S d_c` or `S (d_c + r)`. What attention itself selects reads those, and no
+   * latents besides.
    */
   readonly readPerLayer: number;
 }
@@ -271,10 +281,12 @@ export function cachePerToken(
   const indexKeys = stored * indexers;
   const elements = own * config.numHiddenLayers + indexKeys;
   const elementsPerLayer = elements / config.numHiddenLayers;
-  const ranksAll = stage.attention === "sparse" && config.selector === "oracle";
-  const keys = ranksAll ? seqLen : keysAtMost(config, stage);
   const scanned = seqLen * read * indexers / config.numHiddenLayers;
-  const readPerLayer = scanned + Math.min(keys, seqLen) * own;
+  const keys = Math.min(keysAtMost(config, stage), seqLen);
+  const ranking = selectsByAttention(config, stage) ? indexerLayers(config) : 0;
+  const attended = (ranking * seqLen + (config.numHiddenLayers - ranking) * keys) /
+    config.numHiddenLayers;
+  const readPerLayer = scanned + attended * own;
   return {
     ...{ elementsPerLayer, elements, readPerLayer },
     bytes: FLOAT * elements,

@@ -63,7 +63,7 @@ export interface EvaluationReport {
   }[];
   /** Null for models without indexer. */
   readonly index: { readonly mean: Metrics; readonly layers: readonly LayerReport[] } | null;
-  /** Nats by selector, same weights; null for models without indexer. */
+  /** Nats by selector, same weights; null for models that select nothing. */
   readonly swap: Metrics | null;
 }
 

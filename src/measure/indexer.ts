@@ -6,11 +6,12 @@
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics, Variant } from "../engine.ts";
+import { hasIndexer } from "../config/stages.ts";
 import { layerMetric, parseMetric } from "../metrics/names.ts";
 import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
-import { INDEXER_METRICS } from "../ops/indexer/metrics.ts";
+import { INDEXER_METRICS, SCORE_METRICS } from "../ops/indexer/metrics.ts";
 import type { SelectorName } from "../ops/select/selectors/selectors.ts";
 import type { Stage } from "../config/stage_fields.ts";
 
@@ -27,7 +28,7 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * `local_share`, distances, neighbours) is said of the one that sparse attention uses, whatever the
  * selector; in a stage of dense attention, of the top k that the indexer would choose. What is said
  * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
- * `score_std`) is the indexer's, even where a rule selects.
+ * `score_std`) is the indexer's, even where a rule selects, and left out where there is none.
  *
  * @throws {NotFinite} if one is NaN or infinite
  */
@@ -38,11 +39,14 @@ export async function measureIndexer(
   const row = await engine.evaluate(batch, measuringVariant(config, stage));
   const values: Metrics = {};
   const sums: Metrics = {};
+  const isScored = hasIndexer(config);
+  const ofScores: readonly string[] = SCORE_METRICS;
   for (const [name, value] of Object.entries(row)) {
     const { family, layer, key: own } = parseMetric(name);
     if (family !== "index" || layer === null) continue;
     const [part, column] = own.split("/");
     const metric = part === "means" ? INDEXER_METRICS[Number(column)] : own;
+    if (!isScored && ofScores.includes(metric)) continue;
     const key = metric === "kl" ? "dense_kl" : metric;
     values[layerMetric("index", layer, key)] = value;
     if (!key.startsWith("distance/")) (sums[key] ??= 0), sums[key] += value;

@@ -7,6 +7,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { DecodeFunction } from "../engine.ts";
+import { absorbedTopk } from "../ops/decode/absorbed_topk.ts";
 import { absorbQueries } from "../ops/decode/absorb_queries.ts";
 import { absorbedAttention } from "../ops/decode/absorbed_attention.ts";
 import { cacheAppend } from "../ops/decode/cache_append.ts";
@@ -19,6 +20,7 @@ import { ropeAt } from "../ops/decode/rope_at.ts";
 import { latentProjections, ropeKeyRotation } from "./latent_attention.ts";
 import type { TokenContext } from "./layer.ts";
 import { type IndexerInputs, latentIndexKeys, lightningIndexer } from "./indexer.ts";
+import { selectorOf } from "./sparse_attention.ts";
 import type { StageView } from "./stage_view.ts";
 import { residualStream } from "./transformer.ts";
 
@@ -46,15 +48,14 @@ interface DecodedLayer {
 
 /**
  * The model of a configuration and stage, one token at a time; null where only whole sequences can
- * be computed: attention other than MLA, and selectors other than `dense` and `learned`, which are
- * there to be compared with and need what is not cached (`oracle`: keys of all heads).
+ * be computed: attention other than MLA, and selectors that are there to be compared with.
  *
  * Latents are attended to in absorbed form, and so cached as they are: per token and layer
  * kvLoraRank + qkRopeHeadDim numbers, and indexHeadDim more where an indexer selects by keys of
  * hidden states. Keys of what is cached anyway are made again for each token.
  */
 export function decodingModel(config: RunConfig, stage: StageView): DecodeFunction | null {
-  const isCached = stage.selector === "dense" || stage.selector === "learned";
+  const isCached = ["dense", "learned", "oracle"].includes(stage.selector);
   if (config.attention !== "mla" || !isCached) return null;
   return (parameters, { token, position, cache }) => {
     const { logits, layers } = residualStream<DecodedLayer>(
@@ -97,14 +98,18 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
   const { q, expanded, kPe, ...made } = latentProjections(x, layer);
   const latents = append("latent", expanded);
   const ropeKeys = append("rope_key", kPe);
-  const { indices, keys } = selected({ hidden: x, ...made }, { latents, ropeKeys }, layer);
-
   const dims = { heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
   const absorbed = absorbQueries(q, weight("kv_b_proj"), dims);
+  const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
+  const { indices, keys } = selected({ hidden: x, ...made }, { latents, ropeKeys }, {
+    ...layer,
+    byAttention: () =>
+      absorbedTopk(absorbed, q, latents, ropeKeys, position, {
+        ...{ topk: layer.stage.indexTopk, heads, scale },
+      }),
+  });
   const attended = absorbedAttention(absorbed, q, latents, ropeKeys, position, indices, {
-    heads,
-    scale: (qkNopeHeadDim + qkRopeHeadDim) ** -0.5,
-    window: window ?? undefined,
+    ...{ heads, scale, window: window ?? undefined },
   });
   const o = expandLatents(attended, weight("kv_b_proj"), dims);
   return {
@@ -121,11 +126,12 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
 function selected(
   inputs: IndexerInputs,
   caches: Readonly<Record<"latents" | "ropeKeys", Tensor>>,
-  layer: DecodingLayer,
+  layer: DecodingLayer & { readonly byAttention: () => Tensor },
 ): { indices: Tensor | null; keys: Tensor | null } {
   const { config, stage, index, position, append, shared } = layer;
   if (stage.selector === "dense") return { indices: null, keys: null };
   if (index % config.indexShare !== 0) return { indices: shared, keys: null };
+  if (selectorOf(config, stage) === "oracle") return { indices: layer.byAttention(), keys: null };
   const latentKeys = () => cachedIndexKeys(caches, layer);
   const { qI, kI, w, indexer } = lightningIndexer(inputs, layer, latentKeys);
   const keys = config.indexKeyInput === "hidden" ? append("index_key", kI) : null;

@@ -37,7 +37,7 @@ export interface IndexerInputs {
  * the opposite of MLA in both; head weights signed. Its inputs are detached, unless
  * `indexerDetach=false`: then its loss trains what lies before it, too.
  *
- * With `indexKeyInput` other than `hidden` keys are made from what MLA caches, and need no cache of
+ * With `indexKeyInput` of `kvLatent` or `kvLatentRope` keys are made from what MLA caches, and need no cache of
  * their own: see {@linkcode latentIndexKeys}.
  *
  * @param latentKeys makes those keys: by default of the same tokens, in decoding of all cached ones

@@ -6,7 +6,7 @@
 import type { RunConfig } from "../config/config.ts";
 import type { ParameterSpec } from "../engine.ts";
 import { Rng } from "../rng.ts";
-import { usesIndexer } from "../config/stages.ts";
+import { hasIndexer } from "../config/stages.ts";
 
 /**
  * Every parameter, in the order in which they lie in memory. Weights that multiply the same input
@@ -36,7 +36,7 @@ export function modelParameters(config: RunConfig): ParameterSpec[] {
     const prefix = `model.layers.${layer}`;
     norm(`${prefix}.input_layernorm.weight`, d);
     attentionParameters(config, `${prefix}.self_attn`, weight, norm);
-    if (usesIndexer(config) && layer % config.indexShare === 0) {
+    if (hasIndexer(config) && layer % config.indexShare === 0) {
       specs.push(...indexerParameters(config, `${prefix}.self_attn.indexer`));
     }
     norm(`${prefix}.post_attention_layernorm.weight`, d);

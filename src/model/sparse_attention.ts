@@ -8,6 +8,8 @@
  *
  * @module
  */
+import type { RunConfig } from "../config/config.ts";
+import { hasIndexer } from "../config/stages.ts";
 import type { LayerContext, LayerResult, Selection } from "./layer.ts";
 import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
 import { attentionMaps } from "../ops/indexer/maps.ts";
@@ -18,7 +20,8 @@ import { mlaAttention } from "../ops/attention/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
 import { selectionMask } from "../ops/select/mask.ts";
 import type { AttentionTensors } from "../ops/select/selectors/selector.ts";
-import { selectors } from "../ops/select/selectors/selectors.ts";
+import { type SelectorName, selectors } from "../ops/select/selectors/selectors.ts";
+import type { StageView } from "./stage_view.ts";
 import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
 
 /**
@@ -48,14 +51,16 @@ export function sparseAttention(
     ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form: config.sparseForm })
     : { ...dense(), scores: undefined };
 
-  const attributes = () => ({ batch, seqLen, indexer: selection.indexer().indexer, teacher });
+  // Without an indexer attention itself stands for its scores.
+  const scoring = () => hasIndexer(config) ? selection.indexer() : null;
+  const attributes = () => ({ batch, seqLen, indexer: scoring()?.indexer ?? null, teacher });
   const losses: { tensor: Tensor; weight: number }[] = [];
   const metrics: Record<string, Tensor> = {};
   const maps: Record<string, Tensor> = {};
   // A mean over the rows of a micro-batch, of which a step sums up as many.
   const weight = config.indexerLossWeight * lossShare(layer) / config.accumulate;
   if (stage.kl !== "none" && weight > 0) {
-    const { qI, kI, w } = selection.indexer();
+    const { qI, kI, w, indexer } = selection.indexer();
     const isSelected = stage.kl === "selected";
     // Over the selected keys their own softmax may be the target; over all keys only dense attention.
     const isRestricted = isSelected && config.klTarget === "restricted";
@@ -64,7 +69,7 @@ export function sparseAttention(
       ? { indices, mask, scores: isRestricted ? scores : undefined }
       : null;
     metrics.kl = indexerLoss(qI, kI, w, known, keys, {
-      ...attributes(),
+      ...{ batch, seqLen, indexer, teacher },
       form: config.sparseForm,
       klHeads: config.klHeads,
       direction: config.klDirection,
@@ -74,15 +79,14 @@ export function sparseAttention(
     losses.push({ tensor: metrics.kl, weight });
   }
   if (stage.maps) {
-    const shown = attentionMaps(selection.indexer(), { q, kv, kPe, lse }, attributes());
+    const shown = attentionMaps(scoring(), { q, kv, kPe, lse }, attributes());
     Object.assign(maps, { index_scores: shown.scores, target: shown.attention });
     if (indices) maps.topk = indices;
   }
   if (stage.measures) {
-    const { qI, kI, w } = selection.indexer();
     const known = { q, kv, kPe, lse: dense().lse };
     const of = { ...attributes(), topk };
-    const { means, histogram } = indexerMetrics(qI, kI, w, known, selection.measured(), of);
+    const { means, histogram } = indexerMetrics(scoring(), known, selection.measured(), of);
     Object.assign(metrics, { means, distance: histogram });
   }
   return { o, losses, metrics, maps, selection };
@@ -115,12 +119,20 @@ function select(
     sinks: config.sinks,
     block: { size: config.blockSize, pool: config.blockPool },
   };
-  const indices = selectors[stage.selector].select(context);
+  const indices = selectors[selectorOf(config, stage)].select(context);
   const mask = indices && selectionMask(indices, { seqLen });
   const measured = once(() =>
     mask ?? selectionMask(selectors.learned.select(context)!, { seqLen })
   );
   return { indexer, indices, mask, measured };
+}
+
+/** Without an indexer attention itself selects: what it weighs most, as the oracle does. */
+export function selectorOf(
+  { indexKeyInput }: RunConfig,
+  { selector }: Pick<StageView, "selector">,
+): SelectorName {
+  return selector === "learned" && indexKeyInput === "native" ? "oracle" : selector;
 }
 
 /** The part of a layer's KL in its indexer's loss. */

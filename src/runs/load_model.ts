@@ -133,7 +133,7 @@ async function fromFolder(asked: Asked): Promise<SavedModel> {
     ...model,
     // A model without a text has a symbol for each of its tokens.
     taskVocab: model.vocabSize,
-    recipe: hasIndexer ? "sparse" : "dense",
+    recipe: hasIndexer || model.indexKeyInput === "native" ? "sparse" : "dense",
     ...typed,
   });
   const parameters = savedParameters(tensors, config, { file });

@@ -27,12 +27,13 @@ export function describeEvaluation(step: number, values: Metrics): string {
   return `step ${step}: validation loss ${values["val/loss"].toFixed(4)}${bits}${right}`;
 }
 
-/** The line of a measurement of the indexer. */
+/** The line of a measurement of the selection; without an indexer there is no KL. */
 export function describeMeasurement(step: number, values: Metrics): string {
   const percent = (name: string) => `${(100 * values[`index/${name}`]).toFixed(1)} %`;
+  const { "index/dense_kl": kl } = values;
   return `step ${step}: the selection captures ${percent("captured_mass")} of the attention ` +
-    `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")}), ` +
-    `KL ${values["index/dense_kl"].toFixed(3)}`;
+    `(oracle ${percent("oracle_mass")}, random ${percent("random_mass")})` +
+    (kl === undefined ? "" : `, KL ${kl.toFixed(3)}`);
 }
 
 /** The line of a swap test. */

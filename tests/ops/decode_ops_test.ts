@@ -1,6 +1,7 @@
 /** The ops of decoding against their twins, in both families of kernels. */
 import assert from "node:assert/strict";
 import { absorbedAttention } from "../../src/ops/decode/absorbed_attention.ts";
+import { absorbedTopk } from "../../src/ops/decode/absorbed_topk.ts";
 import { absorbQueries } from "../../src/ops/decode/absorb_queries.ts";
 import { cacheAppend } from "../../src/ops/decode/cache_append.ts";
 import { cacheTopk } from "../../src/ops/decode/cache_topk.ts";
@@ -165,6 +166,66 @@ Deno.test("cacheTopk selects what its twin selects, ties and all", async () => {
     }
   }
 });
+
+Deno.test("absorbedTopk selects what attention weighs most, ties and all", async () => {
+  /** A few whole numbers, so that equal keys are equal bit by bit. */
+  const coarse = (rows: number, cols: number) => ({
+    ...{ rows, cols },
+    values: Array.from({ length: rows * cols }, () => Math.round(Math.random() * 4) - 2),
+  });
+  const sizes = [[1, 0, 1], [37, 20, 7], [300, 299, 100], [40, 39, 60], [1100, 1050, 64]];
+  for (const [capacity, position, topk] of sizes) {
+    for (const [heads, nope, rope, latent] of [[1, 2, 1, 3], [3, 8, 4, 8]]) {
+      const [c, k] = [latent, rope].map((cols) => coarse(capacity, cols));
+      for (const { values, cols } of [c, k]) values.fill(NaN, (position + 1) * cols);
+      const q = [coarse(1, heads * latent), coarse(1, heads * (nope + rope))];
+      const apply = ([qLatent, q, c, k, position]: Tensor[]) => [
+        absorbedTopk(qLatent, q, c, k, position, { topk, heads, scale: 0.3 }),
+      ];
+      const inputs = [...q, c, k, at(position)];
+      const [want] = await runTwin(inputs, apply);
+      const shares = meanAttention(inputs.map(({ values }) => values), { heads, scale: 0.3 });
+      for (const capabilities of FAMILIES) {
+        const [got] = await runOp(inputs, apply, capabilities);
+        const count = Math.min(topk, position + 1);
+        assert.equal([...got].findLastIndex((s) => s >= 0), count - 1);
+        assert.deepEqual([...got.slice(0, count)], [...got.slice(0, count)].sort((a, b) => a - b));
+        // Sums of several heads are rounded: keys that weigh alike may stand for each other.
+        const weights = (list: ArrayLike<number>) =>
+          Array.from(list).filter((s) => s >= 0).map((s) => shares[s]).sort((a, b) => b - a);
+        const [own, wanted] = [weights(got), weights(want)];
+        wanted.forEach((x, i) =>
+          assert(Math.abs(own[i] - x) <= 1e-5 * x, `${topk} of ${position}`)
+        );
+      }
+    }
+  }
+});
+
+/** Softmax of the scores of each head, in the mean over them, in float64. */
+function meanAttention(
+  [qLatent, q, latents, ropeKeys, position]: ArrayLike<number>[],
+  { heads, scale }: { heads: number; scale: number },
+): number[] {
+  const [latent, width] = [qLatent.length / heads, q.length / heads];
+  const rope = latent * ropeKeys.length / latents.length;
+  const shares = new Array(position[0] + 1).fill(0);
+  for (let head = 0; head < heads; head++) {
+    const weights = shares.map((_, s) => {
+      let score = 0;
+      for (let i = 0; i < latent; i++) {
+        score += qLatent[head * latent + i] * latents[s * latent + i];
+      }
+      for (let i = 0; i < rope; i++) {
+        score += q[(head + 1) * width - rope + i] * ropeKeys[s * rope + i];
+      }
+      return Math.exp(score * scale);
+    });
+    const sum = weights.reduce((a, b) => a + b);
+    weights.forEach((weight, s) => shares[s] += weight / sum / heads);
+  }
+  return shares;
+}
 
 Deno.test("linear on a single row", async () => {
   for (const [out, cols] of [[1, 1], [5, 3], [33, 40], [300, 260], [7, 1100]]) {

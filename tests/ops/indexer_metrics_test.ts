@@ -10,9 +10,12 @@ import {
   indexerMetricsOp,
   maskOverlap,
 } from "../../src/ops/indexer/metrics.ts";
-import { matrixType } from "../../src/ops/op.ts";
+import { attentionMaps } from "../../src/ops/indexer/maps.ts";
+import type { IndexerAttributes } from "../../src/ops/indexer/teacher.ts";
+import { matrixType, type Tensor } from "../../src/ops/op.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
-import { checkOp, type CheckOptions } from "../check_op.ts";
+import { assertClose, checkOp, type CheckOptions } from "../check_op.ts";
+import { runOp, runTwin } from "../run_op.ts";
 import { indexerAttributes, indexerInputs, maskOf, randomSelection } from "./indexer_case.ts";
 
 /** Each metric is an output, so that none hides behind a larger one. */
@@ -22,12 +25,15 @@ function checkMetrics(
   capabilities: CheckOptions["capabilities"],
 ): Promise<void> {
   const selection = randomSelection(attributes, attributes.topk);
-  const inputs = [...indexerInputs(attributes), maskOf(selection, attributes.seqLen)];
+  const { indexer } = attributes;
+  const given = indexerInputs({ ...attributes, indexer: indexer ?? odd.indexer });
+  const inputs = [...given, maskOf(selection, attributes.seqLen)];
   return checkOp(name, {
     inputs: inputs.map((x) => ({ ...x, gradient: false })),
     apply: ([qI, kI, w, q, kv, kPe, lse, mask]) => {
       const teacher = { q, kv, kPe, lse };
-      const { means, histogram } = indexerMetrics(qI, kI, w, teacher, mask, attributes);
+      const scoring = indexer && { qI, kI, w };
+      const { means, histogram } = indexerMetrics(scoring, teacher, mask, attributes);
       return [...INDEXER_METRICS.map((_, i) => columns(means, i, 1)), histogram];
     },
     cotangents: [],
@@ -46,6 +52,7 @@ for (const software of [true, false]) {
     await checkMetrics("even", { ...even, topk: 8 }, { software });
     const chunks = { software, maxBindingBytes: 4 * 4000 };
     await checkMetrics("chunks", { ...narrow, topk: 8 }, chunks);
+    await checkMetrics("attention's own", { ...odd, indexer: null, topk: 5 }, chunks);
   });
 }
 
@@ -70,7 +77,7 @@ Deno.test("indexerMetrics of a perfect selection and of an unknowing indexer", a
   );
   const [qI, kI, w, q, kv, kPe, lse, bits] = tensors;
   const attributes = { ...even, topk: seqLen - 1 };
-  const { means, histogram } = indexerMetrics(qI, kI, w, { q, kv, kPe, lse }, bits, attributes);
+  const { means, histogram } = indexerMetrics({ qI, kI, w }, { q, kv, kPe, lse }, bits, attributes);
   const value = Object.fromEntries(
     INDEXER_METRICS.map((name, i) => [name, backend.read(means)[i]]),
   );
@@ -83,6 +90,28 @@ Deno.test("indexerMetrics of a perfect selection and of an unknowing indexer", a
   assert.equal(shares.length, distanceBins(seqLen));
   assert(Math.abs(shares.reduce((a, b) => a + b) - 1) < 1e-5);
   assert(Math.abs(shares[1] - 1 / (seqLen - 1)) < 1e-6, `${batch} sequences: ${shares}`);
+});
+
+Deno.test("attentionMaps: without an indexer attention stands for its scores", async () => {
+  const { seqLen } = odd;
+  // Of the keys that a query sees.
+  const seen = (map: ArrayLike<number>) =>
+    Array.from(map).filter((_, i) => i % seqLen <= Math.floor(i / seqLen) % seqLen);
+  const inputs = indexerInputs(odd).map((x) => ({ ...x, values: x.values! }));
+  const maps = (indexer: IndexerAttributes["indexer"] | null) => ([qI, kI, w, ...of]: Tensor[]) => {
+    const [q, kv, kPe, lse] = of;
+    const scoring = indexer && { qI, kI, w };
+    const shown = attentionMaps(scoring, { q, kv, kPe, lse }, { ...odd, indexer });
+    return [shown.scores, shown.attention];
+  };
+  for (const indexer of [odd.indexer, null]) {
+    const want = (await runTwin(inputs, maps(indexer))).map(seen);
+    for (const software of [true, false]) {
+      const got = (await runOp(inputs, maps(indexer), { software })).map(seen);
+      for (const i of [0, 1]) assertClose(`map ${i}`, got[i], want[i], 1e-5);
+      assert.equal(got[0].every((x, i) => x === got[1][i]), indexer === null);
+    }
+  }
 });
 
 Deno.test("maskOverlap", async () => {

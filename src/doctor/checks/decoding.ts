@@ -1,6 +1,7 @@
 /** The ops that decode token by token. */
 import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { absorbedAttention } from "../../ops/decode/absorbed_attention.ts";
+import { absorbedTopk } from "../../ops/decode/absorbed_topk.ts";
 import { absorbQueries } from "../../ops/decode/absorb_queries.ts";
 import { cacheAppend } from "../../ops/decode/cache_append.ts";
 import { cacheTopk } from "../../ops/decode/cache_topk.ts";
@@ -70,6 +71,13 @@ export function decodingCases(random: Random): OpCase[] {
       ],
       apply: ([q, k, w, position]) => [
         cacheTopk(q, k, w, position, { topk, indexer }),
+      ],
+    },
+    {
+      ...{ name: "absorbedTopk", shape: `${topk} of ${position + 1}` },
+      inputs: attended,
+      apply: ([q, own, c, k, position]) => [
+        absorbedTopk(q, own, c, k, position, { topk, heads, scale: 0.3 }),
       ],
     },
     {

@@ -135,7 +135,15 @@ export function measurementCases(random: Random): OpCase[] {
       ...{ name: "indexerMetrics", shape, inputs: [...inputs, own] },
       apply([qI, kI, w, q, kv, kPe, mask]) {
         const given = teacherOf([q, kv, kPe]);
-        return Object.values(indexerMetrics(qI, kI, w, given, mask, { ...taught, topk }));
+        return Object.values(indexerMetrics({ qI, kI, w }, given, mask, { ...taught, topk }));
+      },
+      tolerance: { forward: 1e-4 },
+    },
+    {
+      ...{ name: "indexerMetrics, no indexer", shape, inputs: [...teacherInputs, own] },
+      apply([q, kv, kPe, mask]) {
+        const of = { ...taught, indexer: null, topk };
+        return Object.values(indexerMetrics(null, teacherOf([q, kv, kPe]), mask, of));
       },
       tolerance: { forward: 1e-4 },
     },

@@ -7,7 +7,8 @@
  */
 import { spread } from "../wgsl/elementwise.ts";
 import { Float, type Kernel, makeKernel, workgroupReduce } from "../wgsl/kernel.ts";
-import { at, sumOfUnit, widthOf } from "../wgsl/layout_units.ts";
+import { absorbedScore, scoreWidths } from "./absorbed_scores.ts";
+import { at, widthOf } from "../wgsl/layout_units.ts";
 import { rounds } from "../wgsl/loops.ts";
 import { type Layout, layoutUniforms, read, unitType, write } from "../wgsl/operand.ts";
 
@@ -59,11 +60,9 @@ export function absorbedParts(
   spec: AbsorbedAttentionSpec & { sums: Layout; stats: Layout },
 ): Kernel {
   const { qLatent, q, latents, ropeKeys, position, indices, sums, stats, heads, scale } = spec;
-  const ofHead = q.cols / heads;
-  const width = widthOf(qLatent, latents, sums);
-  // Heads begin at whole units, too.
-  const ropeWidth = ofHead % 4 === 0 ? widthOf(q, ropeKeys) : 1;
-  const [type, ropeType] = [unitType(width), unitType(ropeWidth)];
+  const widths = scoreWidths(spec, sums);
+  const { width, ropeWidth } = widths;
+  const type = unitType(width);
   const key = indices
     ? `u32(${at("indices", "0u", "min(first + lane, keys - 1u)")})`
     : "visible - keys + min(first + lane, keys - 1u)";
@@ -86,7 +85,7 @@ export function absorbedParts(
       heads,
       latent: latents.cols / width,
       rope: ropeKeys.cols / ropeWidth,
-      q_of_head: ofHead / ropeWidth,
+      q_of_head: q.cols / heads / ropeWidth,
       scale: new Float(scale),
       // WGSL has no infinite constants.
       hidden: new Float(-Infinity),
@@ -107,17 +106,7 @@ ${workgroupReduce("total", PART)}`,
   if (first >= keys) { return; }
   let head = wid.y;
   let key = ${key};
-  var products = ${type}(0.0);
-  for (var i = 0u; i < u.latent; i++) {
-    products += ${at("q_latent", "0u", "head * u.latent + i")} * ${at("latents", "key", "i")};
-  }
-  var turned = ${ropeType}(0.0);
-  for (var i = 0u; i < u.rope; i++) {
-    turned += ${at("q", "0u", "(head + 1u) * u.q_of_head - u.rope + i")} * ${
-      at("rope_keys", "key", "i")
-    };
-  }
-  let score = (${sumOfUnit(width, "products")} + ${sumOfUnit(ropeWidth, "turned")}) * u.scale;
+${absorbedScore(widths)}
   let live = first + lane < keys;
   let high = largest_reduce(lane, select(u.hidden, score, live));
   let weight = select(0.0, exp(score - high), live);

@@ -1,15 +1,17 @@
 import {
-  type IndexerAttributes,
   recordScores,
   recordTarget,
   requireIndexer,
+  type ScoringTensors,
+  type SelectingAttributes,
   type TeacherTensors,
   twinScores,
+  twinTarget,
 } from "./teacher.ts";
 import { matrixType, type Op, type Tensor, type TfMatrix } from "../op.ts";
 
 /** Whole matrices of index scores and attention; see {@linkcode attentionMaps}. */
-export const attentionMapsOp: Op<IndexerAttributes> = {
+export const attentionMapsOp: Op<SelectingAttributes> = {
   name: "attentionMaps",
   stopsGradient: true,
   types(inputs, attributes) {
@@ -18,8 +20,11 @@ export const attentionMapsOp: Op<IndexerAttributes> = {
     return [matrixType(batch * seqLen, seqLen), matrixType(batch * seqLen, seqLen)];
   },
   twin(tf, inputs, attributes) {
-    const { batch, seqLen } = attributes;
-    const { scores, target } = twinScores(tf, inputs, attributes);
+    const { batch, seqLen, indexer } = attributes;
+    const target = twinTarget(tf, inputs.slice(-4), attributes);
+    const { scores } = indexer
+      ? twinScores(tf, inputs, { ...attributes, indexer })
+      : { scores: target };
     return [scores, target].map((x) => tf.reshape(x, [batch * seqLen, seqLen]) as TfMatrix);
   },
   forward(r, inputs, [scores, target], attributes) {
@@ -33,8 +38,10 @@ export const attentionMapsOp: Op<IndexerAttributes> = {
       queriesOf: <T>(m: T) => m,
       keysOf: <T>(m: T) => m,
     };
-    recordScores(r, inputs, indexer, chunk, scores);
-    recordTarget(r, inputs.slice(3), teacher, chunk, target);
+    const taught = inputs.slice(-4);
+    if (indexer) recordScores(r, inputs, indexer, chunk, scores);
+    else recordTarget(r, taught, teacher, chunk, scores);
+    recordTarget(r, taught, teacher, chunk, target);
   },
 };
 
@@ -42,16 +49,18 @@ export const attentionMapsOp: Op<IndexerAttributes> = {
  * Index scores and attention of all pairs, for looking at short sequences: the only place where the
  * memory for pairs is not bounded. Only entries with s ≤ t mean anything.
  *
+ * @param indexer whose scores; null: attention stands for them
  * @param teacher the inputs of `mlaAttention`, and its `lse`
  * @returns `scores` and `attention` (mean over the heads), `[batch · seqLen, seqLen]` each
  * @throws {RangeError} if shapes and sizes do not fit
  */
 export function attentionMaps(
-  { qI, kI, w }: { qI: Tensor; kI: Tensor; w: Tensor },
+  indexer: ScoringTensors | null,
   { q, kv, kPe, lse }: TeacherTensors,
-  attributes: IndexerAttributes,
+  attributes: SelectingAttributes,
 ): { scores: Tensor; attention: Tensor } {
-  const inputs = [qI, kI, w, q, kv, kPe, lse];
-  const [scores, attention] = qI.backend.apply(attentionMapsOp, inputs, attributes);
+  const scoring = indexer ? [indexer.qI, indexer.kI, indexer.w] : [];
+  const inputs = [...scoring, q, kv, kPe, lse];
+  const [scores, attention] = q.backend.apply(attentionMapsOp, inputs, attributes);
   return { scores, attention };
 }

@@ -8,12 +8,14 @@ import {
 import { topK } from "../../kernels/select/top_k.ts";
 import { columnsOf } from "../matrix.ts";
 import {
-  type IndexerAttributes,
   recordTarget,
   requireIndexer,
   scoresOf,
+  type ScoringTensors,
+  type SelectingAttributes,
   type TeacherTensors,
   twinScores,
+  twinTarget,
 } from "./teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type TfMatrix } from "../op.ts";
 import { byQueryChunks } from "../query_chunks.ts";
@@ -23,8 +25,17 @@ export { distanceBins } from "../../kernels/indexer/metrics.ts";
 /** Names of the columns of {@linkcode indexerMetrics}. */
 export const INDEXER_METRICS = ROW_METRICS;
 
+/** Those that are said of scores alone: nothing, where attention selects without an indexer. */
+export const SCORE_METRICS: readonly (typeof ROW_METRICS)[number][] = [
+  "kl",
+  "index_entropy",
+  "dead_scores",
+  "score_mean",
+  "score_std",
+];
+
 /** Attributes of {@linkcode indexerMetrics}. */
-export interface IndexerMetricsAttributes extends IndexerAttributes {
+export interface IndexerMetricsAttributes extends SelectingAttributes {
   /** Keys per row of the selection, k. */
   topk: number;
   /** A selected key is local if t − s is less; default 16. */
@@ -49,18 +60,23 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
   name: "indexerMetrics",
   types(inputs, attributes) {
     requireIndexer("indexerMetrics", inputs, attributes);
-    const { topk, localWindow = 16, seqLen } = attributes;
-    if (inputs.length !== 8) throw new RangeError("Cannot apply indexerMetrics without a mask");
+    const { topk, localWindow = 16, seqLen, indexer } = attributes;
+    if (inputs.length !== (indexer ? 8 : 5)) {
+      throw new RangeError("Cannot apply indexerMetrics without a mask");
+    }
     requireCount("indexerMetrics", "topk", topk);
     requireCount("indexerMetrics", "localWindow", localWindow);
     return [matrixType(1, INDEXER_METRICS.length), matrixType(1, distanceBins(seqLen))];
   },
   twin(tf, inputs, attributes) {
-    const { scores, target } = twinScores(tf, inputs.slice(0, 7), attributes);
-    const { batch, seqLen, topk } = attributes;
+    const { batch, seqLen, topk, indexer } = attributes;
+    const target = twinTarget(tf, inputs.slice(-5, -1), attributes);
+    const { scores } = indexer
+      ? twinScores(tf, inputs.slice(0, 7), { ...attributes, indexer })
+      : { scores: target };
     const [allScores, allTargets] = [scores, target].map((x) => x.dataSync());
     const from = firstMeasured(seqLen, topk);
-    const selections = twinSelections(inputs[7]);
+    const selections = twinSelections(inputs.at(-1)!);
     const cols = INDEXER_METRICS.length + distanceBins(seqLen);
     const means = new Float64Array(cols);
     for (let row = 0; row < batch * seqLen; row++) {
@@ -76,10 +92,10 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
     return tf.split(row, [INDEXER_METRICS.length, distanceBins(seqLen)], 1) as TfMatrix[];
   },
   forward(r, inputs, [means, histogram], attributes) {
-    const { seqLen, localWindow = 16 } = attributes;
+    const { seqLen, localWindow = 16, indexer, teacher } = attributes;
     const k = Math.min(attributes.topk, seqLen);
     const { capabilities } = r;
-    const mask = inputs[7];
+    const [mask, taught] = [inputs.at(-1)!, inputs.slice(-5, -1)];
     const from = firstMeasured(seqLen, k);
     const rows = r.temporary(mask.rows, means.cols + histogram.cols);
     const bound = [...inputs, rows];
@@ -87,8 +103,10 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
       const { firstRow, batch } = chunk;
       // Its rows have room for as many indices as there are keys.
       const oracle = { ...room, cols: k, stride: k, dtype: "i32" as const };
-      const { scores } = scoresOf(r, inputs, attributes, chunk, scratch);
-      recordTarget(r, inputs.slice(3), attributes.teacher, chunk, target);
+      const { scores } = indexer
+        ? scoresOf(r, inputs, { ...attributes, indexer }, chunk, scratch)
+        : { scores: target };
+      recordTarget(r, taught, teacher, chunk, target);
       const select = topK({
         scores: target,
         indices: oracle,
@@ -191,9 +209,8 @@ function twinRow(
  *
  * Passes no gradient.
  *
- * @param qI [batch · seqLen, heads · dim] of the indexer, rotated
- * @param kI [batch · seqLen, dim], normalised and rotated
- * @param w [batch · seqLen, heads]
+ * @param indexer whose scores; null: attention stands for them, what selects without an indexer, and
+ * what is said of scores means nothing
  * @param teacher the inputs of `mlaAttention`, and the `lse` of dense attention
  * @param mask i32 [batch · seqLen, ceil(seqLen / 32)]: bit s % 32 of word s / 32 is set where key s
  * is selected; every row needs one
@@ -202,21 +219,20 @@ function twinRow(
  * @throws {RangeError} if shapes and sizes do not fit
  * @example
  * ```ts ignore
- * const { means, histogram } = indexerMetrics(qI, kI, w, teacher, mask, {
+ * const { means, histogram } = indexerMetrics({ qI, kI, w }, teacher, mask, {
  *   ...{ batch, seqLen, indexer, teacher, topk: 64 },
  * });
  * ```
  */
 export function indexerMetrics(
-  qI: Tensor,
-  kI: Tensor,
-  w: Tensor,
+  indexer: ScoringTensors | null,
   { q, kv, kPe, lse }: TeacherTensors,
   mask: Tensor,
   attributes: IndexerMetricsAttributes,
 ): { means: Tensor; histogram: Tensor } {
-  const inputs = [qI, kI, w, q, kv, kPe, lse, mask];
-  const [means, histogram] = qI.backend.apply(indexerMetricsOp, inputs, attributes);
+  const scoring = indexer ? [indexer.qI, indexer.kI, indexer.w] : [];
+  const inputs = [...scoring, q, kv, kPe, lse, mask];
+  const [means, histogram] = q.backend.apply(indexerMetricsOp, inputs, attributes);
   return { means, histogram };
 }
 

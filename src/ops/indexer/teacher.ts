@@ -32,6 +32,21 @@ export interface IndexerAttributes {
   teacher: Teacher;
 }
 
+/** The same where there may be no indexer: attention's own weights then stand for its scores. */
+export interface SelectingAttributes extends Omit<IndexerAttributes, "indexer"> {
+  indexer: Indexer | null;
+}
+
+/** The indexer's tensors. */
+export interface ScoringTensors {
+  /** `[N, indexer.heads · indexer.dim]`, rotated. */
+  readonly qI: Tensor;
+  /** `[N, indexer.dim]`, normalised and rotated. */
+  readonly kI: Tensor;
+  /** `[N, indexer.heads]`. */
+  readonly w: Tensor;
+}
+
 /** The teacher's tensors: the inputs of `mlaAttention`, and an `lse`. */
 export interface TeacherTensors {
   /** `[N, heads · (nope + rope)]`. */
@@ -77,15 +92,16 @@ export function inputsOfHead<T>(
   ];
 }
 
-/** Checks the inputs of an op on an indexer, its teacher and, perhaps, a mask. */
+/** Checks the inputs of an op on an indexer, if there is one, its teacher and, perhaps, a mask. */
 export function requireIndexer(
   op: string,
   inputs: readonly TensorType[],
-  { batch, seqLen, indexer, teacher }: IndexerAttributes,
+  { batch, seqLen, indexer, teacher }: SelectingAttributes,
 ): void {
   const { heads, nope, rope, value } = teacher.dims;
   const counts = {
-    ...{ batch, seqLen, "indexer.heads": indexer.heads, "indexer.dim": indexer.dim },
+    ...{ batch, seqLen },
+    ...indexer ? { "indexer.heads": indexer.heads, "indexer.dim": indexer.dim } : {},
     ...{ "teacher.heads": heads, "teacher.nope": nope, "teacher.value": value },
   };
   for (const [name, count] of Object.entries(counts)) {
@@ -93,32 +109,34 @@ export function requireIndexer(
       throw new RangeError(`Cannot apply ${op}: ${name} is ${count}, not a whole number above 0`);
     }
   }
-  for (const [name, { scale }] of Object.entries({ indexer, teacher })) {
+  for (const [name, { scale }] of Object.entries(indexer ? { indexer, teacher } : { teacher })) {
     if (!(scale > 0 && Number.isFinite(scale))) {
       throw new RangeError(`Cannot apply ${op}: ${name}.scale is ${scale}, not a number above 0`);
     }
   }
   const rows = batch * seqLen;
-  const cols = [
-    indexer.heads * indexer.dim,
-    indexer.dim,
-    indexer.heads,
-    heads * (nope + rope),
-    heads * (nope + value),
-    rope,
-    heads,
-    Math.ceil(seqLen / 32),
+  const expected: [name: string, cols: number][] = [
+    ...indexer ? scoringShapes(indexer) : [],
+    ["q", heads * (nope + rope)],
+    ["kv", heads * (nope + value)],
+    ["kPe", rope],
+    ["lse", heads],
+    ["i32 mask or none", Math.ceil(seqLen / 32)],
   ];
+  const last = expected.length - 1;
   requireShapes(
-    (inputs.length === 7 || inputs.length === 8) &&
+    (inputs.length === last || inputs.length === last + 1) &&
       inputs.every((x, i) =>
-        x.rows === rows && x.cols === cols[i] && x.dtype === (i === 7 ? "i32" : "f32")
+        x.rows === rows && x.cols === expected[i][1] && x.dtype === (i === last ? "i32" : "f32")
       ),
     op,
     inputs,
-    ["qI", "kI", "w", "q", "kv", "kPe", "lse", "i32 mask or none"]
-      .map((name, i) => `${name} ${rows}x${cols[i]}`).join(", "),
+    expected.map(([name, cols]) => `${name} ${rows}x${cols}`).join(", "),
   );
+}
+
+function scoringShapes({ heads, dim }: Indexer): [name: string, cols: number][] {
+  return [["qI", heads * dim], ["kI", dim], ["w", heads]];
 }
 
 /** Most bytes of the scores of a layer that are kept from its selection to its loss. */
@@ -206,8 +224,7 @@ export function twinScores(
   inputs: readonly TfMatrix[],
   { batch, seqLen, indexer, teacher }: IndexerAttributes,
 ): { scores: tfc.Tensor; target: tfc.Tensor; support: tfc.Tensor } {
-  const { qI, kI, w, mask, ...taught } = named(inputs);
-  const { heads, nope } = teacher.dims;
+  const { qI, kI, w, mask } = named(inputs);
   const extent = { batch, seqLen };
   const products = tf.matMul(
     twinHeads(tf, qI, extent, indexer.heads),
@@ -218,8 +235,23 @@ export function twinScores(
   const act = indexer.activation === "relu" ? tf.relu(products) : products;
   const weights = twinHeads(tf, w, extent, indexer.heads);
   const scores = tf.mul(tf.sum(tf.mul(act, weights), 1), indexer.scale);
-  const [q, kv, kPe, lse] = [taught.q, taught.kv, taught.kPe, taught.lse]
-    .map((x) => detachOp.twin(tf, [x], { cols: x.shape[1] })[0]);
+  const support = twinSupport(tf, mask, extent);
+  return {
+    scores,
+    target: twinTarget(tf, inputs.slice(3, 7), { ...extent, teacher }, support),
+    support,
+  };
+}
+
+/** The teacher (not normalised) as [batch, seqLen, seqLen], 0 where a query may not look. */
+export function twinTarget(
+  tf: Tf,
+  inputs: readonly TfMatrix[],
+  { teacher, ...extent }: Pick<IndexerAttributes, "batch" | "seqLen" | "teacher">,
+  support = twinSupport(tf, null, extent),
+): tfc.Tensor {
+  const { heads, nope } = teacher.dims;
+  const [q, kv, kPe, lse] = inputs.map((x) => detachOp.twin(tf, [x], { cols: x.shape[1] })[0]);
   const own = tf.slice(twinHeads(tf, kv, extent, heads), [0, 0, 0, 0], [-1, -1, -1, nope]);
   const shared = tf.tile(twinHeads(tf, kPe, extent, 1), [1, heads, 1, 1]);
   const logits = tf.matMul(
@@ -228,10 +260,9 @@ export function twinScores(
     false,
     true,
   );
-  const support = twinSupport(tf, mask, extent);
   const hidden = tf.expandDims(tf.mul(tf.sub(1, support), -1e9), 1);
   const logs = tf.sub(tf.mul(logits, teacher.scale), twinHeads(tf, lse, extent, heads));
-  return { scores, target: tf.mean(tf.exp(tf.add(logs, hidden)), 1), support };
+  return tf.mean(tf.exp(tf.add(logs, hidden)), 1);
 }
 
 /** 1 where a query may look: at all keys up to itself, or at those of its row of the mask. */

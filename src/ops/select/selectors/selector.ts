@@ -5,17 +5,11 @@
  */
 import type { Indexer, Teacher } from "../../../kernels/indexer/indexer.ts";
 import type { Pool } from "../../../kernels/select/block_pool.ts";
-import type { TeacherTensors } from "../../indexer/teacher.ts";
+import type { ScoringTensors, TeacherTensors } from "../../indexer/teacher.ts";
 import type { Tensor } from "../../op.ts";
 
 /** The indexer's tensors, as `indexTopk` takes them. */
-export interface IndexerTensors {
-  /** [batch · seqLen, heads · dim]. */
-  readonly qI: Tensor;
-  /** [batch · seqLen, dim]. */
-  readonly kI: Tensor;
-  /** [batch · seqLen, heads]. */
-  readonly w: Tensor;
+export interface IndexerTensors extends ScoringTensors {
   /** What they do not tell. */
   readonly indexer: Indexer;
 }
