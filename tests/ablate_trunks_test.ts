@@ -81,6 +81,15 @@ Deno.test("runs share the stages that are bitwise the same, and no others", () =
   ]);
 });
 
+Deno.test("what beginnings are shared over, whatever its value, changes no weight and no measurement", () => {
+  const shared = configKeys.filter((key) => ["run", "log"].includes(fields[key].effect));
+  assert.deepEqual(shared.join(" ").split(" "), [
+    ...["name", "resume", "otherData", "preset", "autotune", "profile", "plan"],
+    ...["recompute", "logEvery", "evalEvery", "saveEvery", "saveMinutes", "keepCheckpoints"],
+    ...["sampleEvery", "sampleTokens", "samplePrompt", "temperature", "measureEvery"],
+  ]);
+});
+
 /** Another value than that of the configuration. */
 function otherValue(key: ConfigKey): unknown {
   const { kind, values } = fields[key];

@@ -213,6 +213,7 @@ Deno.test("damaged and foreign checkpoints are refused by name", () =>
       ["state.json", (file) => Deno.truncateSync(file, 50), /state\.json is damaged/],
       ["state.json", edit("format", "other"), /no checkpoint of latentk/],
       ["state.json", edit("version", 99), /version is 99/],
+      ["state.json", edit("version", { toString: 1 }), /version is {"toString":1}/],
       ["state.json", edit("step", "5"), /state\.json is damaged/],
       ["state.json", edit("config", { ...config, stepz: 5 }), /state\.json: .*"stepz"/],
       ["state.json", edit("config", { ...config, kvLoraRank: 7 }), /kv_.* is F32 .*needs F32/],

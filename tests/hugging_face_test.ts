@@ -6,6 +6,7 @@ import {
   fields,
   resolveConfig,
 } from "../src/config/config.ts";
+import { UserError } from "../src/errors.ts";
 import type { Field } from "../src/config/fields.ts";
 import { fromHuggingFace, toHuggingFace } from "../src/config/hugging_face.ts";
 import { modelParameters } from "../src/model/parameters.ts";
@@ -104,6 +105,21 @@ Deno.test("what would change the maths is refused by name", () => {
   }
   const old = { ...deepseek, mlp_layer_types: undefined, first_k_dense_replace: 1 };
   assert.match(userError(() => fromHuggingFace(old)), /first_k_dense_replace=1/);
+});
+
+Deno.test("whatever stands for a value, the error is one line for people", () => {
+  for (const base of [deepseek, toHuggingFace(resolveConfig({ attention: "gqa" }))]) {
+    for (const key of Object.keys(base)) {
+      for (const value of [{ toString: null }, [{ valueOf: 1 }], "7", null, true]) {
+        try {
+          resolveConfig(fromHuggingFace({ ...base, [key]: value }));
+        } catch (error) {
+          assert(error instanceof UserError, `${key}: ${error}`);
+          assert.doesNotMatch(error.message, /\n|object Object/, key);
+        }
+      }
+    }
+  }
 });
 
 Deno.test("a model's config.json gives the model back", () => {

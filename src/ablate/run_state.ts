@@ -115,7 +115,7 @@ export function requireSame(folder: string, planned: RunConfig): void {
   for (const key of configKeys) {
     const isFree = isFreeKey(key) ||
       key === "vocabSize" && planned.vocabSize === 0;
-    if (isFree || String(saved[key]) === String(planned[key])) continue;
+    if (isFree || show(saved[key]) === show(planned[key])) continue;
     refuse(folder, key, saved[key], planned[key]);
   }
   const [old, own] = [saved.stages, planned.stages];

@@ -207,7 +207,7 @@ export function checkValue(key: string, field: Field<unknown>, value: unknown): 
   if (ok && (!values || values.includes(String(value)))) return value;
   const near = ok && values ? suggest(String(value), values) : null;
   throw new UserError(
-    `Cannot set ${key}=${Array.isArray(value) ? value : show(value)}: ` +
+    `Cannot set ${key}=${show(value)}: ` +
       `expected ${expectation(field, value)}${near ? ` (did you mean ${near}?)` : ""}`,
   );
 }
@@ -220,14 +220,16 @@ function expectation(field: Field<unknown>, value: unknown): string {
   const { min, max } = field;
   const least = min === Number.MIN_VALUE ? " above 0" : min === undefined ? "" : ` from ${min}`;
   // That whole numbers have 32 bits is told to those who want more.
-  const isTold = max !== undefined && (max !== MOST || Number(value) > max);
+  const isTold = max !== undefined && (max !== MOST || typeof value === "number" && value > max);
   const most = isTold ? ` to ${max}` : "";
   const word = { integer: "a whole number", number: "a number", numbers: "numbers" }[field.kind];
   return `${word}${least || most ? `${least}${most}` : ""}${none}`;
 }
 
-/** A value as people type it. */
+/** A value as people type it; what nobody types, as JSON. */
 export function show(value: unknown): string {
+  if (Array.isArray(value)) return value.map(show).join(",");
+  if (typeof value === "object" && value !== null) return JSON.stringify(value);
   if (typeof value === "number" && value > 0 && value < 1e-3) return value.toExponential();
   return String(value ?? "none");
 }

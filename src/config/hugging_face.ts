@@ -171,9 +171,9 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
     Object.assign(config, { attention: "mla" }, camel({ q_lora_rank: null, ...json }, mlaWords));
     if (type === "deepseek_v32") Object.assign(config, camel(json, indexerWords));
   } else {
-    const heads = Number(json.num_attention_heads);
+    const heads = numberIn(json, "num_attention_heads");
     config.attention = config.numKeyValueHeads === heads ? "mha" : "gqa";
-    config.headDim = json.head_dim ?? Number(json.hidden_size) / heads;
+    config.headDim = json.head_dim ?? numberIn(json, "hidden_size") / heads;
   }
   return config as ConfigInput;
 }
@@ -212,16 +212,16 @@ function refuseOtherRotations(json: Record<string, unknown>): void {
       );
     }
   }
-  if (Number(json.partial_rotary_factor ?? 1) !== 1) refuse("partial_rotary_factor", json, "1");
+  if ((json.partial_rotary_factor ?? 1) !== 1) refuse("partial_rotary_factor", json, "1");
 }
 
 function refuseExperts(json: Record<string, unknown>): void {
   const kinds = json.mlp_layer_types;
-  const layers = Number(json.num_hidden_layers);
+  const layers = numberIn(json, "num_hidden_layers");
   if (Array.isArray(kinds)) {
     const isDense = kinds.length >= layers && kinds.slice(0, layers).every((k) => k === "dense");
     if (!isDense) refuse("mlp_layer_types", json, "dense layers");
-  } else if (!(Number(json.first_k_dense_replace) >= layers)) {
+  } else if (!(numberIn(json, "first_k_dense_replace") >= layers)) {
     refuse("first_k_dense_replace", json, `${layers} (all layers dense)`);
   }
 }
@@ -235,6 +235,12 @@ function refuse(key: string, json: Record<string, unknown>, expected: string): n
 function ropeTheta(json: Record<string, unknown>): unknown {
   const [rope, scaling] = ropeKeys.map((key) => json[key] as Record<string, unknown> | undefined);
   return rope?.rope_theta ?? scaling?.rope_theta ?? json.rope_theta ?? 10_000;
+}
+
+/** A number, NaN where there is none. */
+function numberIn(json: Record<string, unknown>, key: string): number {
+  const { [key]: value } = json;
+  return typeof value === "number" ? value : NaN;
 }
 
 function snakeCase(key: string): string {

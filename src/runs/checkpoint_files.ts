@@ -144,7 +144,7 @@ export function readState(path: string): SavedState {
   }
   if (!readable.includes(state.version)) {
     throw new UserError(
-      `Cannot load ${path}: its version is ${state.version}, this program reads ${
+      `Cannot load ${path}: its version is ${JSON.stringify(state.version)}, this program reads ${
         readable.join(" and ")
       }`,
     );

@@ -126,10 +126,10 @@ async function fromFolder(asked: Asked): Promise<SavedModel> {
   }
   const { file, tensors } = await readWeights(folder);
   const hasIndexer = [...tensors.keys()].some((name) => name.includes(".indexer."));
-  const longest = Number(json.max_position_embeddings ?? HUGGING_FACE_SEQ_LEN);
+  const longest = json.max_position_embeddings ?? HUGGING_FACE_SEQ_LEN;
   const model = fromHuggingFace(json);
   const config = resolveConfig({
-    seqLen: Math.min(longest, HUGGING_FACE_SEQ_LEN),
+    seqLen: Math.min(typeof longest === "number" ? longest : NaN, HUGGING_FACE_SEQ_LEN),
     ...model,
     // A model without a text has a symbol for each of its tokens.
     taskVocab: model.vocabSize,
