@@ -175,6 +175,13 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   assert.deepEqual(cache(...dsa, "selector=recency"), { ...mla, ...reads(7 * 26) });
   assert.deepEqual(cache(...dsa, "selector=oracle"), mla);
   assert.deepEqual(cache(...dsa, "indexKeyInput=native"), mla);
+  // Fewer bits: as many elements, whose rows have a scale of 4 bytes each.
+  const few = cache(...dsa, "latentBits=4", "indexBits=fp8");
+  assert.deepEqual([few.elements, few.readPerLayer], [elements.elements, 50 * 10 + 7 * 26]);
+  const [latent4, key8] = [20 / 2 + 4 + 4 * 6, 10 + 4];
+  assert.equal(few.bytes, 5 * (latent4 + key8));
+  assert.equal(few.readBytes, 5 * (50 * key8 + 7 * latent4));
+  assert.equal(cache(...sizes, "recipe=dense", "latentBits=2").bytes, 5 * (5 + 4 + 4 * 6));
   // Layers 0, 2 and 4 of 5 choose by themselves.
   const native = cache(...dsa, "indexKeyInput=native", "indexShare=2");
   assert.equal(native.readPerLayer, (3 * 50 + 2 * 7) * 26 / 5);

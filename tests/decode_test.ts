@@ -66,13 +66,14 @@ async function clearTokens(
   engine: WebGpuEngine,
   config: RunConfig,
   stage: StageView,
+  rng: Rng,
 ): Promise<{ tokens: Int32Array; maps: Maps }> {
   const variant = {
     name: "maps",
     loss: languageModel(config, { stage: { ...stage, maps: true } }),
   };
   for (;;) {
-    const tokens = randomTokens(config);
+    const tokens = randomTokens(config, rng);
     const maps = await engine.maps({ tokens, targets: tokens, count: tokens.length }, variant);
     if (isClear(maps, config, stage.indexTopk)) return { tokens, maps };
   }
@@ -130,6 +131,14 @@ const CASES: [string, StageView, ConfigInput][] = [
     ...{ indexKeyInput: "kvLatentRope", latentRope: "none", indexRope: "none" },
     indexKeyNorm: "none",
   }],
+  // Rounding decides what becomes of a number between two others: these are always the same.
+  ["dense, latents of 8 bits", denseView, { latentBits: "8", seed: FIXED }],
+  ["sparse, all in 4 bits", sparse, {
+    ...{ latentBits: "4", indexBits: "4", hadamard: true, seed: FIXED },
+  }],
+  ["sparse, index keys of latents, FP8", sparse, {
+    ...{ latentBits: "fp8", indexBits: "fp8", indexKeyInput: "kvLatentRope", seed: FIXED },
+  }],
   ["sparse, by attention itself", sparse, { indexKeyInput: "native" }],
   ["sparse, by attention itself, layers share it", sparse, {
     ...{ indexKeyInput: "native", indexShare: 2, latentRope: "none" },
@@ -154,12 +163,13 @@ for (const [name, stage, changes] of CASES) {
     const config = resolveConfig({ ...SMALL, ...changes });
     const model = decodingModel(config, stage)!;
     const { vocabSize } = config;
+    const rng = config.seed === FIXED ? new Rng(FIXED, "tokens") : fresh;
     for (const [family, gpu] of Object.entries(await families())) {
       await t.step(`kernels for ${family}`, async () => {
         using engine = await openEngine(gpu, config, stage);
         const { tokens, maps } = stage.selector === "dense"
-          ? { tokens: randomTokens(config), maps: null }
-          : await clearTokens(engine, config, stage);
+          ? { tokens: randomTokens(config, rng), maps: null }
+          : await clearTokens(engine, config, stage, rng);
         const whole = await engine.logits(tokens);
         const rows = await decoded(engine, model, tokens);
         assertClose(`all positions (seed ${seed})`, rows.flatMap((row) => [...row]), whole, 1e-5);
@@ -280,7 +290,7 @@ Deno.test("an engine without memory for caches samples in whole windows", async 
 Deno.test("twins decode, too, and another selection would show", async () => {
   const config = resolveConfig({ ...SMALL, seqLen: 12 });
   using engine = await openEngine(await testGpu(), config, sparse);
-  const { tokens } = await clearTokens(engine, config, sparse);
+  const { tokens } = await clearTokens(engine, config, sparse, fresh);
   const backend = await TfjsBackend.open("wasm");
   const values = initialParameters(config);
   const specs = new Map(modelParameters(config).map((spec) => [spec.name, spec]));

@@ -103,6 +103,8 @@ Deno.test("what would change the maths is refused by name", () => {
     const camelKey = key.replaceAll(/_(.)/g, (_, letter) => letter.toUpperCase());
     assert(message.includes(key) || message.includes(camelKey), `${key}: ${message}`);
   }
+  const { latent_bits: _, ...before } = toHuggingFace(resolveConfig({ latentRope: "none" }));
+  assert.equal(resolveConfig(fromHuggingFace({ vocab_size: 9, ...before })).latentBits, null);
   const old = { ...deepseek, mlp_layer_types: undefined, first_k_dense_replace: 1 };
   assert.match(userError(() => fromHuggingFace(old)), /first_k_dense_replace=1/);
 });
@@ -139,6 +141,7 @@ Deno.test("a model's config.json gives the model back", () => {
     ["latentk", "indexKeyInput=native"],
     ["latentk", "indexShare=2"],
     ["latentk", "latentRope=none"],
+    ["latentk", "latentBits=fp8 indexBits=4 hadamard=true"],
     ["latentk", "latentRope=onLatent recipe=dense"],
     ["latentk", "window=20 recipe=dense"],
     ["deepseek_v3", "recipe=dense indexRope=none"],
@@ -189,6 +192,7 @@ Deno.test("every convention of model and indexer is kept in config.json", () => 
     numKeyValueHeads: gqa,
     headDim: gqa,
     indexActivation: {},
+    hadamard: { latentBits: "4" },
     klHeads: { ...mla, numAttentionHeads: 4, indexNHeads: 4 },
   };
   for (const key of configKeys) {

@@ -38,7 +38,7 @@ const small: ConfigInput = {
 };
 
 function batchOf(config: RunConfig): Batch {
-  const rng = new Rng(seed, "tokens");
+  const rng = new Rng(config.seed, "tokens");
   const count = config.batchSize * config.seqLen;
   const draw = () => Int32Array.from({ length: count }, () => rng.below(config.vocabSize));
   return { tokens: draw(), targets: draw(), count };
@@ -181,6 +181,30 @@ Deno.test("index keys of what is cached: their weights, gradients, and what they
       assert(difference > 1e-4, `gradients differ by ${difference} (seed ${seed})`);
     }
   }
+});
+
+Deno.test("in few bits both engines compute the same, and 16 bits are as good as all", async () => {
+  // Rounding decides what becomes of a number between two others: these are always the same.
+  const fixed = { seed: 7, recipe: "sparse" } as const;
+  const whole = await compared(fixed);
+  const losses = [whole.metrics.loss];
+  for (
+    const given of [
+      { latentBits: "4" },
+      { latentBits: "4", hadamard: true },
+      { latentBits: "fp8", indexBits: "2", indexKeyInput: "kvLatentRope" },
+    ] as const
+  ) {
+    const { metrics, gradients } = await compared({ ...fixed, ...given });
+    losses.push(metrics.loss);
+    for (const [name, gradient] of gradients) {
+      assert(gradient.some((value) => value !== 0), `${name} learns`);
+    }
+  }
+  assert.equal(new Set(losses).size, 4, `${losses}`);
+  const nearly = await compared({ ...fixed, latentBits: "16", indexBits: "16", hadamard: true });
+  assertClose("loss", [nearly.metrics.loss], [whole.metrics.loss], 1e-4);
+  assertClose("KL", [nearly.metrics["index/0/kl"]], [whole.metrics["index/0/kl"]], 1e-2);
 });
 
 Deno.test("without an indexer attention selects: the oracle's keys, on both engines", async () => {

@@ -33,6 +33,12 @@ export function checkTogether(config: RunConfig): void {
           `turns pairs, use ${config.kvLoraRank + 1}`,
       );
     }
+    if (config.latentRope === "onLatent" && config.latentBits !== null) {
+      fail(
+        `Cannot set latentBits=${config.latentBits} with latentRope=onLatent: what is cached is ` +
+          "rotated after it is rounded; use latentRope=decoupled",
+      );
+    }
     if (config.numKeyValueHeads !== config.numAttentionHeads) {
       fail(
         `Cannot set numKeyValueHeads=${config.numKeyValueHeads} with attention=mla: its latent is ` +
@@ -42,6 +48,12 @@ export function checkTogether(config: RunConfig): void {
     checkIndexer(config, fail);
   } else {
     checkHeads(config, fail);
+    if (config.latentBits !== null) {
+      fail(
+        `Cannot set latentBits=${config.latentBits} with attention=${config.attention}: it has no ` +
+          "latent; use attention=mla",
+      );
+    }
     if (config.recipe !== "dense") {
       fail(
         `Cannot set recipe=${config.recipe} with attention=${config.attention}: only attention=mla ` +
@@ -54,6 +66,9 @@ export function checkTogether(config: RunConfig): void {
       `Cannot set window=${config.window} with attention=${config.attention} and ` +
         `recipe=${config.recipe}: a sliding window is a baseline of dense attention; use recipe=dense`,
     );
+  }
+  if (config.hadamard && config.latentBits === null && config.indexBits === null) {
+    fail("Cannot set hadamard=true: nothing is kept in fewer bits; set latentBits or indexBits");
   }
   if (config.data === "") fail("Cannot set data to nothing: name a text file, or data=moby_dick");
   if (config.tokenizer === "bpe" && !isTask(config.data) && config.vocabSize < BYTES) {
@@ -87,9 +102,15 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 
 function checkIndexer(config: RunConfig, fail: Fail): void {
   const { recipe, indexInput, indexKeyInput, latentRope, indexRope, indexHeadDim } = config;
-  const { qkRopeHeadDim: rope, selector } = config;
+  const { qkRopeHeadDim: rope, selector, indexBits } = config;
   if (recipe === "dense") return;
   if (indexKeyInput === "native") {
+    if (indexBits !== null) {
+      fail(
+        `Cannot set indexBits=${indexBits} with indexKeyInput=native: it has no indexer; ` +
+          "set latentBits, or use another indexKeyInput",
+      );
+    }
     if (selector !== "block") return;
     fail(
       "Cannot set selector=block with indexKeyInput=native: blocks are chosen by the scores of an " +

@@ -18,12 +18,14 @@ const sameWords = wordsOf("all");
 const mlaWords = wordsOf("mla");
 const indexerWords = wordsOf("indexer");
 const ownIndexerWords = wordsOf("latentk");
+/** What is done with latents that no class of transformers does. */
+const latentWords: readonly ConfigKey[] = ["latentRope", "latentBits", "hadamard"];
 /** How an indexer was taught: it computes the same without them. */
 const teachingWords = wordsOf("taught");
 
 /** What a `config.json` of model type `latentk` says of its attention. */
 function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
-  const widths: ConfigKey[] = attention === "mla" ? [...mlaWords, "latentRope"] : ["headDim"];
+  const widths: ConfigKey[] = attention === "mla" ? [...mlaWords, ...latentWords] : ["headDim"];
   return [
     "attention",
     "window",
@@ -114,13 +116,13 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
   if (config.attention !== "mla") {
     return config.attention === "mosa" || config.ropeInterleave ? "latentk" : "llama";
   }
-  if (config.latentRope !== "decoupled") return "latentk";
+  if (config.latentRope !== "decoupled" || config.latentBits !== null) return "latentk";
   if (!hasIndexer(config) && stage.attention === "dense") return "deepseek_v3";
   const isV32 = config.qLoraRank !== null && config.ropeInterleave &&
     config.indexInput === "qLatent" && config.indexKeyInput === "hidden" &&
     config.indexActivation === "relu" &&
     config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
-    config.indexShare === 1 &&
+    config.indexShare === 1 && config.indexBits === null &&
     (stage.attention === "dense" || config.selector === "learned");
   return isV32 ? "deepseek_v32" : "latentk";
 }
@@ -165,7 +167,9 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
     const indexer = json.index_input === undefined
       ? []
       : [...indexerWords, ...ownIndexerWords, ...taught];
-    Object.assign(config, camel(json, [...ownWords(json.attention), ...indexer]));
+    // Files that were written before a word was there have what was computed then.
+    const whole = { ...snakeKeys(usual([...latentWords, ...ownIndexerWords])), ...json };
+    Object.assign(config, camel(whole, [...ownWords(json.attention), ...indexer]));
   } else if (isMla) {
     refuseExperts(json);
     Object.assign(config, { attention: "mla" }, camel({ q_lora_rank: null, ...json }, mlaWords));
@@ -241,6 +245,10 @@ function ropeTheta(json: Record<string, unknown>): unknown {
 function numberIn(json: Record<string, unknown>, key: string): number {
   const { [key]: value } = json;
   return typeof value === "number" ? value : NaN;
+}
+
+function usual(keys: readonly ConfigKey[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key) => [key, fields[key].default]));
 }
 
 function snakeCase(key: string): string {

@@ -4,9 +4,12 @@
  *
  * @module
  */
+import { QUANTIZED, type QuantizedName } from "../ops/token/fake_quantize.ts";
 import { sparseSelectors } from "../ops/select/selectors/selectors.ts";
 import { choice, flag, integer, number, numbers, orNone, text, type ValuesOf } from "./fields.ts";
 import type { Stage, StageInput } from "./stage_fields.ts";
+
+const quantized = Object.keys(QUANTIZED) as QuantizedName[];
 
 /** Every key, with its default: the `nano` preset, the quick start on two CPU cores. */
 export const fields = {
@@ -149,6 +152,11 @@ export const fields = {
     "decoupled",
     "what mla rotates: a key beside the latent; the latent itself (a control); nothing",
   ),
+  latentBits: orNone(
+    choice("model", quantized, "8", "what mla keeps of a number of its latent; none: all 32"),
+    null,
+  ),
+  hadamard: flag("model", false, "turn what is kept in fewer bits by a Hadamard matrix before"),
   ropeTheta: number("model", 10_000, "base of the rotary frequencies", { min: 1 }),
   ropeInterleave: flag("model", true, "rotate neighbours; false: halves", {
     derived: "true for mla, else false",
@@ -207,6 +215,13 @@ export const fields = {
     "halfSplit",
     "layout of its rotary embedding, on the first qkRopeHeadDim dims",
     { reach: "indexer", huggingFace: "latentk" },
+  ),
+  indexBits: orNone(
+    choice("indexer", quantized, "8", "of a number of its queries and keys; none: all 32", {
+      reach: "indexer",
+      huggingFace: "latentk",
+    }),
+    null,
   ),
   indexShare: integer("indexer", 1, "layers that use one indexer, that of the first of them", {
     reach: "indexer",

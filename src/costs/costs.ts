@@ -20,6 +20,7 @@ import {
   teacherLayers,
 } from "./contexts.ts";
 import { modelParameters } from "../model/parameters.ts";
+import { QUANTIZED } from "../ops/token/fake_quantize.ts";
 import type { Stage } from "../config/stage_fields.ts";
 
 export type { StageCosts };
@@ -236,9 +237,9 @@ export interface CacheCost {
   readonly elementsPerLayer: number;
   /** Elements a token, all layers. */
   readonly elements: number;
-  /** Bytes a token, all layers, in float32. */
+  /** Bytes a token, all layers: float32, or `latentBits` and `indexBits` and a scale for each row. */
   readonly bytes: number;
-  /** Bytes read for the token at position `seqLen`, all layers, in float32. */
+  /** Bytes read for the token at position `seqLen`, all layers. */
   readonly readBytes: number;
   /**
    * Elements that a layer reads for the token at position `seqLen`: `S (d_c + r)` mla,
@@ -272,34 +273,63 @@ export function cachePerToken(
   config: RunConfig,
   stage: StageCosts = lastStage(config),
 ): CacheCost {
-  const { seqLen } = config;
-  const own = config.attention === "mla"
-    ? config.kvLoraRank + config.qkRopeHeadDim
-    : 2 * config.numKeyValueHeads * config.headDim;
+  const { seqLen, numHiddenLayers: layers } = config;
   const indexers = selectsByIndex(config, stage) ? indexerLayers(config) : 0;
-  const { stored, read } = indexKeyWidths(config);
-  const indexKeys = stored * indexers;
-  const elements = own * config.numHiddenLayers + indexKeys;
-  const elementsPerLayer = elements / config.numHiddenLayers;
-  const scanned = seqLen * read * indexers / config.numHiddenLayers;
-  const keys = Math.min(keysAtMost(config, stage), seqLen);
+  // Where attention itself selects it reads what all tokens keep.
   const ranking = selectsByAttention(config, stage) ? indexerLayers(config) : 0;
-  const attended = (ranking * seqLen + (config.numHiddenLayers - ranking) * keys) /
-    config.numHiddenLayers;
-  const readPerLayer = scanned + attended * own;
+  const keys = Math.min(keysAtMost(config, stage), seqLen);
+  const sums = (unit: keyof Size) => {
+    const { own, indexKey: { stored, read } } = cachedSizes(config);
+    const attended = ranking * seqLen + (layers - ranking) * keys;
+    return {
+      kept: own[unit] * layers + stored[unit] * indexers,
+      read: seqLen * read[unit] * indexers + attended * own[unit],
+    };
+  };
+  const [elements, bytes] = [sums("elements"), sums("bytes")];
   return {
-    ...{ elementsPerLayer, elements, readPerLayer },
-    bytes: FLOAT * elements,
-    readBytes: FLOAT * readPerLayer * config.numHiddenLayers,
+    elementsPerLayer: elements.kept / layers,
+    elements: elements.kept,
+    bytes: bytes.kept,
+    readBytes: bytes.read,
+    readPerLayer: elements.read / layers,
   };
 }
 
-/** Elements of a token that its index key takes in the cache, and that are read to score it. */
-function indexKeyWidths(
-  { indexKeyInput, indexHeadDim, kvLoraRank, qkRopeHeadDim }: RunConfig,
-): { stored: number; read: number } {
-  if (indexKeyInput === "hidden") return { stored: indexHeadDim, read: indexHeadDim };
-  return { stored: 0, read: kvLoraRank + (indexKeyInput === "kvLatent" ? 0 : qkRopeHeadDim) };
+/** What something of a token takes in memory. */
+interface Size {
+  readonly elements: number;
+  readonly bytes: number;
+}
+
+/** What a layer keeps of a token, and of it for its index key: stored besides, and read. */
+function cachedSizes(
+  config: RunConfig,
+): { own: Size; indexKey: { stored: Size; read: Size } } {
+  const { indexKeyInput, indexHeadDim, indexBits, kvLoraRank, qkRopeHeadDim } = config;
+  if (config.attention !== "mla") {
+    const own = sizeOf(2 * config.numKeyValueHeads * config.headDim, null);
+    return { own, indexKey: { stored: NOTHING, read: NOTHING } };
+  }
+  const [latent, rope] = [sizeOf(kvLoraRank, config.latentBits), sizeOf(qkRopeHeadDim, null)];
+  const own = plus(latent, rope);
+  const key = sizeOf(indexHeadDim, indexBits);
+  const indexKey = indexKeyInput === "hidden"
+    ? { stored: key, read: key }
+    : { stored: NOTHING, read: indexKeyInput === "kvLatent" ? latent : own };
+  return { own, indexKey };
+}
+
+const NOTHING: Size = { elements: 0, bytes: 0 };
+
+function plus(a: Size, b: Size): Size {
+  return { elements: a.elements + b.elements, bytes: a.bytes + b.bytes };
+}
+
+/** Numbers in float32, or in fewer bits beside a scale in float32. */
+function sizeOf(elements: number, bits: RunConfig["latentBits"]): Size {
+  if (bits === null) return { elements, bytes: FLOAT * elements };
+  return { elements, bytes: Math.ceil(elements * QUANTIZED[bits].bits / 8) + FLOAT };
 }
 
 function lastStage({ stages }: RunConfig): Stage {

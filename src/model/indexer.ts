@@ -9,6 +9,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { TokenContext } from "./layer.ts";
+import { inBits } from "./precision.ts";
 import { columns } from "../ops/token/columns.ts";
 import { detach } from "../ops/token/detach.ts";
 import { layerNorm } from "../ops/token/layer_norm.ts";
@@ -70,7 +71,8 @@ function indexQueries(inputs: IndexerInputs, layer: TokenContext): Tensor {
   const { config: c, weight } = layer;
   const source = inputs[c.indexInput];
   if (!source) throw new TypeError("The model has no query latent for its indexer");
-  return rotated(linear(given(source, c), weight("indexer.wq_b")), c.indexNHeads, layer);
+  const queries = rotated(linear(given(source, c), weight("indexer.wq_b")), c.indexNHeads, layer);
+  return inBits(queries, c.indexBits, c, c.indexNHeads);
 }
 
 /**
@@ -93,12 +95,13 @@ function given(x: Tensor, { indexerDetach }: RunConfig): Tensor {
   return indexerDetach ? detach(x) : x;
 }
 
-/** Keys, normed and rotated. */
+/** Keys, normed, rotated, and in `indexBits`. */
 function finished(key: Tensor, layer: TokenContext): Tensor {
-  const { config: { indexKeyNorm }, weight } = layer;
-  if (indexKeyNorm === "none") return rotated(key, 1, layer);
-  const own = [weight("indexer.k_norm"), weight("indexer.k_norm", "bias")] as const;
-  return rotated(layerNorm(key, ...own, KEY_NORM_EPS), 1, layer);
+  const { config: c, weight } = layer;
+  const normed = c.indexKeyNorm === "none"
+    ? key
+    : layerNorm(key, weight("indexer.k_norm"), weight("indexer.k_norm", "bias"), KEY_NORM_EPS);
+  return inBits(rotated(normed, 1, layer), c.indexBits, c);
 }
 
 function rotated(x: Tensor, heads: number, { config: c, rotate }: TokenContext): Tensor {

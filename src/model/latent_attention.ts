@@ -20,6 +20,7 @@ import { columns } from "../ops/token/columns.ts";
 import { latentStatistics } from "../ops/attention/latent_statistics.ts";
 import { linear } from "../ops/token/linear.ts";
 import { rmsNorm } from "../ops/token/rms_norm.ts";
+import { inBits } from "./precision.ts";
 import type { Rotation } from "../ops/token/rope.ts";
 import { sparseAttention } from "./sparse_attention.ts";
 
@@ -49,7 +50,7 @@ export interface LatentProjections {
   readonly qLatent: Tensor | null;
   /** Queries, heads · (nope + rope), rotated. */
   readonly q: Tensor;
-  /** Normed key-value latent. */
+  /** Normed key-value latent, in `latentBits`. */
   readonly kvLatent: Tensor;
   /** What keys and values are made from by `kv_b_proj`: the latent, rotated with `onLatent`. */
   readonly expanded: Tensor;
@@ -89,7 +90,8 @@ export function latentProjections(
   const first = columns(down, 0, queryCols);
   const qLatent = qLoraRank === null ? null : rmsNorm(first, weight("q_a_layernorm"), eps);
   const queries = qLatent ? linear(qLatent, weight("q_b_proj")) : first;
-  const kvLatent = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
+  const normed = rmsNorm(columns(down, queryCols, kvLoraRank), weight("kv_a_layernorm"), eps);
+  const kvLatent = inBits(normed, c.latentBits, c);
 
   const decoupled = c.latentRope === "decoupled" ? rotate : (x: Tensor) => x;
   const q = decoupled(queries, { ...rotation, heads, headDim: qkHeadDim, start: qkNopeHeadDim });

@@ -3,6 +3,7 @@ import { add } from "../../ops/token/add.ts";
 import { checkpoint } from "../../ops/token/checkpoint.ts";
 import { columns } from "../../ops/token/columns.ts";
 import { detach } from "../../ops/token/detach.ts";
+import { fakeQuantize } from "../../ops/token/fake_quantize.ts";
 import { gelu } from "../../ops/token/gelu.ts";
 import { layerNorm } from "../../ops/token/layer_norm.ts";
 import { rmsNorm } from "../../ops/token/rms_norm.ts";
@@ -46,6 +47,12 @@ export function rowOpCases(): OpCase[] {
     },
     { ...{ name: "swiglu", shape, inputs: [x] }, apply: ([x]) => [swiglu(x)] },
     { ...{ name: "gelu", shape, inputs: [x] }, apply: ([x]) => [gelu(x)] },
+    ...(["8", "fp8"] as const).map((to): OpCase => ({
+      ...{ name: `fakeQuantize to ${to}`, shape, inputs: [x] },
+      // Where one rounding decides, a number may be the next one instead.
+      tolerance: { forward: 1e-2 },
+      apply: ([x]) => [fakeQuantize(x, { to, groups: 3, hadamard: true })],
+    })),
     { ...{ name: "add", shape, inputs: [x, x] }, apply: ([a, b]) => [add(a, b)] },
     {
       ...{ name: "columns, detach, checkpoint", shape, inputs: [x] },
