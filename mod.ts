@@ -226,6 +226,7 @@ export {
   trainingFlopsPerToken,
 } from "./src/costs/costs.ts";
 export { describeCosts } from "./src/costs/description.ts";
+export { compareSelectors, type SelectorRow } from "./src/eval/compare_selectors.ts";
 export {
   evaluateModel,
   type EvaluationReport,

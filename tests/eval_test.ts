@@ -92,6 +92,41 @@ Deno.test("a run of three stages", async (t) => {
     }
   });
 
+  await t.step("selectors are compared with as many keys as the same bytes allow", async () => {
+    const { selectors, ...rest } = await evaluated(cwd, "runs/text", "--selectors");
+    assert.deepEqual(rest, report);
+    const [dense, ...others] = selectors!;
+    const { config } = await loadCheckpoint(await latestCheckpoint(folder));
+    near(dense.loss, swap.dense, 1e-6, "dense");
+    assert.deepEqual([dense.selector, dense.keys, dense.budget], ["dense", 32, null]);
+    assert.deepEqual([...new Set(others.map(({ budget }) => budget))], [2, 4, 8, 16]);
+    const names = ["learned", "block", "random", "recency", "sinkRecency", "oracle"];
+    for (const budget of [2, 4, 8, 16]) {
+      const rows = others.filter((row) => row.budget === budget);
+      assert.deepEqual(rows.map(({ selector }) => selector), names);
+      const [learned] = rows;
+      assert.equal(learned.keys, budget);
+      for (const { selector, keys, readBytes, isOver, accuracy } of rows) {
+        assert.equal(isOver, selector === "oracle");
+        if (isOver) assert.deepEqual([keys, readBytes], [budget, dense.readBytes]);
+        else assert(readBytes <= learned.readBytes, `${selector} at ${budget}`);
+        assert.equal(accuracy, null);
+      }
+      // A latent with its rope key is 40 numbers, an index key 12, of 32 tokens.
+      const { keys } = rows.find(({ selector }) => selector === "recency")!;
+      assert.equal(keys, Math.min(32, Math.floor(budget + 32 * 12 / 40)), `${budget}`);
+    }
+    const at8 = Object.fromEntries(
+      others.filter(({ budget }) => budget === config.indexTopk).map((row) => [row.selector, row]),
+    );
+    near(at8.learned.loss, swap.learned, 1e-6, "learned");
+    near(at8.oracle.loss, swap.oracle, 1e-6, "oracle");
+    // Sequences are as long as each other: the mean of their differences is that of the losses.
+    near(at8.learned.toDense.estimate, swap.learned - swap.dense, 1e-3, "to dense");
+    assert.equal(at8.learned.toDense.n, config.batchSize * report.batches);
+    assert.equal(dense.toDense.estimate, 0);
+  });
+
   await t.step("losses by position are those of the logits", async () => {
     const { losses } = await countByHand(folder);
     checkPositions(report, losses);
@@ -198,6 +233,12 @@ Deno.test("a model without indexer", async () => {
   await trainIn(cwd, ...SMALL, `data=${TEXT}`, "attention=gqa", "name=gqa");
   const report = await evaluated(cwd, "runs/gqa");
   assert.deepEqual([report.step, report.index, report.swap], [4, null, null]);
+  const { code, stderr } = await run(EVAL, ["runs/gqa", "--selectors"], cwd);
+  assert.equal(code, 2);
+  assert.match(
+    stderr,
+    /^error: Cannot compare selectors of runs\/gqa: attention=gqa .*--selectors\n$/,
+  );
   assert(report.loss > 0);
   await Deno.remove(cwd, { recursive: true });
 });

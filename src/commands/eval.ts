@@ -10,18 +10,21 @@ import { evaluateModel } from "../eval/evaluate_model.ts";
 import { loadModel, type SavedModel } from "../runs/load_model.ts";
 import { reportTables } from "../eval/report_tables.ts";
 
-const HELP = `usage: deno task eval <folder> [key=value ...] [--json]
+const HELP = `usage: deno task eval <folder> [key=value ...] [--selectors] [--json]
 
   deno task eval runs/quickstart_001
   deno task eval runs/quickstart_001 seqLen=512 evalBatches=16    longer than it was trained
   deno task eval runs/quickstart_001 indexTopk=16 --json          other k than it was trained
+  deno task eval runs/quickstart_001 --selectors    all selectors within the same bytes read
   deno task eval models/deepseek data='texts/*.txt'
 
 The folder is a run (its latest checkpoint counts), a checkpoint of one, or a model in Hugging
 Face's layout: config.json, model.safetensors, tokenizer.json; that needs data=. Of a text, the
 last tenth is used. Prints validation loss, also by position; of generated tasks the share of
 right answers, also by distance; of models with an indexer its measurements and the loss under
-other selectors. --json prints one object.
+other selectors. --selectors also compares all selectors on these weights, each with as many keys
+as it may read in the bytes that the indexer takes for a quarter, half, one, two and four times the
+model's k. --json prints one object.
 
 keys: device, data, otherData, evalBatches, batchSize, seqLen, indexTopk, seed`;
 
@@ -38,7 +41,7 @@ const changeable: readonly ConfigKey[] = [
 ];
 
 async function main(args: string[]): Promise<number> {
-  const { flags, pairs, words } = splitArguments(args, ["--json"]);
+  const { flags, pairs, words } = splitArguments(args, ["--json", "--selectors"]);
   if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
@@ -46,7 +49,10 @@ async function main(args: string[]): Promise<number> {
   requireKeys("eval", pairs, changeable);
   const wanted = { verb: "evaluate", what: "one run or model folder", help: HELP };
   const model = await loadModel(oneWord(words, wanted), parseOverrides(pairs));
-  const report = await evaluateModel(model, { note: (line) => console.error(line) });
+  const report = await evaluateModel(model, {
+    note: (line) => console.error(line),
+    selectors: flags.has("--selectors"),
+  });
   if (flags.has("--json")) {
     console.log(JSON.stringify(report));
   } else {

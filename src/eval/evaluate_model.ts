@@ -17,6 +17,7 @@ import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
 import { stageAt, usesIndexer } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
+import { compareSelectors, type SelectorRow } from "./compare_selectors.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
 import { bitsPerByte, rightAnswers } from "../measure/evaluate.ts";
 import { measureIndexer, swapTest } from "../measure/indexer.ts";
@@ -65,21 +66,35 @@ export interface EvaluationReport {
   readonly index: { readonly mean: Metrics; readonly layers: readonly LayerReport[] } | null;
   /** Nats by selector, same weights; null for models that select nothing. */
   readonly swap: Metrics | null;
+  /** Selectors within the same budgets; only where that was asked for. */
+  readonly selectors?: readonly SelectorRow[];
 }
 
 /**
  * Evaluates a model under the attention of the stage that it was saved in, on the first
  * `evalBatches` validation batches.
  *
- * @param options device and dataset, where they are open already; the model's own are opened else
+ * @param options device and dataset, where they are open already; the model's own are opened else;
+ * `selectors`: whether selectors are compared within the same budgets, see `compareSelectors`
  * @throws {UserError} if the data does not fit the model, or the model the device, or if
  * what is measured is not finite
  */
 export async function evaluateModel(
   model: SavedModel,
-  options: { note?: (line: string) => void; device?: Device; dataset?: Dataset } = {},
+  options: {
+    note?: (line: string) => void;
+    device?: Device;
+    dataset?: Dataset;
+    selectors?: boolean;
+  } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
+  if (options.selectors && config.attention !== "mla") {
+    throw new UserError(
+      `Cannot compare selectors of ${model.folder}: attention=${config.attention} has no latents ` +
+        "to select; leave out --selectors",
+    );
+  }
   requireRoom(config, "evaluate");
   const dataset = options.dataset ?? await openData(model);
   if (!config.otherData) {
@@ -101,7 +116,12 @@ export async function evaluateModel(
     trained: [],
   });
   try {
-    return await measure(engine, { model, dataset });
+    const report = await measure(engine, { model, dataset });
+    if (!options.selectors) return report;
+    const stage = stageAt(config.stages, model.step ?? 0);
+    const given = { model, stage, batches: validationBatches(config, dataset) };
+    const selectors = await compareSelectors(device, { ...given, note: options.note });
+    return { ...report, selectors };
   } catch (error) {
     if (error instanceof NotFinite) {
       throw new UserError(
@@ -122,8 +142,7 @@ async function measure(
   { model, dataset }: { model: SavedModel; dataset: Dataset },
 ): Promise<EvaluationReport> {
   const { config, folder, step } = model;
-  const count = Math.min(config.evalBatches, dataset.validationBatches);
-  const batches = Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
+  const batches = validationBatches(config, dataset);
   const stage = stageAt(config.stages, step ?? 0);
   const { losses, answers } = await scoreTokens(engine, config.seqLen, batches);
   const loss = losses.total().mean;
@@ -134,7 +153,7 @@ async function measure(
     step,
     device: engine.description,
     data: dataset.name,
-    batches: count,
+    batches: batches.length,
     loss,
     bitsPerByte: bitsPerByte(loss, batches),
     positions: losses.read(config.seqLen).map(({ mean, ...rest }) => ({ ...rest, loss: mean })),
@@ -144,6 +163,11 @@ async function measure(
     index: indexed ? await meanMeasurement(engine, { config, stage, batches }) : null,
     swap: indexed ? withoutPrefix(await swapTest(engine, { config, stage, batches })) : null,
   };
+}
+
+function validationBatches({ evalBatches }: RunConfig, dataset: Dataset): Batch[] {
+  const count = Math.min(evalBatches, dataset.validationBatches);
+  return Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
 }
 
 async function openData(

@@ -36,7 +36,34 @@ export function reportTables(report: EvaluationReport): string {
       ]),
     ]));
   }
+  if (report.selectors) parts.push(selectorTable(report.selectors));
   return parts.join("\n\n");
+}
+
+/** Selectors by budget: with `*` what reads more, whatever its k. */
+function selectorTable(rows: NonNullable<EvaluationReport["selectors"]>): string {
+  const half = ({ low, high }: (typeof rows)[number]["toDense"]) =>
+    Number.isNaN(low) ? "" : ` ± ${((high - low) / 2).toFixed(4)}`;
+  const signed = (x: number) => `${x < 0 ? "" : "+"}${x.toFixed(4)}`;
+  const hasAnswers = rows.some(({ accuracy }) => accuracy !== null);
+  return textTable([
+    [
+      ...["reads as k =", "selector", "keys", "bytes a token", "loss", "to dense"],
+      ...hasAnswers ? ["right"] : [],
+    ],
+    ...rows.map(({ budget, selector, keys, readBytes, isOver, loss, toDense, accuracy }) => [
+      budget === null ? "all" : String(budget),
+      `${selector}${isOver ? " *" : ""}`,
+      String(keys),
+      readBytes.toLocaleString("en-US", { maximumFractionDigits: 0 }),
+      loss.toFixed(4),
+      selector === "dense" ? "" : `${signed(toDense.estimate)}${half(toDense)}`,
+      ...hasAnswers ? [percent(accuracy ?? NaN)] : [],
+    ]),
+  ]) + "\n\nto dense: a token, mean over sequences, 95 % interval, paired by sequence" +
+    (rows.some(({ isOver }) => isOver)
+      ? "; *: reads all keys to choose, more than the others"
+      : "");
 }
 
 type Index = NonNullable<EvaluationReport["index"]>;
