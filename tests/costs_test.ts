@@ -119,6 +119,15 @@ Deno.test("an indexer's work, stage by stage", () => {
   nearly(training("sparse"), sum, label);
   assert.equal(training("twin"), training("dense"));
 
+  // Index scores that go into attention make its queries and keys wider.
+  const scored = { ...config, indexLoss: "both" } as const;
+  nearly(
+    forwardFlopsPerToken(scored, stage("sparse")).core,
+    core(topk) * (6 + rope + 7 + width),
+    label,
+  );
+  assert.equal(forwardFlopsPerToken(scored, stage("dense")).core, dense.core);
+
   // The dense teacher and the oracle need dense attention besides.
   const denseCore = core(Infinity) * (6 + rope + 7);
   const last = stage("sparse");

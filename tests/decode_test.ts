@@ -139,6 +139,13 @@ const CASES: [string, StageView, ConfigInput][] = [
   ["sparse, index keys of latents, FP8", sparse, {
     ...{ latentBits: "fp8", indexBits: "fp8", indexKeyInput: "kvLatentRope", seed: FIXED },
   }],
+  ["sparse, index scores in attention", sparse, { indexLoss: "both", indexActivation: "none" }],
+  ["sparse, scores of latents in attention", sparse, {
+    ...{ indexLoss: "lm", indexActivation: "none", indexKeyInput: "kvLatentRope" },
+  }],
+  ["sparse, index scores in attention, by the oracle", { ...sparse, selector: "oracle" }, {
+    ...{ indexLoss: "both", indexActivation: "none" },
+  }],
   ["sparse, by attention itself", sparse, { indexKeyInput: "native" }],
   ["sparse, by attention itself, layers share it", sparse, {
     ...{ indexKeyInput: "native", indexShare: 2, latentRope: "none" },

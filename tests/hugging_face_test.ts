@@ -139,6 +139,7 @@ Deno.test("a model's config.json gives the model back", () => {
     ["latentk", "indexInput=kvLatent"],
     ["latentk", "indexKeyInput=kvLatent"],
     ["latentk", "indexKeyInput=native"],
+    ["latentk", "indexLoss=both indexActivation=none"],
     ["latentk", "indexShare=2"],
     ["latentk", "latentRope=none"],
     ["latentk", "latentBits=fp8 indexBits=4 hadamard=true"],

@@ -183,6 +183,77 @@ Deno.test("index keys of what is cached: their weights, gradients, and what they
   }
 });
 
+const SCORED = { recipe: "sparse", indexActivation: "none" } as const;
+
+Deno.test("index scores in attention: the model's own loss teaches the indexer, and only it", async () => {
+  const isIndexer = (name: string) => name.includes(".indexer.");
+  const isZero = (gradient: Float32Array) => gradient.every((value) => value === 0);
+  for (const indexLoss of ["lm", "both"] as const) {
+    for (const sparseForm of ["masked", "gathered"] as const) {
+      const { metrics, gradients } = await compared({ ...SCORED, indexLoss, sparseForm });
+      const hasKl = indexLoss === "both";
+      assert.equal("index/0/kl" in metrics, hasKl);
+      for (const [name, gradient] of gradients) {
+        // What adds the same to all keys of a query changes nothing: without KL it learns nothing.
+        if (name.endsWith("k_norm.bias") && !hasKl) continue;
+        assert(!isZero(gradient), `${name} learns (seed ${seed})`);
+      }
+    }
+  }
+  // KL alone leaves an indexer without KL as it is.
+  const alone = await compared({
+    ...SCORED,
+    stages: [{ name: "sparse", kl: "none", trains: "backbone" }],
+  });
+  for (const [name, gradient] of alone.gradients) {
+    assert.equal(isZero(gradient), isIndexer(name), name);
+  }
+  // Inputs of the indexer are detached unless it is said otherwise.
+  const backbone = "model.layers.0.self_attn.kv_a_proj_with_mqa.weight";
+  const [own, through] = await Promise.all(
+    [true, false].map((indexerDetach) => compared({ ...SCORED, indexLoss: "lm", indexerDetach })),
+  );
+  const difference = relativeError(through.gradients.get(backbone)!, own.gradients.get(backbone)!);
+  assert(difference > 1e-6, `gradients differ by ${difference} (seed ${seed})`);
+});
+
+Deno.test("index scores in attention: its logits are those without, and gate · I", async () => {
+  const seen = async (gate: number | null) => {
+    const config = resolveConfig({
+      ...{ ...small, ...SCORED, numHiddenLayers: 1, numAttentionHeads: 1, batchSize: 1 },
+      indexLoss: gate === null ? "kl" : "both",
+    });
+    const initial = initialParameters(config);
+    initial.get("model.layers.0.self_attn.indexer.score_gate.weight")?.fill(gate!);
+    const [stage] = config.stages.slice(-1);
+    const loss = languageModel(config, { stage: { ...viewOf(stage, config), maps: true } });
+    using engine = await WebGpuEngine.open(await testGpu(), {
+      ...optionsOf(config),
+      initial,
+      loss,
+    });
+    const maps = await engine.maps(batchOf(config), { name: "maps", loss });
+    const { loss: nats } = await engine.evaluate(batchOf(config));
+    return {
+      ...{ nats, seqLen: config.seqLen, scores: [...maps.get("index_scores.0")!] },
+      logs: [...maps.get("target.0")!].map(Math.log),
+    };
+  };
+  const [plain, none, some] = [await seen(null), await seen(0), await seen(3)];
+  assertClose("a gate that is shut", [none.nats], [plain.nats], 1e-6);
+  const { seqLen } = plain;
+  let largest = 0;
+  for (let t = 1; t < seqLen; t++) {
+    const rest = Array.from({ length: t + 1 }, (_, s) => {
+      const at = t * seqLen + s;
+      largest = Math.max(largest, Math.abs(some.scores[at]));
+      return some.logs[at] - plain.logs[at] - 3 * some.scores[at];
+    });
+    for (const value of rest) assert(Math.abs(value - rest[0]) < 1e-4, `row ${t} (seed ${seed})`);
+  }
+  assert(largest > 1e-3, `scores up to ${largest} (seed ${seed})`);
+});
+
 Deno.test("in few bits both engines compute the same, and 16 bits are as good as all", async () => {
   // Rounding decides what becomes of a number between two others: these are always the same.
   const fixed = { seed: 7, recipe: "sparse" } as const;

@@ -115,6 +115,31 @@ Deno.test("without an indexer there are no stages that teach one", () => {
   }
 });
 
+Deno.test("an indexer that the model's own loss teaches has no warm-up and no KL", () => {
+  const given = { indexActivation: "none", recipe: "dsa" } as const;
+  const told = (indexLoss: "lm" | "both", ...typed: string[]) =>
+    resolveConfig({ ...given, indexLoss }, typed).stages.map((
+      { name, trains, kl },
+    ) => [name, trains, kl]);
+  const dense = ["dense", "backbone", "none"];
+  assert.deepEqual(told("lm", "warmup.steps=9"), [dense, ["sparse", "both", "none"]]);
+  const both = [["warmup", "indexer", "dense"], ["sparse", "both", "selected"]];
+  assert.deepEqual(told("both"), [dense, ...both]);
+  assert.deepEqual(told("both", "sparse.kl=none").at(-1), ["sparse", "both", "none"]);
+  const refused: [() => unknown, RegExp][] = [
+    [
+      () => told("lm", "sparse.kl=selected"),
+      /sparse.kl=selected: .*sparse.kl=none or indexLoss=both/,
+    ],
+    [() => told("lm", "dense.trains=both"), /dense.trains=both/],
+    [
+      () => resolveConfig({ ...given, indexLoss: "lm", stages: [{ name: "warmup" }] }),
+      /train warmup with indexLoss=lm: .*indexLoss=both/,
+    ],
+  ];
+  for (const [run, expected] of refused) assert.match(userError(run), expected);
+});
+
 Deno.test("what cannot be is refused by its key, with a way out", () => {
   const twice: StageInput[] = [{ name: "a" }, { name: "a" }];
   const cases: [string, RegExp, ConfigInput?][] = [

@@ -102,9 +102,15 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
 
 function checkIndexer(config: RunConfig, fail: Fail): void {
   const { recipe, indexInput, indexKeyInput, latentRope, indexRope, indexHeadDim } = config;
-  const { qkRopeHeadDim: rope, selector, indexBits } = config;
+  const { qkRopeHeadDim: rope, selector, indexBits, indexLoss } = config;
   if (recipe === "dense") return;
   if (indexKeyInput === "native") {
+    if (indexLoss !== "kl") {
+      fail(
+        `Cannot set indexLoss=${indexLoss} with indexKeyInput=native: there is no indexer to ` +
+          "learn; use another indexKeyInput",
+      );
+    }
     if (indexBits !== null) {
       fail(
         `Cannot set indexBits=${indexBits} with indexKeyInput=native: it has no indexer; ` +
@@ -115,6 +121,18 @@ function checkIndexer(config: RunConfig, fail: Fail): void {
     fail(
       "Cannot set selector=block with indexKeyInput=native: blocks are chosen by the scores of an " +
         "indexer; use selector=learned or another indexKeyInput",
+    );
+  }
+  if (indexLoss !== "kl" && config.indexActivation !== "none") {
+    fail(
+      `Cannot set indexLoss=${indexLoss} with indexActivation=${config.indexActivation}: attention ` +
+        "takes scores as products of queries and keys; use indexActivation=none",
+    );
+  }
+  if (indexLoss !== "kl" && config.indexShare > 1) {
+    fail(
+      `Cannot set indexLoss=${indexLoss} with indexShare=${config.indexShare}: scores go into the ` +
+        "attention of their own layer; use indexShare=1",
     );
   }
   if (indexInput === "qLatent" && config.qLoraRank === null) {

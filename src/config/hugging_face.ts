@@ -122,7 +122,7 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
     config.indexInput === "qLatent" && config.indexKeyInput === "hidden" &&
     config.indexActivation === "relu" &&
     config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
-    config.indexShare === 1 && config.indexBits === null &&
+    config.indexShare === 1 && config.indexBits === null && config.indexLoss === "kl" &&
     (stage.attention === "dense" || config.selector === "learned");
   return isV32 ? "deepseek_v32" : "latentk";
 }

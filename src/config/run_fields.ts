@@ -227,6 +227,14 @@ export const fields = {
     reach: "indexer",
     huggingFace: "latentk",
   }),
+  indexLoss: choice(
+    "indexer",
+    ["kl", "lm", "both"],
+    "kl",
+    "what teaches the indexer: KL to attention; the model's own loss, by way of a share of its " +
+      "scores in those of attention; both",
+    { reach: "indexer", huggingFace: "latentk" },
+  ),
   indexShareLoss: choice(
     "indexer",
     ["own", "served"],

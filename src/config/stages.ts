@@ -29,7 +29,10 @@ export const recipes = {
 
 /** Values of a stage that follow from its name and the run's own keys. */
 function template(name: string, config: RunConfig): Partial<Stage> {
-  const isTaught = config.indexKeyInput !== "native";
+  const trained = config.indexKeyInput === "native" ? {} : {
+    trains: "both",
+    kl: config.indexLoss === "lm" ? "none" : "selected",
+  } as const;
   const { steps, lr, minLr, indexerLr, indexTopk, schedule, warmupSteps, decaySteps } = config;
   const peak = { lr, minLr, schedule, warmupSteps, decaySteps, indexerLr, indexTopk };
   // What comes after the dense stage goes on at the learning rate that it ended with.
@@ -50,7 +53,7 @@ function template(name: string, config: RunConfig): Partial<Stage> {
         ...(config.recipe === "sparse" ? peak : continued),
         steps: config.recipe === "sparse" ? steps : Math.max(1, Math.round(steps / 5)),
         attention: "sparse",
-        ...isTaught ? { trains: "both", kl: "selected" } : {},
+        ...trained,
         optimizer: "keep",
       };
     case "twin":
@@ -107,7 +110,8 @@ export function resolveStages(
     }
     return stage;
   });
-  const needed = config.indexKeyInput === "native" ? withoutTeaching(stages) : stages;
+  const hasTeacher = config.indexKeyInput !== "native" && config.indexLoss !== "lm";
+  const needed = hasTeacher ? stages : withoutTeaching(stages, config);
   needed.forEach((stage, i) => {
     checkStage(stage, needed.slice(0, i).map(({ name }) => name), config);
   });
@@ -115,10 +119,11 @@ export function resolveStages(
 }
 
 /**
- * Stages without those that train an indexer alone: a model without indexer has nothing to learn in
- * them. What came after such a stage starts where it started.
+ * Stages without those that train an indexer alone: a model without indexer, or one whose indexer
+ * learns from the model's own loss, has nothing to learn in them. What came after such a stage starts
+ * where it started.
  */
-function withoutTeaching(stages: readonly Stage[]): Stage[] {
+function withoutTeaching(stages: readonly Stage[], config: RunConfig): Stage[] {
   const starts = new Map<string | undefined, string | null>();
   const kept: Stage[] = [];
   for (const [i, stage] of stages.entries()) {
@@ -129,9 +134,13 @@ function withoutTeaching(stages: readonly Stage[]): Stage[] {
     else kept.push({ ...stage, from: stage.from === null && start === before ? null : start });
   }
   if (kept.length) return kept;
+  const names = stages.map(({ name }) => name).join(", ");
   throw new UserError(
-    `Cannot train ${stages.map(({ name }) => name).join(", ")} with indexKeyInput=native: there ` +
-      "is no indexer to train; add other stages or use indexKeyInput=hidden",
+    config.indexKeyInput === "native"
+      ? `Cannot train ${names} with indexKeyInput=native: there is no indexer to train; add other ` +
+        "stages or use indexKeyInput=hidden"
+      : `Cannot train ${names} with indexLoss=lm: without attention to what is selected an ` +
+        "indexer learns nothing; add other stages or use indexLoss=both",
   );
 }
 
@@ -171,7 +180,11 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
     const way = key === "trains" ? "backbone" : "none";
     fail(key, `indexKeyInput=native has no indexer that could learn; use ${name}.${key}=${way}`);
   }
-  if (trains !== "backbone" && kl === "none") {
+  if (config.indexLoss === "lm" && kl !== "none") {
+    fail("kl", `indexLoss=lm has no teacher; use ${name}.kl=none or indexLoss=both`);
+  }
+  const learnsFromModel = config.indexLoss !== "kl" && attention === "sparse" && trains === "both";
+  if (trains !== "backbone" && kl === "none" && !learnsFromModel) {
     fail("trains", `the indexer learns from ${name}.kl only; set it to dense or selected`);
   }
   if (kl === "selected" && attention === "dense") {

@@ -147,9 +147,12 @@ export function forwardFlopsPerToken(
   const { qk, v } = headWidths(config);
   const isUsed = selectsByIndex(config, stage) || stage.kl !== "none";
   const isNative = selectsByAttention(config, stage) && config.selector === "learned";
+  // Index scores in attention make its queries and keys wider.
+  const isScored = stage.attention === "sparse" && config.indexLoss !== "kl";
+  const inCore = qk + v + (isScored ? config.indexHeadDim : 0);
   const flops = {
     projections: 2 * attention,
-    core: 2 * coreContext(config, stage) * config.numAttentionHeads * (qk + v) *
+    core: 2 * coreContext(config, stage) * config.numAttentionHeads * inCore *
       config.numHiddenLayers,
     indexerProjections: isUsed ? 2 * indexerProjections(config) : 0,
     indexScores: isUsed

@@ -13,6 +13,8 @@ import { absorbedAttention } from "../ops/decode/absorbed_attention.ts";
 import { cacheAppend } from "../ops/decode/cache_append.ts";
 import { cacheTopk } from "../ops/decode/cache_topk.ts";
 import { expandLatents } from "../ops/decode/expand_latents.ts";
+import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
+import { beside } from "../ops/token/beside.ts";
 import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rope, type Rotation } from "../ops/token/rope.ts";
@@ -20,7 +22,7 @@ import { ropeAt } from "../ops/decode/rope_at.ts";
 import { latentProjections, ropeKeyRotation } from "./latent_attention.ts";
 import type { TokenContext } from "./layer.ts";
 import { type IndexerInputs, latentIndexKeys, lightningIndexer } from "./indexer.ts";
-import { selectorOf } from "./sparse_attention.ts";
+import { gatedQuery, selectorOf } from "./sparse_attention.ts";
 import type { StageView } from "./stage_view.ts";
 import { residualStream } from "./transformer.ts";
 
@@ -101,14 +103,21 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
   const dims = { heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
   const absorbed = absorbQueries(q, weight("kv_b_proj"), dims);
   const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
-  const { indices, keys } = selected({ hidden: x, ...made }, { latents, ropeKeys }, {
+  const { indices, keys, scoring } = selected({ hidden: x, ...made }, { latents, ropeKeys }, {
     ...layer,
     byAttention: () =>
       absorbedTopk(absorbed, q, latents, ropeKeys, position, {
         ...{ topk: layer.stage.indexTopk, heads, scale },
       }),
   });
-  const attended = absorbedAttention(absorbed, q, latents, ropeKeys, position, indices, {
+  // Index scores that attention takes a share of come with wider queries and keys.
+  const used = scoring && layer.config.indexLoss !== "kl"
+    ? {
+      q: beside(q, gatedQuery(scoring, scale, layer), heads),
+      ropeKeys: beside(ropeKeys, scoring.kI),
+    }
+    : { q, ropeKeys };
+  const attended = absorbedAttention(absorbed, used.q, latents, used.ropeKeys, position, indices, {
     ...{ heads, scale, window: window ?? undefined },
   });
   const o = expandLatents(attended, weight("kv_b_proj"), dims);
@@ -120,23 +129,28 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
 }
 
 /**
- * The positions to attend to, and the cache of index keys of a layer with an indexer of its own whose
- * keys are not made from what is cached anyway.
+ * The positions to attend to; the cache of index keys of a layer with an indexer of its own whose
+ * keys are not made from what is cached anyway; and the indexer of the token and all cached ones.
  */
 function selected(
   inputs: IndexerInputs,
   caches: Readonly<Record<"latents" | "ropeKeys", Tensor>>,
   layer: DecodingLayer & { readonly byAttention: () => Tensor },
-): { indices: Tensor | null; keys: Tensor | null } {
+): { indices: Tensor | null; keys: Tensor | null; scoring: IndexerTensors | null } {
   const { config, stage, index, position, append, shared } = layer;
-  if (stage.selector === "dense") return { indices: null, keys: null };
-  if (index % config.indexShare !== 0) return { indices: shared, keys: null };
-  if (selectorOf(config, stage) === "oracle") return { indices: layer.byAttention(), keys: null };
+  const none = { indices: null, keys: null, scoring: null };
+  if (stage.selector === "dense") return none;
+  if (index % config.indexShare !== 0) return { ...none, indices: shared };
+  const isOracle = selectorOf(config, stage) === "oracle";
+  if (isOracle && config.indexLoss === "kl") return { ...none, indices: layer.byAttention() };
   const latentKeys = () => cachedIndexKeys(caches, layer);
   const { qI, kI, w, indexer } = lightningIndexer(inputs, layer, latentKeys);
   const keys = config.indexKeyInput === "hidden" ? append("index_key", kI) : null;
-  const indices = cacheTopk(qI, keys ?? kI, w, position, { topk: stage.indexTopk, indexer });
-  return { indices, keys };
+  const scoring = { qI, kI: keys ?? kI, w, indexer };
+  const indices = isOracle
+    ? layer.byAttention()
+    : cacheTopk(qI, scoring.kI, w, position, { topk: stage.indexTopk, indexer });
+  return { indices, keys, scoring };
 }
 
 /** Index keys of all cached tokens, made from their latents and, turned back, their rope keys. */

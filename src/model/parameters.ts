@@ -82,7 +82,10 @@ function attentionParameters(
   weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.vHeadDim);
 }
 
-/** Names and shapes of `DeepseekV32Indexer`; `wk_rope` multiplies what `[c ; k_pe]` has besides. */
+/**
+ * Names and shapes of `DeepseekV32Indexer`; `wk_rope` multiplies what `[c ; k_pe]` has besides, and
+ * `score_gate` the scores that go into attention (`indexLoss`).
+ */
 function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
   const { indexNHeads, indexHeadDim, indexKeyInput } = c;
   const kvInput = c.indexInput === "kvLatent" ? c.kvLoraRank : c.hiddenSize;
@@ -105,12 +108,16 @@ function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
       ? [spec("wk_rope.weight", [indexHeadDim, c.qkRopeHeadDim])]
       : [],
     spec("weights_proj.weight", [indexNHeads, c.hiddenSize]),
+    ...c.indexLoss === "kl" ? [] : [spec("score_gate.weight", [1])],
     ...norm,
   ];
 }
 
+/** How much of index scores goes into attention's before anything is learned. */
+const FIRST_GATE = 0.1;
+
 /**
- * First values: normal with `initializerRange` for weights, ones for norms. The products that
+ * First values: normal with `initializerRange` for weights, ones for norms, 0.1 for gates. The products that
  * write to the residual stream start smaller by sqrt(2 · layers), as in GPT-2, so that the
  * stream's variance does not grow with depth. Each parameter has a random stream of its own name,
  * so that leaving one out does not change the others.
@@ -134,7 +141,7 @@ export function initialParameters(config: RunConfig): Map<string, Float32Array> 
       const scale = /\.(o_proj|down_proj)\.weight$/.test(name) ? residualScale : 1;
       new Rng(config.seed, `init ${name}`).fillNormal(data, config.initializerRange * scale);
     } else if (!name.endsWith(".bias")) {
-      data.fill(1);
+      data.fill(name.endsWith(".score_gate.weight") ? FIRST_GATE : 1);
     }
     values.set(name, data);
   }

@@ -10,7 +10,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { hasIndexer } from "../config/stages.ts";
-import type { LayerContext, LayerResult, Selection } from "./layer.ts";
+import type { LayerContext, LayerResult, Selection, TokenContext } from "./layer.ts";
 import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
 import { attentionMaps } from "../ops/indexer/maps.ts";
 import { indexerLoss } from "../ops/indexer/loss.ts";
@@ -19,7 +19,9 @@ import { mlaTeacher, type TeacherTensors } from "../ops/indexer/teacher.ts";
 import { mlaAttention } from "../ops/attention/mla_attention.ts";
 import type { Tensor } from "../ops/op.ts";
 import { selectionMask } from "../ops/select/mask.ts";
-import type { AttentionTensors } from "../ops/select/selectors/selector.ts";
+import type { AttentionTensors, IndexerTensors } from "../ops/select/selectors/selector.ts";
+import { beside } from "../ops/token/beside.ts";
+import { mixHeads } from "../ops/token/mix_heads.ts";
 import { type SelectorName, selectors } from "../ops/select/selectors/selectors.ts";
 import type { StageView } from "./stage_view.ts";
 import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
@@ -47,9 +49,13 @@ export function sparseAttention(
   const selection = layer.index % config.indexShare === 0 ? own() : layer.shared!;
   const { indices, mask } = selection;
 
+  const used = indices ? withScores(attended, selection.indexer, layer) : { ...attended, dims };
   const { o, lse, scores } = indices && mask
-    ? sparseMlaAttention(q, kv, kPe, indices, mask, { ...dims, topk, form: config.sparseForm })
+    ? sparseMlaAttention(used.q, kv, used.kPe, indices, mask, {
+      ...{ ...used.dims, topk, form: config.sparseForm },
+    })
     : { ...dense(), scores: undefined };
+  const shown = { q: used.q, kv, kPe: used.kPe, lse, teacher: mlaTeacher(used.dims) };
 
   // Without an indexer attention itself stands for its scores.
   const scoring = () => hasIndexer(config) ? selection.indexer() : null;
@@ -64,12 +70,12 @@ export function sparseAttention(
     const isSelected = stage.kl === "selected";
     // Over the selected keys their own softmax may be the target; over all keys only dense attention.
     const isRestricted = isSelected && config.klTarget === "restricted";
-    const known = { q, kv, kPe, lse: isRestricted ? lse : dense().lse };
+    const known = isRestricted ? shown : { q, kv, kPe, lse: dense().lse, teacher };
     const keys = isSelected && indices && mask
       ? { indices, mask, scores: isRestricted ? scores : undefined }
       : null;
     metrics.kl = indexerLoss(qI, kI, w, known, keys, {
-      ...{ batch, seqLen, indexer, teacher },
+      ...{ batch, seqLen, indexer, teacher: known.teacher },
       form: config.sparseForm,
       klHeads: config.klHeads,
       direction: config.klDirection,
@@ -79,8 +85,9 @@ export function sparseAttention(
     losses.push({ tensor: metrics.kl, weight });
   }
   if (stage.maps) {
-    const shown = attentionMaps(scoring(), { q, kv, kPe, lse }, attributes());
-    Object.assign(maps, { index_scores: shown.scores, target: shown.attention });
+    const of = { ...attributes(), teacher: shown.teacher };
+    const { scores, attention } = attentionMaps(scoring(), shown, of);
+    Object.assign(maps, { index_scores: scores, target: attention });
     if (indices) maps.topk = indices;
   }
   if (stage.measures) {
@@ -90,6 +97,39 @@ export function sparseAttention(
     Object.assign(metrics, { means, distance: histogram });
   }
   return { o, losses, metrics, maps, selection };
+}
+
+/**
+ * What attention to a selection is computed from. With `indexLoss` other than `kl` a share of the
+ * index scores is added to the scores of attention, so that the model's own loss reaches the
+ * indexer: scale · q · k + gate · I, a factor `gate` learned. Without an activation I is a product,
+ * scale_I · (Σ_j w_j qI_j) · kI, so the two are one: of queries and keys that are wider. That all
+ * scores of a query are that much larger changes nothing: I and I less its mean are the same here.
+ */
+function withScores(
+  attended: Omit<TeacherTensors, "lse">,
+  indexer: () => IndexerTensors,
+  layer: LayerContext,
+): Omit<TeacherTensors, "lse"> & { readonly dims: ReturnType<typeof attentionDims> } {
+  const dims = attentionDims(layer);
+  const { q, kv, kPe } = attended;
+  if (layer.config.indexLoss === "kl") return { ...attended, dims };
+  const { kI, ...scoring } = indexer();
+  return {
+    q: beside(q, gatedQuery(scoring, dims.scale, layer), dims.heads),
+    kv,
+    kPe: beside(kPe, kI),
+    dims: { ...dims, qkRopeHeadDim: dims.qkRopeHeadDim + kI.cols },
+  };
+}
+
+/** What is compared with index keys beside a query: gate · scale_I · Σ_j w_j qI_j over `scale`. */
+export function gatedQuery(
+  { qI, w, indexer }: Omit<IndexerTensors, "kI">,
+  scale: number,
+  { weight }: TokenContext,
+): Tensor {
+  return mixHeads(qI, w, weight("indexer.score_gate"), indexer.scale / scale);
 }
 
 /** Sizes of the layer's attention, and its factor. */

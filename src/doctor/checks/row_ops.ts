@@ -1,11 +1,13 @@
 /** Ops that work row by row or element by element. */
 import { add } from "../../ops/token/add.ts";
+import { beside } from "../../ops/token/beside.ts";
 import { checkpoint } from "../../ops/token/checkpoint.ts";
 import { columns } from "../../ops/token/columns.ts";
 import { detach } from "../../ops/token/detach.ts";
 import { fakeQuantize } from "../../ops/token/fake_quantize.ts";
 import { gelu } from "../../ops/token/gelu.ts";
 import { layerNorm } from "../../ops/token/layer_norm.ts";
+import { mixHeads } from "../../ops/token/mix_heads.ts";
 import { rmsNorm } from "../../ops/token/rms_norm.ts";
 import { rope } from "../../ops/token/rope.ts";
 import { swiglu } from "../../ops/token/swiglu.ts";
@@ -53,6 +55,14 @@ export function rowOpCases(): OpCase[] {
       tolerance: { forward: 1e-2 },
       apply: ([x]) => [fakeQuantize(x, { to, groups: 3, hadamard: true })],
     })),
+    {
+      ...{ name: "beside", shape, inputs: [x, { rows, cols: 5 }] },
+      apply: ([a, b]) => [beside(a, b, 3)],
+    },
+    {
+      ...{ name: "mixHeads", shape, inputs: [x, { rows, cols: 3 }, { rows: 1, cols: 1 }] },
+      apply: ([x, w, gate]) => [mixHeads(x, w, gate, 0.7)],
+    },
     { ...{ name: "add", shape, inputs: [x, x] }, apply: ([a, b]) => [add(a, b)] },
     {
       ...{ name: "columns, detach, checkpoint", shape, inputs: [x] },
