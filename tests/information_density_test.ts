@@ -85,12 +85,14 @@ Deno.test("isotropic latents use all directions, latents on a line use one", asy
   const isotropic = normal(rows * b, "c").map((value) => value + 3);
   const full = await densityOf(x, isotropic, [rows, a, b]);
   near(full.effectiveRank, b, 0.3, "isotropic");
+  near(full.spectralRank, b, 0.2, "isotropic");
   near(full.reconstructionError, 1, 0.02, "independent of the input");
   near(full.spectrum.reduce((p, q) => p + q), 1, 1e-9, "shares");
 
   const line = product(normal(rows, "line"), normal(b, "direction"), [rows, 1, b]);
   const thin = await densityOf(x, line, [rows, a, b]);
   near(thin.effectiveRank, 1, 1e-4, "a line");
+  near(thin.spectralRank, 1, 1e-3, "a line");
   near(thin.spectrum[0], 1, 1e-4, "share of the line");
 
   // One direction with 3 times the deviation of 3 others: (9 + 3)² / (81 + 3).
@@ -98,6 +100,24 @@ Deno.test("isotropic latents use all directions, latents on a line use one", asy
   near((await densityOf(x, four, [rows, a, 4])).effectiveRank, 144 / 84, 0.1, "unequal");
   const constant = await densityOf(x, new Float64Array(rows * 4).fill(2), [rows, a, 4]);
   near(constant.reconstructionError, 1, 1e-6, "constant latents");
+});
+
+Deno.test("the spectral rank of equal eigenvalues is their number, of others what their entropy says", async () => {
+  // Columns of ±1 that are orthogonal to each other and to a constant: eigenvalues are squares of scales.
+  const rows = 16;
+  const signs = (mask: number, row: number) =>
+    (mask & row).toString(2).replaceAll("0", "").length % 2 ? -1 : 1;
+  const latents = (scales: readonly number[]) =>
+    Float64Array.from({ length: rows * scales.length }, (_, i) => {
+      const [row, col] = [Math.floor(i / scales.length), i % scales.length];
+      return 5 + scales[col] * signs(col + 1, row);
+    });
+  const rank = async (...scales: number[]) =>
+    (await densityOf(normal(rows, "x"), latents(scales), [rows, 1, scales.length])).spectralRank;
+  near(await rank(2, 2, 2, 2, 2), 5, 1e-4, "five equal");
+  near(await rank(0, 3, 0, 3, 3), 3, 1e-4, "three equal of five");
+  near(await rank(Math.SQRT2, 1, 1), 2 ** 1.5, 1e-4, "1/2, 1/4, 1/4");
+  near(await rank(0, 0), 0, 0, "constants");
 });
 
 Deno.test("the reconstruction error is what a linear map from the latent leaves", async () => {

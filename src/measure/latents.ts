@@ -23,6 +23,11 @@ export interface InformationDensity {
   /** Participation ratio (Σλ)² / Σλ²: d_c for isotropic latents, 1 if they lie on a line. */
   readonly effectiveRank: number;
   /**
+   * exp(−Σ p ln p) with p = λ / Σλ (Roy and Vetterli, "The effective rank", EUSIPCO 2007): d_c for
+   * isotropic latents, 1 if they lie on a line.
+   */
+  readonly spectralRank: number;
+  /**
    * Share of the input's variance that the best linear map from the latent leaves, 1 − R²: 0 if the
    * latent keeps all of it, 1 if none.
    */
@@ -57,6 +62,7 @@ export function informationDensity(
   const kept = values.filter((value) => value > RANK_TOLERANCE * values[0]);
   const total = kept.reduce((sum, value) => sum + value, 0);
   const squares = kept.reduce((sum, value) => sum + value * value, 0);
+  const entropy = kept.reduce((sum, value) => sum - value / total * Math.log(value / total), 0);
 
   let variance = 0, explained = 0;
   const joint = new Float64Array(latents);
@@ -73,13 +79,14 @@ export function informationDensity(
   return {
     spectrum: values.map((value) => total > 0 ? Math.max(value, 0) / total : 0),
     effectiveRank: squares > 0 ? total * total / squares : 0,
+    spectralRank: squares > 0 ? Math.exp(entropy) : 0,
     reconstructionError: Math.min(Math.max(unexplained, 0), 1),
   };
 }
 
 /**
  * Measures the latents of all layers on a batch, under the stage's attention. By layer
- * `latent/3/effective_rank`, `latent/3/reconstruction_error` and `latent/3/variance/0` …: the share
+ * `latent/3/effective_rank`, `latent/3/spectral_rank`, `latent/3/reconstruction_error` and `latent/3/variance/0` …: the share
  * of the variance in the 1, 2, 4, … strongest directions; and the means over layers,
  * `latent/effective_rank` ….
  *
@@ -89,16 +96,14 @@ export async function measureDensity(
   engine: Engine,
   { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
 ): Promise<Metrics> {
-  const maps = await engine.maps(batch, densityVariant(config, stage));
+  const sums = await latentSums(engine, { config, stage, batches: [batch] });
   const values: Metrics = {};
   const { numHiddenLayers: layers, hiddenSize: inputs } = config;
   for (let layer = 0; layer < layers; layer++) {
-    const sums = maps.get(`latent_statistics.${layer}`)!;
-    const at = firstNotFinite(sums);
-    if (at >= 0) throw new NotFinite(`a sum over the latents of layer ${layer}`, sums[at]);
-    const density = informationDensity(sums, { tokens: batch.tokens.length, inputs });
+    const density = informationDensity(sums[layer], { tokens: batch.tokens.length, inputs });
     const own: Metrics = {
       effective_rank: density.effectiveRank,
+      spectral_rank: density.spectralRank,
       reconstruction_error: density.reconstructionError,
     };
     for (const [name, value] of Object.entries(own)) {
@@ -110,6 +115,35 @@ export async function measureDensity(
     );
   }
   return values;
+}
+
+/**
+ * What `latentStatistics` makes of the inputs and latents of each layer, added up over batches, under
+ * the stage's attention.
+ *
+ * @returns `[hiddenSize + kvLoraRank + 1, hiddenSize + kvLoraRank]` a layer
+ * @throws {NotFinite} if the latents are not finite
+ */
+export async function latentSums(
+  engine: Engine,
+  { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
+): Promise<Float64Array[]> {
+  const variant = densityVariant(config, stage);
+  const width = config.hiddenSize + config.kvLoraRank;
+  const layers = Array.from(
+    { length: config.numHiddenLayers },
+    () => new Float64Array(width * (width + 1)),
+  );
+  for (const batch of batches) {
+    const maps = await engine.maps(batch, variant);
+    layers.forEach((sums, layer) => {
+      const own = maps.get(`latent_statistics.${layer}`)!;
+      const at = firstNotFinite(own);
+      if (at >= 0) throw new NotFinite(`a sum over the latents of layer ${layer}`, own[at]);
+      own.forEach((value, i) => sums[i] += value);
+    });
+  }
+  return layers;
 }
 
 /** Shares of the 1, 2, 4, … largest, up to all. */

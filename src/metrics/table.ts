@@ -56,6 +56,7 @@ const METRICS: Readonly<Record<string, MetricInfo>> = {
   "index/distance/*": info("share", "selected keys at distances of a power of two"),
 
   "latent/effective_rank": info("", "directions that the latents use", "more"),
+  "latent/spectral_rank": info("", "directions that they use, by the spectrum's entropy", "more"),
   "latent/reconstruction_error": info("share", "variance of the input that latents lack", "less"),
   "latent/variance/*": info("share", "variance in the leading directions"),
 };
