@@ -99,7 +99,7 @@ export { sparseAttention } from "./src/model/sparse_attention.ts";
 export type { LayerContext, LayerResult, Selection, TokenContext } from "./src/model/layer.ts";
 export { mixtureOfSparseAttention } from "./src/model/mosa.ts";
 export { initialParameters, modelParameters } from "./src/model/parameters.ts";
-export { denseView, type StageView, viewOf } from "./src/model/stage_view.ts";
+export { denseView, type KeptTensor, type StageView, viewOf } from "./src/model/stage_view.ts";
 export {
   languageModel,
   type Parameters,

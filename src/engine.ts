@@ -202,6 +202,6 @@ export interface Engine extends Disposable {
   gradients(batch: Batch): Promise<Map<string, Float32Array>>;
   /** Copies of parameters and moments. */
   exportState(): Promise<EngineState>;
-  /** Replaces parameters and moments. */
+  /** Replaces parameters and moments; an engine that trains nothing looks at no moments. */
   importState(state: EngineState): void;
 }

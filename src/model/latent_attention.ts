@@ -23,6 +23,7 @@ import { rmsNorm } from "../ops/token/rms_norm.ts";
 import { inBits } from "./precision.ts";
 import type { Rotation } from "../ops/token/rope.ts";
 import { sparseAttention } from "./sparse_attention.ts";
+import type { KeptTensor } from "./stage_view.ts";
 
 /**
  * Multi-head latent attention in MHA mode: keys and values of all heads are made from the latents.
@@ -32,16 +33,25 @@ import { sparseAttention } from "./sparse_attention.ts";
  */
 export function latentAttention(x: Tensor, residual: Tensor, layer: LayerContext): LayerResult {
   const { stage, weight } = layer;
-  const { qLatent, q, kvLatent, expanded, kPe, ropeKey } = latentProjections(x, layer);
+  const { qLatent, q, kvLatent, expanded, kPe, ropeKey } = latentProjections(x, inOwnBits(layer));
   const density = stage.density ? latentStatistics(x, kvLatent) : null;
   const kv = linear(expanded, weight("kv_b_proj"));
   const inputs = { qLatent, hidden: x, kvLatent, ropeKey };
   const { o, ...made } = sparseAttention({ q, kv, kPe }, inputs, layer);
+  const all: Record<KeptTensor, Tensor> = { latent: kvLatent, q, kv, kPe, o };
+  const kept = Object.fromEntries((stage.keeps ?? []).map((name) => [name, all[name]]));
   return {
     ...made,
     output: linear(o, weight("o_proj"), residual),
-    maps: { ...density ? { latent_statistics: density } : {}, ...made.maps },
+    maps: { ...density ? { latent_statistics: density } : {}, ...made.maps, ...kept },
   };
+}
+
+/** The layer with the bits of latents that the stage gives to it alone. */
+function inOwnBits(layer: LayerContext): LayerContext {
+  const { stage: { latentBits: own }, index, config } = layer;
+  if (own?.layer !== index) return layer;
+  return { ...layer, config: { ...config, latentBits: own.bits } };
 }
 
 /** What multi-head latent attention makes of each token by itself, `[N, …]` each. */

@@ -23,7 +23,20 @@ export interface StageView {
   readonly maps?: boolean;
   /** Whether the sums for the latents' information density are made. */
   readonly density?: boolean;
+  /** What of each layer of latent attention is kept as it is, to be measured. */
+  readonly keeps?: readonly KeptTensor[];
+  /** A layer that keeps its latents in so many bits, whatever `latentBits` is. */
+  readonly latentBits?: {
+    readonly layer: number;
+    readonly bits: NonNullable<RunConfig["latentBits"]>;
+  };
 }
+
+/**
+ * What latent attention can keep, in the words of `latent_attention.ts`: map `latent.3` is the
+ * latent of layer 3.
+ */
+export type KeptTensor = "latent" | "q" | "kv" | "kPe" | "o";
 
 /** Plain dense attention, without indexer. */
 export const denseView: StageView = {

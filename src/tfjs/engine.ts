@@ -175,9 +175,10 @@ export class TfjsEngine implements Engine {
   importState(state: EngineState): void {
     for (const slot of this.#slots.values()) {
       slot.state.parameter.set(valuesOf(state.parameters, slot.spec));
+      this.#upload(slot);
+      if (!this.#trained.size) continue;
       slot.state.m.set(valuesOf(state.m, slot.spec));
       slot.state.v.set(valuesOf(state.v, slot.spec));
-      this.#upload(slot);
     }
   }
 

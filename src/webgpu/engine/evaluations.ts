@@ -5,7 +5,7 @@
  */
 import type { Batch } from "../../data/dataset.ts";
 import type { Engine, LossFunction, Metrics, Variant } from "../../engine.ts";
-import { matrixAt } from "../../ops/matrix.ts";
+import { matrixAt, windowSize } from "../../ops/matrix.ts";
 import type { Matrix, Storage } from "../../ops/op.ts";
 import type { Compiled, Compiler } from "./compiler.ts";
 import type { EngineMemory } from "./engine_memory.ts";
@@ -55,8 +55,11 @@ export class Evaluations implements Pick<Engine, "evaluate" | "maps" | "tokenLos
   async maps(batch: Batch, variant: Variant): Promise<Map<string, Float32Array | Int32Array>> {
     const { plan, maps } = this.#run(batch, variant);
     const out = new Map<string, Float32Array | Int32Array>();
-    for (const [name, { storage, rows, cols, dtype }] of maps) {
-      const values = await this.#memory.readBuffer(plan.buffer(storage), 0, rows * cols);
+    for (const [name, matrix] of maps) {
+      const { storage, base, offset, dtype } = matrix;
+      const size = windowSize(matrix) - offset;
+      const window = await this.#memory.readBuffer(plan.buffer(storage), base + offset, size);
+      const values = withoutGaps(window, matrix);
       out.set(name, dtype === "i32" ? new Int32Array(values.buffer) : values);
     }
     return out;
@@ -118,4 +121,14 @@ export class Evaluations implements Pick<Engine, "evaluate" | "maps" | "tokenLos
       maps: new Map(maps.map(([name, tensor]) => [name, program.locate(tensor)])),
     };
   }
+}
+
+/** The rows of a matrix one after the other, also where it is some columns of a wider one. */
+function withoutGaps(window: Float32Array, { rows, cols, stride }: Matrix): Float32Array {
+  if (stride === cols) return window;
+  const values = new Float32Array(rows * cols);
+  for (let row = 0; row < rows; row++) {
+    values.set(window.subarray(row * stride, row * stride + cols), row * cols);
+  }
+  return values;
 }

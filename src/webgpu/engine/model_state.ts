@@ -58,6 +58,7 @@ export class ModelState implements ModelMemory {
 
   import(state: EngineState): void {
     this.#memory.write(this.weights, this.layout.pack(state.parameters));
+    if (!this.trained.length) return;
     this.#memory.write(this.m, this.layout.pack(state.m));
     this.#memory.write(this.v, this.layout.pack(state.v));
   }
