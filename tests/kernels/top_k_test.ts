@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { topK } from "../../src/kernels/select/top_k.ts";
+import { type TieRule, topK } from "../../src/kernels/select/top_k.ts";
 import { Rng } from "../../src/rng.ts";
 import { testGpu } from "../check_op.ts";
 import { layout, runKernels } from "../run_kernel.ts";
@@ -13,7 +13,11 @@ interface Case {
   k: number;
   /** Columns of memory before and after the scores. */
   margin?: number;
+  /** Which of equal scores is taken first. */
+  ties?: TieRule;
 }
+
+const RULES: readonly TieRule[] = ["oldest", "newest"];
 
 /** Distributions of scores. */
 const SCORES: Record<string, (rng: Rng) => number> = {
@@ -24,18 +28,19 @@ const SCORES: Record<string, (rng: Rng) => number> = {
   "infinities": (rng) => [-Infinity, Infinity, 1, -1, 1e-40, -1e-40][rng.below(6)],
 };
 
-/** Positions of the k largest of the first n scores from `start` on, ascending, then -1. */
-function sorted(scores: Float32Array, start: number, n: number, k: number): number[] {
-  const at = (i: number) => scores[start + i];
-  const order = Array.from({ length: n }, (_, i) => i)
-    .sort((a, b) => at(a) === at(b) ? a - b : at(a) < at(b) ? 1 : -1).slice(0, k);
+/** Positions of the k largest of these scores, ascending, then -1. */
+function sorted(scores: Float32Array, k: number, ties: TieRule = "oldest"): number[] {
+  const tied = (a: number, b: number) => ties === "oldest" ? a - b : b - a;
+  const order = Array.from(scores.keys())
+    .sort((a, b) => scores[a] === scores[b] ? tied(a, b) : scores[a] < scores[b] ? 1 : -1)
+    .slice(0, k);
   return [...order.sort((a, b) => a - b), ...Array(k - order.length).fill(-1)];
 }
 
 /** Runs the kernel; everything that is not to be read is larger than the scores. */
 async function select(c: Case, software: boolean, value: () => number) {
   const gpu = await testGpu();
-  const { batch = 1, rows, firstRow, k, margin = 0 } = c;
+  const { batch = 1, rows, firstRow, k, margin = 0, ties } = c;
   const keys = firstRow + rows;
   const scores: Layout = layout(batch * rows, keys, margin, keys + 2 * margin);
   const indices: Layout = layout(batch * rows, k, margin, k + 2 * margin);
@@ -47,7 +52,7 @@ async function select(c: Case, software: boolean, value: () => number) {
   }
   const out = new Int32Array(indices.rows * indices.stride + margin).fill(-7);
   const capabilities = { ...gpu.capabilities, software };
-  const kernel = topK({ scores, indices, firstRow, batch, capabilities });
+  const kernel = topK({ scores, indices, firstRow, batch, ties, capabilities });
   const { arrays } = await runKernels(gpu, [values, out], [[kernel, 0, 1]]);
   const got = new Int32Array(arrays[1].buffer);
   const row = (i: number) => {
@@ -61,10 +66,11 @@ async function check(c: Case, software: boolean, name: string): Promise<void> {
   const seed = Math.floor(Math.random() * 2 ** 31);
   const rng = new Rng(seed, name);
   const { values, scores, row, got } = await select(c, software, () => SCORES[name](rng));
-  const { rows, firstRow, k, margin = 0 } = c;
+  const { rows, firstRow, k, margin = 0, ties } = c;
   for (let i = 0; i < scores.rows; i++) {
-    const want = sorted(values, margin + i * scores.stride, firstRow + i % rows + 1, k);
-    assert.deepEqual(row(i), want, `${name}, row ${i}, seed ${seed}`);
+    const start = margin + i * scores.stride;
+    const want = sorted(values.subarray(start, start + firstRow + i % rows + 1), k, ties);
+    assert.deepEqual(row(i), want, `${name}, ${ties}, row ${i}, seed ${seed}`);
   }
   const untouched = got.filter((x) => x === -7).length;
   assert.equal(untouched, got.length - scores.rows * k, "wrote outside of the indices");
@@ -83,9 +89,34 @@ for (const software of [true, false]) {
   const family = software ? "subgroups" : "radix select";
   for (const name of Object.keys(SCORES)) {
     Deno.test(`topK by ${family}, ${name}: equals sorting`, async () => {
-      for (const c of CASES) await check(c, software, name);
+      for (const c of CASES) {
+        for (const ties of RULES) await check({ ...c, ties }, software, name);
+      }
     });
   }
+
+  Deno.test(`topK by ${family}: of equal scores the oldest, or the newest`, async () => {
+    const scores = [3, 1, -0, 2, 5, 2, 0, 2, 2, 0];
+    const wanted: [TieRule | undefined, number, number[]][] = [
+      [undefined, 4, [0, 3, 4, 5]],
+      ["oldest", 4, [0, 3, 4, 5]],
+      ["newest", 4, [0, 4, 7, 8]],
+      ["newest", 6, [0, 3, 4, 5, 7, 8]],
+      // Of zeros of either sign.
+      ["oldest", 8, [0, 1, 2, 3, 4, 5, 7, 8]],
+      ["newest", 8, [0, 1, 3, 4, 5, 7, 8, 9]],
+      ["newest", 9, [0, 1, 3, 4, 5, 6, 7, 8, 9]],
+    ];
+    for (const [ties, k, want] of wanted) {
+      const values = scores.values();
+      const { row } = await select(
+        { rows: 1, firstRow: 9, k, ties },
+        software,
+        () => values.next().value!,
+      );
+      assert.deepEqual(row(0), want, `${ties} ${k}`);
+    }
+  });
 
   Deno.test(`topK by ${family}: NaN leaves rows of different, visible keys`, async () => {
     const odd = new Float32Array(new Uint32Array([0x7fc00000, 0xffc00000, 0xffffffff]).buffer);
@@ -103,11 +134,15 @@ for (const software of [true, false]) {
 Deno.test("topK of long rows: equals sorting", async () => {
   for (const name of ["ties and zeros of both signs", "normal"]) {
     // Keys in registers, then read anew in each pass; most keys, and nearly all of them.
-    await check({ rows: 2, firstRow: 4998, k: 777 }, true, name);
-    await check({ rows: 2, firstRow: 9998, k: 2048 }, false, name);
+    for (const ties of RULES) {
+      await check({ rows: 2, firstRow: 4998, k: 777, ties }, true, name);
+      await check({ rows: 2, firstRow: 9998, k: 2048, ties }, false, name);
+    }
   }
   await check({ rows: 2, firstRow: 65_534, k: 65_535 }, false, "normal");
-  await check({ rows: 1, firstRow: 65_535, k: 60_000 }, false, "one value");
+  for (const ties of RULES) {
+    await check({ rows: 1, firstRow: 65_535, k: 60_000, ties }, false, "one value");
+  }
 });
 
 Deno.test("topK refuses what does not fit", async () => {

@@ -152,17 +152,38 @@ Deno.test("cacheTopk selects what its twin selects, ties and all", async () => {
         const keys = coarse(capacity, dim);
         keys.values.fill(NaN, (position + 1) * dim);
         const inputs = [coarse(1, heads * dim), keys, coarse(1, heads), at(position)];
-        const apply = ([q, k, w, position]: Tensor[]) => [
-          cacheTopk(q, k, w, position, { topk, indexer: { heads, dim, activation, scale: 0.5 } }),
-        ];
-        const [want] = await runTwin(inputs, apply);
-        const count = Math.min(topk, position + 1);
-        assert.equal(Array.from(want).filter((s) => s >= 0).length, count);
-        for (const capabilities of FAMILIES) {
-          const [got] = await runOp(inputs, apply, capabilities);
-          assert.deepEqual([...got], Array.from(want), `${topk} of ${position} + 1`);
+        const indexer = { heads, dim, activation, scale: 0.5 };
+        for (const ties of ["oldest", "newest"] as const) {
+          const apply = ([q, k, w, position]: Tensor[]) => [
+            cacheTopk(q, k, w, position, { topk, indexer, ties }),
+          ];
+          const [want] = await runTwin(inputs, apply);
+          const count = Math.min(topk, position + 1);
+          assert.equal(Array.from(want).filter((s) => s >= 0).length, count);
+          for (const capabilities of FAMILIES) {
+            const [got] = await runOp(inputs, apply, capabilities);
+            assert.deepEqual([...got], Array.from(want), `${ties} ${topk} of ${position} + 1`);
+          }
         }
       }
+    }
+  }
+});
+
+Deno.test("cacheTopk and absorbedTopk: of equal scores the oldest, or the newest", async () => {
+  const column = (values: number[]) => ({ rows: values.length, cols: 1, values });
+  const keys = column([3, 1, 2, 2, 5, 2, 2, 1, 9]);
+  const [one, none] = [column([1]), column(Array(9).fill(0))];
+  const wanted = { oldest: [0, 2, 3, 4], newest: [0, 4, 5, 6] };
+  for (const ties of ["oldest", "newest"] as const) {
+    const indexer = { heads: 1, dim: 1, activation: "relu", scale: 1 } as const;
+    const apply = ([one, keys, q, none, position]: Tensor[]) => [
+      cacheTopk(one, keys, one, position, { topk: 4, indexer, ties }),
+      absorbedTopk(one, q, keys, none, position, { topk: 4, heads: 1, scale: 1, ties }),
+    ];
+    const inputs = [one, keys, { rows: 1, cols: 2, values: [0, 1] }, none, at(7)];
+    for (const rows of [await runTwin(inputs, apply), await runOp(inputs, apply)]) {
+      assert.deepEqual(rows.map((row) => Array.from(row)), [wanted[ties], wanted[ties]]);
     }
   }
 });

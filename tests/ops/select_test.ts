@@ -1,5 +1,6 @@
 /** Selections: kernels, in both families and in one or many chunks, against twins, exactly. */
 import assert from "node:assert/strict";
+import type { TieRule } from "../../src/kernels/select/top_k.ts";
 import type { Indexer } from "../../src/kernels/indexer/indexer.ts";
 import { mlaTeacher } from "../../src/ops/indexer/teacher.ts";
 import { oracleTopk } from "../../src/ops/select/oracle.ts";
@@ -16,8 +17,11 @@ import { type RunInput, runOp, runTwin } from "../run_op.ts";
 
 const FAMILIES: Record<string, Partial<Capabilities>> = {
   software: { software: true },
+  "software without subgroups": { software: true, subgroups: null },
   GPU: { software: false },
 };
+
+const RULES: readonly TieRule[] = ["oldest", "newest"];
 
 /** Calls `body` with a generator, and names its seed if it fails. */
 async function seeded(body: (rng: Rng) => Promise<void>): Promise<void> {
@@ -107,20 +111,23 @@ for (const [[batch, seqLen, topk], [heads, dim], own, block] of INDEX_CASES) {
         block,
       };
       const inputs = indexerInputs(rng, attributes);
-      const apply = ([q, k, w]: Tensor[]) => indexTopk(q, k, w, attributes);
-      const want = await checkSelection(label, inputs, apply, attributes);
-      const [wasm] = await runTwin(inputs, (x) => [apply(x)], "wasm");
-      assert.deepEqual([...Array.from(wasm)], [...Array.from(want)], "twin on wasm");
-      if (block) return;
-      assert.deepEqual([...Array.from(want)], sortedSelection(inputs, attributes));
+      for (const ties of RULES) {
+        const apply = ([q, k, w]: Tensor[]) => indexTopk(q, k, w, { ...attributes, ties });
+        const want = await checkSelection(`${label}, ${ties}`, inputs, apply, attributes);
+        const [wasm] = await runTwin(inputs, (x) => [apply(x)], "wasm");
+        assert.deepEqual([...Array.from(wasm)], [...Array.from(want)], "twin on wasm");
+        if (block) continue;
+        assert.deepEqual([...Array.from(want)], sortedSelection(inputs, { ...attributes, ties }));
+      }
     }));
 }
 
 /** The selection by sorting, in plain loops. */
 function sortedSelection(
   [q, k, w]: RunInput[],
-  { batch, seqLen, topk, indexer: { heads, dim, activation } }: IndexTopkAttributes,
+  { batch, seqLen, topk, ties, indexer: { heads, dim, activation } }: IndexTopkAttributes,
 ): number[] {
+  const sign = ties === "newest" ? -1 : 1;
   const out: number[] = [];
   for (let row = 0; row < batch * seqLen; row++) {
     const first = row - row % seqLen;
@@ -135,7 +142,8 @@ function sortedSelection(
       }
       return sum;
     });
-    const best = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b).slice(0, topk);
+    const best = [...scores.keys()]
+      .sort((a, b) => scores[b] - scores[a] || sign * (a - b)).slice(0, topk);
     best.sort((a, b) => a - b);
     out.push(...best, ...Array(topk - best.length).fill(-1));
   }
@@ -149,6 +157,7 @@ Deno.test("indexTopk: many chunks select what one chunk does", () =>
         batch: 3,
         seqLen: 45,
         topk: 9,
+        ties: block ? "newest" : "oldest",
         indexer: { heads: 2, dim: 4, activation: "relu", scale: 1 },
         block,
       };
@@ -242,6 +251,45 @@ Deno.test("oracleTopk: kernels equal the twin", () =>
     await checkSelection("oracle", inputs, apply, sizes);
   }));
 
+Deno.test("oracleTopk: of equal weights the oldest, or the newest", () =>
+  seeded(async (rng) => {
+    // One head and whole numbers: equal scores have equal weights, bit by bit.
+    const sizes = { batch: 2, seqLen: 35, topk: 6 };
+    const dims = { heads: 1, qkNopeHeadDim: 3, qkRopeHeadDim: 2, vHeadDim: 4 };
+    const inputs = [5, 7, 2].map((cols) => coarse(rng, 70, cols));
+    const found = [];
+    for (const ties of RULES) {
+      const apply = ([q, kv, kPe]: Tensor[]) => {
+        const { lse } = mlaAttention(q, kv, kPe, { ...sizes, ...dims });
+        return oracleTopk(q, kv, kPe, lse, { ...sizes, teacher: mlaTeacher(dims), ties });
+      };
+      found.push(await checkSelection(`oracle, ${ties}`, inputs, apply, sizes));
+    }
+    assert.notDeepEqual(found[0], found[1]);
+  }));
+
+Deno.test("block by equal scores: the oldest blocks, or the newest, whole where there is room", async () => {
+  // Blocks of 3 keys score 1, 4, 1, 4, 1; two keys are seen of the last.
+  const [batch, seqLen, topk] = [1, 14, 8];
+  const scores = [1, 0, 0, 0, 4, 0, 1, 1, 0, 4, 4, 0, 0, 1];
+  const column = (values: number[]) => ({ rows: seqLen, cols: 1, values });
+  const ones = column(Array(seqLen).fill(1));
+  const wanted = {
+    oldest: [0, 1, 3, 4, 5, 9, 10, 11],
+    newest: [3, 4, 5, 9, 10, 11, 12, 13],
+  };
+  for (const ties of RULES) {
+    const apply = ([q, k, w]: Tensor[]) =>
+      indexTopk(q, k, w, {
+        ...{ batch, seqLen, topk, ties, block: { size: 3, pool: "max" } },
+        indexer: { heads: 1, dim: 1, activation: "none", scale: 1 },
+      });
+    const inputs = [ones, column(scores), ones];
+    const rows = await checkSelection(ties, inputs, apply, { batch, seqLen, topk });
+    assert.deepEqual(Array.from(rows).slice(-topk), wanted[ties]);
+  }
+});
+
 Deno.test("selectionMask: kernel equals the twin", () =>
   seeded(async (rng) => {
     for (const [batch, seqLen, topk] of [[1, 1, 1], [2, 70, 9], [1, 64, 64], [3, 33, 50]]) {
@@ -274,6 +322,7 @@ Deno.test("every selector keeps the contract", () =>
     const inputs = [8, 4, 2, 12, 16, 2].map((cols) => normal(rng, 52, cols));
     const context = ([qI, kI, w, q, kv, kPe]: Tensor[]): SelectionContext => ({
       ...sizes,
+      ties: "newest",
       like: qI,
       indexer: () => ({ qI, kI, w, indexer: { heads: 2, dim: 4, activation: "relu", scale: 1 } }),
       attention() {

@@ -1,5 +1,6 @@
 /** The ops that decode token by token. */
 import type { Indexer } from "../../kernels/indexer/indexer.ts";
+import type { TieRule } from "../../kernels/select/top_k.ts";
 import { absorbedAttention } from "../../ops/decode/absorbed_attention.ts";
 import { absorbedTopk } from "../../ops/decode/absorbed_topk.ts";
 import { absorbQueries } from "../../ops/decode/absorb_queries.ts";
@@ -42,6 +43,16 @@ export function decodingCases(random: Random): OpCase[] {
       absorbedAttention(q, own, c, k, position, indices, { heads, scale: 0.3, window }),
     ],
   });
+  const select = (name: string, ties?: TieRule): OpCase => ({
+    ...{ name: `cacheTopk${name}`, shape: `${topk} of ${position + 1}` },
+    inputs: [
+      frozen(1, 24, random.coarse(24)),
+      cached(8, random.coarse(capacity * 8)),
+      frozen(1, 3, random.coarse(3)),
+      at,
+    ],
+    apply: ([q, k, w, position]) => [cacheTopk(q, k, w, position, { topk, indexer, ties })],
+  });
   return [
     attend("all keys"),
     attend("window", 70),
@@ -61,18 +72,8 @@ export function decodingCases(random: Random): OpCase[] {
       inputs: [frozen(capacity, 20), frozen(1, 20), at],
       apply: ([cache, row, position]) => [cacheAppend(cache, row, position)],
     },
-    {
-      ...{ name: "cacheTopk", shape: `${topk} of ${position + 1}` },
-      inputs: [
-        frozen(1, 24, random.coarse(24)),
-        cached(8, random.coarse(capacity * 8)),
-        frozen(1, 3, random.coarse(3)),
-        at,
-      ],
-      apply: ([q, k, w, position]) => [
-        cacheTopk(q, k, w, position, { topk, indexer }),
-      ],
-    },
+    select(""),
+    select(", newest of ties", "newest"),
     {
       ...{ name: "absorbedTopk", shape: `${topk} of ${position + 1}` },
       inputs: attended,

@@ -91,9 +91,9 @@ export function selectionCases(random: Random): OpCase[] {
   const learned = (
     name: string,
     own: Partial<Indexer>,
-    block?: IndexTopkAttributes["block"],
+    more: Pick<IndexTopkAttributes, "block" | "ties"> = {},
   ): OpCase => {
-    const attributes = { ...sizes, indexer: { ...indexer, scale: 1, ...own }, block };
+    const attributes = { ...sizes, indexer: { ...indexer, scale: 1, ...own }, ...more };
     return {
       ...{ name: `indexTopk${name}`, shape: `${shape}, ${topk} keys` },
       inputs: [coarse(24), coarse(8), coarse(3)],
@@ -112,8 +112,9 @@ export function selectionCases(random: Random): OpCase[] {
   return [
     learned("", {}),
     learned(", no activation", { activation: "none" }),
-    learned(", largest of blocks", {}, { size: 4, pool: "max" }),
-    learned(", mean of blocks", { activation: "none" }, { size: 4, pool: "mean" }),
+    learned(", newest of ties", {}, { ties: "newest" }),
+    learned(", largest of blocks", {}, { block: { size: 4, pool: "max" } }),
+    learned(", mean of blocks", { activation: "none" }, { block: { size: 4, pool: "mean" } }),
     ...byPosition,
     {
       ...{ name: "oracleTopk", shape: `${shape}, ${topk} keys`, inputs: teacherInputs },

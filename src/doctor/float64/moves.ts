@@ -97,6 +97,12 @@ export function split(x: Tensor64, sizes: readonly number[], axis = 0): Tensor64
   });
 }
 
+/** The other way round along an axis. */
+export function reverse(x: Tensor64, axis: number): Tensor64 {
+  const strides = stridesOf(x.shape);
+  return arrange([x], x.shape, (at) => dot(at.with(axis, x.shape[axis] - 1 - at[axis]), strides));
+}
+
 /** One after another along an axis. */
 export function concat(inputs: readonly Tensor64[], axis = 0): Tensor64 {
   const starts = startsOf(inputs);

@@ -1,6 +1,7 @@
 /**
  * The k largest of the visible scores of each row, exactly and always the same: of equal scores the
- * lower index wins, -0 equals +0, and NaN with a clear sign bit is larger than any number.
+ * lower index wins, or if it is asked for the higher one, -0 equals +0, and NaN with a clear sign bit
+ * is larger than any number.
  *
  * @module
  */
@@ -10,7 +11,7 @@ import { radixSelect } from "./top_k_radix.ts";
 import type { TopKSpec } from "./top_k_spec.ts";
 import { fitsSubgroup, subgroupSelect } from "./top_k_subgroup.ts";
 
-export type { TopKSpec } from "./top_k_spec.ts";
+export type { TieRule, TopKSpec } from "./top_k_spec.ts";
 
 /** Most keys of a row. */
 export const MAX_KEYS = 65_536;

@@ -8,7 +8,7 @@
  */
 import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
-import { fourScores, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
+import { fourScores, type TieRule, topKBase, type TopKSpec, visibleKeys } from "./top_k_spec.ts";
 
 /** Most keys of an invocation that are kept in registers. */
 const MOST_KEPT = 32;
@@ -23,16 +23,21 @@ interface Sizes {
   readonly copies: number;
   /** Words of 32 keys. */
   readonly words: number;
+  /** Which ties are selected. */
+  readonly ties: TieRule;
 }
 
-function sizesFor({ scores, capacity = scores.cols, capabilities }: TopKSpec): Sizes {
+function sizesFor(
+  { scores, capacity = scores.cols, ties = "oldest", capabilities }: TopKSpec,
+): Sizes {
   let threads = 64;
   while (threads < 256 && threads * 8 < capacity && threads * 2 <= capabilities.maxInvocations) {
     threads *= 2;
   }
   const words = Math.ceil(capacity / 32);
   let copies = capacity >= 2048 ? 8 : 2;
-  const bytes = () => 4 * (256 * copies + 2 * words + threads + threads / RUN + 2);
+  const found = ties === "newest" ? 3 : 2;
+  const bytes = () => 4 * (256 * copies + 2 * words + threads + threads / RUN + found);
   while (copies > 1 && bytes() > capabilities.workgroupBytes) copies /= 2;
   if (bytes() > capabilities.workgroupBytes) {
     throw new RangeError(
@@ -40,7 +45,7 @@ function sizesFor({ scores, capacity = scores.cols, capabilities }: TopKSpec): S
         "memory: shorten the sequences",
     );
   }
-  return { threads, copies, words };
+  return { threads, copies, words, ties };
 }
 
 /** The kernel for any device. */
@@ -143,7 +148,7 @@ if (${first(start)} < n) { keys${start} = ${load(first(start))}; }`
   };
 }
 
-function declarations({ threads, copies, words }: Sizes): string {
+function declarations({ threads, copies, words, ties }: Sizes): string {
   return `
 // WGSL sets workgroup memory to 0 at the start.
 var<workgroup> histogram: array<atomic<u32>, ${256 * copies}>;
@@ -154,7 +159,11 @@ var<workgroup> ties: array<atomic<u32>, ${words}>;
 var<workgroup> parts: array<u32, ${threads}>;
 var<workgroup> sums: array<u32, ${threads / RUN}>;
 var<workgroup> found_digit: u32;
-var<workgroup> found_wanted: u32;
+var<workgroup> found_wanted: u32;${
+    ties === "newest"
+      ? "\n// Keys with this digit that are not wanted.\nvar<workgroup> found_left: u32;"
+      : ""
+  }
 
 // Unsigned integers in the order of the scores, all above 0.
 fn ordered(x: vec4f, exists: vec4<bool>) -> vec4u {
@@ -218,7 +227,7 @@ fn sum_before(lane: u32, value: u32) -> u32 {
 }
 
 /** The digit of the k-th largest key, and how many keys with this digit are wanted. */
-function findDigit({ threads }: Sizes): string {
+function findDigit({ threads, ties }: Sizes): string {
   const digits = Array.from(
     { length: 256 / threads },
     (_, i) => `(255u - lane * ${256 / threads}u - ${i}u)`,
@@ -231,7 +240,9 @@ ${
     digits.map((digit, i) =>
       `if (passed < wanted && wanted <= passed + count${i}) {
 found_digit = ${digit};
-found_wanted = wanted - passed;
+found_wanted = wanted - passed;${
+        ties === "newest" ? `\nfound_left = passed + count${i} - wanted;` : ""
+      }
 }
 passed += count${i};`
     ).join("\n")
@@ -241,10 +252,11 @@ workgroupBarrier();`;
 }
 
 /**
- * Adds the first `wanted` ties to what is selected, and works out where each word's indices go. Both
- * counts fit into one number: fewer than 2¹⁶ keys come before a key, and fewer are above the k-th.
+ * Adds the ties that belong to it to what is selected, the first `wanted` or all but the first
+ * `found_left`, and works out where each word's indices go. Both counts fit into one number: fewer
+ * than 2¹⁶ keys come before a key, and fewer are above the k-th.
  */
-function placeWords({ threads, words }: Sizes): string {
+function placeWords({ threads, words, ties }: Sizes): string {
   const own = Math.ceil(words / threads);
   const each = (body: string) =>
     `for (var word = lane * ${own}u; word < min(lane * ${own}u + ${own}u, ${words}u); word++) {
@@ -252,19 +264,32 @@ let over = countOneBits(atomicLoad(&above[word]));
 var tied = atomicLoad(&ties[word]);
 ${body}
 }`;
+  const taken = {
+    oldest: {
+      before: "min(ties_before, wanted)",
+      own: `let room = wanted - min(ties_before, wanted);
+over_before += over;
+ties_before += count;
+if (room == 0u) { tied = 0u; }
+else { for (var i = room; i < count; i++) { tied &= ~(1u << firstLeadingBit(tied)); } }`,
+    },
+    newest: {
+      before: "ties_before - min(ties_before, found_left)",
+      own: `let left = min(found_left - min(ties_before, found_left), count);
+over_before += over;
+ties_before += count;
+for (var i = 0u; i < left; i++) { tied &= tied - 1u; }`,
+    },
+  }[ties];
   return `var counts = 0u;
 ${each("counts += over << 16u | countOneBits(tied);")}
 let passed = sum_before(lane, counts);
 var over_before = passed >> 16u;
 var ties_before = passed & 0xffffu;
 ${
-    each(`let place = over_before + min(ties_before, wanted);
+    each(`let place = over_before + ${taken.before};
 let count = countOneBits(tied);
-let room = wanted - min(ties_before, wanted);
-over_before += over;
-ties_before += count;
-if (room == 0u) { tied = 0u; }
-else { for (var i = room; i < count; i++) { tied &= ~(1u << firstLeadingBit(tied)); } }
+${taken.own}
 atomicOr(&above[word], tied);
 atomicStore(&ties[word], place);`)
   }`;

@@ -8,6 +8,9 @@ import { bytesOf, isVec4, type KernelSpec } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, type Operand, read, write } from "../wgsl/operand.ts";
 
+/** Which of keys with equal scores is selected first: the one at the lower position, or the higher. */
+export type TieRule = "oldest" | "newest";
+
 /** What `topK` selects from. */
 export interface TopKSpec {
   /** [batch · R, keys]; row t of a sequence has the scores of keys 0 … t. The rest is not read. */
@@ -20,6 +23,8 @@ export interface TopKSpec {
   readonly batch?: number;
   /** i32 [R, 1]: positions of the rows, which then need not be neighbours. */
   readonly positions?: Layout;
+  /** Default: the oldest first. */
+  readonly ties?: TieRule;
   /**
    * Keys to make the code for, default and at least the columns of `scores`: chunks of one sequence
    * share a pipeline if they name the same number.

@@ -20,7 +20,7 @@ export function fitsSubgroup(capacity: number, lanes: number): boolean {
 
 /** The kernel for subgroups of exactly `lanes` invocations. */
 export function subgroupSelect(spec: TopKSpec, lanes: 4 | 8): Kernel {
-  const { scores, capacity = scores.cols } = spec;
+  const { scores, capacity = scores.cols, ties = "oldest" } = spec;
   const quads = Math.ceil(capacity / (4 * lanes));
   const keys = Array.from({ length: 4 * quads }, (_, i) => `key${i}`);
   const count = (test: (key: string) => string) =>
@@ -38,6 +38,15 @@ export function subgroupSelect(spec: TopKSpec, lanes: 4 | 8): Kernel {
       "}",
     );
   }
+  const tied = {
+    oldest: { left: "", belongs: "ties < wanted", before: "min(ties, wanted)" },
+    // The first are left out, as many as are not wanted.
+    newest: {
+      left: "\nlet left = subgroupAdd(count) - wanted;",
+      belongs: "ties >= left",
+      before: "ties - min(ties, left)",
+    },
+  }[ties];
   return makeKernel({
     ...topKBase(spec),
     workgroup: lanes,
@@ -76,12 +85,12 @@ let above = count;
 count = 0u;
 ${count((key) => `${key} == threshold`)}
 let total = subgroupAdd(above);
-let wanted = select(0u, u.k - total, n > u.k);
+let wanted = select(0u, u.k - total, n > u.k);${tied.left}
 var ties = subgroupExclusiveAdd(count);
-var at = u.indices_offset + row * u.indices_stride + subgroupExclusiveAdd(above) + min(ties, wanted);
+var at = u.indices_offset + row * u.indices_stride + subgroupExclusiveAdd(above) + ${tied.before};
 ${
       keys.map((key, i) =>
-        `if (${key} > threshold || (${key} == threshold && ties < wanted)) {
+        `if (${key} > threshold || (${key} == threshold && ${tied.belongs})) {
 indices[at] = i32(first + ${i}u);
 at++;
 }

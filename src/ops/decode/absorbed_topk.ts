@@ -3,10 +3,10 @@ import {
   absorbedScores,
   absorbedShares,
 } from "../../kernels/decode/absorbed_scores.ts";
-import { topK } from "../../kernels/select/top_k.ts";
+import { type TieRule, topK } from "../../kernels/select/top_k.ts";
 import { isPosition } from "./cache_append.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { requireSizes } from "../select/chunks.ts";
+import { requireSizes, twinLargest } from "../select/chunks.ts";
 
 /** Attributes of {@linkcode absorbedTopk}. */
 export interface AbsorbedTopkAttributes {
@@ -16,6 +16,8 @@ export interface AbsorbedTopkAttributes {
   heads: number;
   /** Factor of the scores, as attention's. */
   scale: number;
+  /** Which of keys with equal weights is selected first; default: the oldest. */
+  ties?: TieRule;
 }
 
 /** Cached keys with the most attention; see {@linkcode absorbedTopk}. */
@@ -36,7 +38,7 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
     requireSizes("absorbedTopk", { batch: 1, seqLen: latents.rows, topk, heads });
     return [matrixType(1, topk, "i32")];
   },
-  twin(tf, [qLatent, q, latents, ropeKeys, position], { topk, heads, scale }) {
+  twin(tf, [qLatent, q, latents, ropeKeys, position], { topk, heads, scale, ties }) {
     const visible = position.dataSync()[0] + 1;
     const [c, k] = [latents, ropeKeys].map((x) => tf.slice(x, [0, 0], [visible, x.shape[1]]));
     const [rope, width] = [ropeKeys.shape[1], q.shape[1] / heads];
@@ -45,11 +47,12 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
     const scores = tf.mul(tf.add(products, tf.matMul(turned, k, false, true)), scale);
     const shares = tf.mean(tf.softmax(scores, 1), 0);
     const count = Math.min(topk, visible);
-    const chosen = Array.from(tf.topk(shares, count).indices.dataSync()).sort((a, b) => a - b);
+    const chosen = Array.from(twinLargest(tf, shares, count, ties).dataSync());
+    chosen.sort((a, b) => a - b);
     const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
     return [tf.tensor2d(row, [1, topk], "int32")];
   },
-  forward(r, [qLatent, q, latents, ropeKeys, position], [indices], { heads, scale }) {
+  forward(r, [qLatent, q, latents, ropeKeys, position], [indices], { heads, scale, ties }) {
     const { capabilities } = r;
     const scores = r.temporary(heads, latents.rows);
     const norms = r.temporary(heads, 2);
@@ -58,7 +61,8 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
     r.dispatch(absorbedScores({ ...given, scores, heads, scale }));
     r.dispatch(absorbedNorms({ scores, position, norms }));
     r.dispatch(absorbedShares({ scores, position, norms, shares }));
-    r.dispatch(topK({ scores: shares, positions: position, indices, firstRow: 0, capabilities }));
+    const chosen = { scores: shares, positions: position, indices, firstRow: 0, ties };
+    r.dispatch(topK({ ...chosen, capabilities }));
   },
 };
 
@@ -66,7 +70,7 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
  * `oracleTopk` for one query at a position, in MLA's absorbed mode over a cache: the `topk` of the
  * positions up to its own to which dense attention gives the most weight, in the mean over its
  * heads: I[s] = (1/H) Σ_h softmax_s(scale · (q̃_h · c_s + q_rope,h · k_rope,s)). Of equal weights the
- * lower position wins. Reads the whole cache. For generating; no gradient passes.
+ * lower position wins, or with `ties: "newest"` the higher one. Reads the whole cache. For generating; no gradient passes.
  *
  * @param qLatent [1, heads · latent]: q̃ of `absorbQueries`
  * @param q [1, heads · (nope + rope)], of which the rope columns, rotated, are used

@@ -1,9 +1,9 @@
 import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { cacheScores } from "../../kernels/decode/cache_scores.ts";
-import { topK } from "../../kernels/select/top_k.ts";
+import { type TieRule, topK } from "../../kernels/select/top_k.ts";
 import { isPosition } from "./cache_append.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { requireSizes } from "../select/chunks.ts";
+import { requireSizes, twinLargest } from "../select/chunks.ts";
 
 /** Attributes of {@linkcode cacheTopk}. */
 export interface CacheTopkAttributes {
@@ -11,6 +11,8 @@ export interface CacheTopkAttributes {
   topk: number;
   /** Whose scores they are. */
   indexer: Indexer;
+  /** Which of keys with equal scores is selected first; default: the oldest. */
+  ties?: TieRule;
 }
 
 /** Cached keys with the largest index scores; see {@linkcode cacheTopk}. */
@@ -29,29 +31,31 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
     requireSizes("cacheTopk", { batch: 1, seqLen: kI.rows, topk, heads, dim });
     return [matrixType(1, topk, "i32")];
   },
-  twin(tf, [qI, kI, w, position], { topk, indexer: { heads, dim, activation, scale } }) {
+  twin(tf, [qI, kI, w, position], { topk, ties, indexer }) {
+    const { heads, dim, activation, scale } = indexer;
     const visible = position.dataSync()[0] + 1;
     const keys = tf.slice(kI, [0, 0], [visible, dim]);
     const products = tf.matMul(tf.reshape(qI, [heads, dim]), keys, false, true);
     const activated = activation === "relu" ? tf.relu(products) : products;
     const scores = tf.mul(tf.matMul(w, activated), scale);
     const count = Math.min(topk, visible);
-    const chosen = Array.from(tf.topk(scores, count).indices.dataSync()).sort((a, b) => a - b);
+    const chosen = Array.from(twinLargest(tf, scores, count, ties).dataSync());
+    chosen.sort((a, b) => a - b);
     const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
     return [tf.tensor2d(row, [1, topk], "int32")];
   },
-  forward(r, [qI, kI, w, position], [indices], { indexer }) {
+  forward(r, [qI, kI, w, position], [indices], { indexer, ties }) {
     const scores = r.temporary(1, kI.rows);
     r.dispatch(cacheScores({ q: qI, k: kI, w, position, scores, indexer }));
     const { capabilities } = r;
-    r.dispatch(topK({ scores, positions: position, indices, firstRow: 0, capabilities }));
+    r.dispatch(topK({ scores, positions: position, indices, firstRow: 0, ties, capabilities }));
   },
 };
 
 /**
  * `indexTopk` for one query at a position, over cached keys: the `topk` of the positions up to its
- * own that the lightning indexer scores highest; of equal scores the lower position wins. For
- * generating; no gradient passes.
+ * own that the lightning indexer scores highest; of equal scores the lower position wins, or with
+ * `ties: "newest"` the higher one. For generating; no gradient passes.
  *
  * @param qI [1, heads · dim], rotated
  * @param kI [capacity, dim], normalised and rotated; rows after `position` are not read

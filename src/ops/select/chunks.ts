@@ -5,7 +5,7 @@
  * @module
  */
 import type * as tfc from "@tensorflow/tfjs-core";
-import { MAX_KEYS, topK } from "../../kernels/select/top_k.ts";
+import { MAX_KEYS, type TieRule, topK } from "../../kernels/select/top_k.ts";
 import type { Matrix, Recorder, Tf, TfMatrix } from "../op.ts";
 import { byQueryChunks, type QueryChunk } from "../query_chunks.ts";
 
@@ -17,6 +17,12 @@ export interface SelectionSizes {
   seqLen: number;
   /** Keys that a query selects if it sees that many. */
   topk: number;
+}
+
+/** How keys are selected by scores. */
+export interface TopkAttributes extends SelectionSizes {
+  /** Which of keys with equal scores is selected first; default: the oldest. */
+  ties?: TieRule;
 }
 
 /** Throws unless these attributes are whole numbers above 0, and a row fits the kernels. */
@@ -40,7 +46,7 @@ export function requireSizes(op: string, sizes: SelectionSizes & Record<string, 
  */
 export function recordTopk(
   r: Recorder,
-  sizes: SelectionSizes,
+  sizes: TopkAttributes,
   inputs: readonly Matrix[],
   indices: Matrix,
   score: (chunk: QueryChunk, scratch: Matrix) => Matrix,
@@ -50,23 +56,37 @@ export function recordTopk(
     const selected = chunk.queriesOf(indices);
     const { firstRow, batch } = chunk;
     const { capabilities } = r;
+    const { seqLen: capacity, ties } = sizes;
     r.dispatch(
-      topK({ scores, indices: selected, firstRow, batch, capacity: sizes.seqLen, capabilities }),
+      topK({ scores, indices: selected, firstRow, batch, ties, capacity, capabilities }),
     );
   });
 }
 
 /**
- * The twin: indices [batch · seqLen, topk] from all scores [batch, seqLen, seqLen]. `tf.topk` puts
- * the lower index first where scores are equal.
+ * The twin of one row or more: positions [..., count] of the largest of each row of `scores`, in any
+ * order. `tf.topk` puts the lower index first where scores are equal.
  */
+export function twinLargest(
+  tf: Tf,
+  scores: tfc.Tensor,
+  count: number,
+  ties: TieRule = "oldest",
+): tfc.Tensor {
+  if (ties === "oldest") return tf.topk(scores, count).indices;
+  const axis = scores.rank - 1;
+  const { indices } = tf.topk(tf.reverse(scores, axis), count);
+  return tf.sub(tf.scalar(scores.shape[axis] - 1, "int32"), indices);
+}
+
+/** The twin: indices [batch · seqLen, topk] from all scores [batch, seqLen, seqLen]. */
 export function twinTopk(
   tf: Tf,
   scores: tfc.Tensor,
-  { batch, seqLen, topk }: SelectionSizes,
+  { batch, seqLen, topk, ties }: TopkAttributes,
 ): TfMatrix {
   const count = Math.min(topk, seqLen);
-  const { indices } = tf.topk(tf.add(scores, twinHidden(tf, seqLen)), count);
+  const indices = twinLargest(tf, tf.add(scores, twinHidden(tf, seqLen)), count, ties);
   const order = tf.cast(indices, "float32");
   const rows = tf.reshape(tf.range(0, seqLen, 1, "float32"), [1, seqLen, 1]);
   // Rows that see fewer than `count` keys get hidden ones too: these become `seqLen`, sort last.

@@ -3,10 +3,10 @@ import { blockPool, type Pool } from "../../kernels/select/block_pool.ts";
 import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { recordScores, scoresOf } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor, type Tf } from "../op.ts";
-import { recordTopk, requireSizes, type SelectionSizes, twinHidden, twinTopk } from "./chunks.ts";
+import { recordTopk, requireSizes, type TopkAttributes, twinHidden, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode indexTopk}. */
-export interface IndexTopkAttributes extends SelectionSizes {
+export interface IndexTopkAttributes extends TopkAttributes {
   /** Whose scores they are. */
   indexer: Indexer;
   /** Selects by the scores of whole blocks of `size` keys. */
@@ -90,9 +90,10 @@ function twinPool(
 /**
  * Selects, for each query, the `topk` keys that the lightning indexer scores highest (DeepSeek-V3.2,
  * arXiv:2512.02556, eq. 1 and 2): I[t, s] = scale · Σ_j w[t, j] · act(qI_j[t] · kI[s]) over the
- * keys s ≤ t. Of equal scores the lower position wins, and -0 equals 0, so that the result is the
- * same in every run. With `block`, each key has the score of its block: the largest, or the mean, of
- * what the query sees of it; whole blocks are taken as long as there is room. No gradient passes.
+ * keys s ≤ t. Of equal scores the lower position wins, or with `ties: "newest"` the higher one, and -0
+ * equals 0, so that the result is the same in every run. With `block`, each key has the score of its
+ * block: the largest, or the mean, of what the query sees of it; whole blocks are taken as long as
+ * there is room. No gradient passes.
  *
  * @param qI [batch · seqLen, heads · dim], rotated
  * @param kI [batch · seqLen, dim], normalised and rotated

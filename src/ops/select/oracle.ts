@@ -3,10 +3,10 @@ import type { Teacher } from "../../kernels/indexer/indexer.ts";
 import { twinHeads } from "../attention/passes.ts";
 import { recordTarget } from "../indexer/teacher.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { recordTopk, requireSizes, type SelectionSizes, twinTopk } from "./chunks.ts";
+import { recordTopk, requireSizes, type TopkAttributes, twinTopk } from "./chunks.ts";
 
 /** Attributes of {@linkcode oracleTopk}. */
-export interface OracleTopkAttributes extends SelectionSizes {
+export interface OracleTopkAttributes extends TopkAttributes {
   /** The attention that selects. */
   teacher: Teacher;
 }
@@ -50,7 +50,7 @@ export const oracleTopkOp: Op<OracleTopkAttributes> = {
 /**
  * Selects, for each query, the `topk` keys to which dense attention gives the most weight, summed
  * over its heads: the best that one selection for all heads can keep. Of equal weights the lower
- * position wins. No gradient passes.
+ * position wins, or with `ties: "newest"` the higher one. No gradient passes.
  *
  * @param q as in `mlaAttention`
  * @param kv as in `mlaAttention`

@@ -3,8 +3,8 @@ import type { Selector } from "./selector.ts";
 
 /** The blocks of keys that the lightning indexer scores highest. */
 export const block: Selector = {
-  select({ batch, seqLen, topk, indexer, block }) {
+  select({ batch, seqLen, topk, ties, indexer, block }) {
     const { qI, kI, w, indexer: own } = indexer();
-    return indexTopk(qI, kI, w, { batch, seqLen, topk, indexer: own, block });
+    return indexTopk(qI, kI, w, { batch, seqLen, topk, ties, indexer: own, block });
   },
 };

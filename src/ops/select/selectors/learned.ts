@@ -3,8 +3,8 @@ import type { Selector } from "./selector.ts";
 
 /** The keys that the lightning indexer scores highest. */
 export const learned: Selector = {
-  select({ batch, seqLen, topk, indexer }) {
+  select({ batch, seqLen, topk, ties, indexer }) {
     const { qI, kI, w, indexer: own } = indexer();
-    return indexTopk(qI, kI, w, { batch, seqLen, topk, indexer: own });
+    return indexTopk(qI, kI, w, { batch, seqLen, topk, ties, indexer: own });
   },
 };

@@ -5,6 +5,7 @@
  */
 import type { Indexer, Teacher } from "../../../kernels/indexer/indexer.ts";
 import type { Pool } from "../../../kernels/select/block_pool.ts";
+import type { TieRule } from "../../../kernels/select/top_k.ts";
 import type { ScoringTensors, TeacherTensors } from "../../indexer/teacher.ts";
 import type { Tensor } from "../../op.ts";
 
@@ -28,6 +29,8 @@ export interface SelectionContext {
   readonly seqLen: number;
   /** Keys per query. */
   readonly topk: number;
+  /** Which of keys with equal scores is selected first, where scores select. */
+  readonly ties: TieRule;
   /** Any matrix with a row per token. */
   readonly like: Tensor;
   /** The indexer's tensors. */
