@@ -28,7 +28,8 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * `local_share`, distances, neighbours) is said of the one that sparse attention uses, whatever the
  * selector; in a stage of dense attention, of the top k that the indexer would choose. What is said
  * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
- * `score_std`) is the indexer's, even where a rule selects, and left out where there is none.
+ * `score_std`) is the indexer's, even where a rule selects, and left out where there is none;
+ * `tied_rows`, too, but there it is attention's, which then selects.
  *
  * @throws {NotFinite} if one is NaN or infinite
  */

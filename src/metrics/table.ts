@@ -53,6 +53,7 @@ const METRICS: Readonly<Record<string, MetricInfo>> = {
   "index/score_std": info("", "standard deviation of the index scores"),
   "index/sink_share": info("share", "rows that select the first token"),
   "index/local_share": info("share", "selected keys less than 16 back"),
+  "index/tied_rows": info("share", "rows where keys of one score are in and out", "less"),
   "index/distance/*": info("share", "selected keys at distances of a power of two"),
 
   "latent/effective_rank": info("", "directions that the latents use", "more"),

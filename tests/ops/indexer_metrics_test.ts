@@ -11,7 +11,7 @@ import {
   maskOverlap,
 } from "../../src/ops/indexer/metrics.ts";
 import { attentionMaps } from "../../src/ops/indexer/maps.ts";
-import type { IndexerAttributes } from "../../src/ops/indexer/teacher.ts";
+import { type IndexerAttributes, mlaTeacher } from "../../src/ops/indexer/teacher.ts";
 import { matrixType, type Tensor } from "../../src/ops/op.ts";
 import { TfjsBackend } from "../../src/tfjs/backend.ts";
 import { assertClose, checkOp, type CheckOptions } from "../check_op.ts";
@@ -90,6 +90,71 @@ Deno.test("indexerMetrics of a perfect selection and of an unknowing indexer", a
   assert.equal(shares.length, distanceBins(seqLen));
   assert(Math.abs(shares.reduce((a, b) => a + b) - 1) < 1e-5);
   assert(Math.abs(shares[1] - 1 / (seqLen - 1)) < 1e-6, `${batch} sequences: ${shares}`);
+});
+
+Deno.test("indexerMetrics counts rows in which a key is in and one of its score is not", async () => {
+  const [batch, seqLen, topk] = [2, 8, 2];
+  const dims = { heads: 1, qkNopeHeadDim: 1, qkRopeHeadDim: 1, vHeadDim: 1 };
+  const matrix = (cols: number, values = new Array(16 * cols).fill(0)) => ({
+    ...{ rows: 16, cols, values },
+  });
+  const ones = matrix(1, new Array(16).fill(1));
+  // With two keys rows from 4 on are measured: of the first sequence row 4 takes one score of 1 and
+  // leaves another, from row 5 on there are two of 3; all rows of the second choose among zeros.
+  const keys = [3, 0, 1, 1, 0, 3, 2, -1, -1, -2, -3, 1, -1, -5, -1, -1];
+  const weights = matrix(1, keys.map((_, i) => i < 8 ? 1 : -1));
+  // Attention weighs keys alike, or in the order of these numbers.
+  const ordered = matrix(2, keys.flatMap((_, i) => [i % 8, 0]));
+  const cases: [number | "native", typeof ordered, number, number][] = [
+    [0, ordered, topk, 5 / 8],
+    // With three keys rows 6 and 7 are measured, of which the second sequence's choose.
+    [0, ordered, 3, 1 / 2],
+    [0, ordered, seqLen, 0],
+    ["native", ordered, topk, 0],
+    ["native", matrix(2), topk, 1],
+  ];
+  for (const [kind, kv, topk, want] of cases) {
+    const mask = maskOf(randomSelection({ batch, seqLen }, topk), seqLen);
+    const query = matrix(2, keys.flatMap(() => [1, 0]));
+    const inputs = [ones, matrix(1, keys), weights, query, kv, matrix(1), ones]
+      .concat({ ...mask, values: Array.from(mask.values!) } as typeof ordered);
+    const indexer = { heads: 1, dim: 1, activation: "relu", scale: 1 } as const;
+    const apply = ([qI, kI, w, q, kv, kPe, lse, bits]: Tensor[]) => {
+      const scoring = kind === "native" ? null : { qI, kI, w };
+      const { means } = indexerMetrics(scoring, { q, kv, kPe, lse }, bits, {
+        ...{ batch, seqLen, topk, teacher: mlaTeacher(dims) },
+        indexer: scoring && indexer,
+      });
+      return [columns(means, INDEXER_METRICS.indexOf("tied_rows"), 1)];
+    };
+    const [[twin], ...kernels] = [
+      await runTwin(inputs, apply),
+      await runOp(inputs, apply, { software: true }),
+      await runOp(inputs, apply, { software: false }),
+    ];
+    assert.deepEqual([Array.from(twin), ...kernels.map(([x]) => [...x])], Array(3).fill([want]));
+  }
+});
+
+Deno.test("indexerMetrics: of equal attention the oracle takes the oldest, or the newest", async () => {
+  const [seqLen, topk] = [9, 3];
+  const dims = { heads: 1, qkNopeHeadDim: 1, qkRopeHeadDim: 1, vHeadDim: 1 };
+  const zeros = (cols: number) => ({ rows: 9, cols, values: new Float32Array(9 * cols) });
+  // Rows from 6 on are measured: the oldest three are none of the newest.
+  const newest = Array.from({ length: seqLen }, (_, t) => [t - 2, t - 1, t].filter((s) => s >= 0));
+  const mask = maskOf(newest, seqLen);
+  const inputs = [...[2, 2, 1, 1].map(zeros), { ...mask, values: Int32Array.from(mask.values!) }];
+  for (const [ties, want] of [["oldest", 0], ["newest", 1]] as const) {
+    const apply = ([q, kv, kPe, lse, bits]: Tensor[]) => {
+      const { means } = indexerMetrics(null, { q, kv, kPe, lse }, bits, {
+        ...{ batch: 1, seqLen, topk, teacher: mlaTeacher(dims), indexer: null, ties },
+      });
+      return [columns(means, INDEXER_METRICS.indexOf("set_overlap"), 1)];
+    };
+    for (const [share] of [await runTwin(inputs, apply), await runOp(inputs, apply)]) {
+      assert.deepEqual(Array.from(share), [want], ties);
+    }
+  }
 });
 
 Deno.test("attentionMaps: without an indexer attention stands for its scores", async () => {

@@ -24,6 +24,7 @@ export const ROW_METRICS = [
   "score_std",
   "sink_share",
   "local_share",
+  "tied_rows",
 ] as const;
 
 /**
@@ -44,6 +45,8 @@ export interface RowMetricsSpec {
   readonly mask: Layout;
   /** i32 [batch · R, k]: the keys with the largest targets, −1 where there are fewer. */
   readonly oracle: Layout;
+  /** i32 [batch · R, k]: the keys with the largest scores, −1 where there are fewer. */
+  readonly highest: Layout;
   /** [batch · R, metrics + bins]: {@linkcode ROW_METRICS}, then the histogram of distances. */
   readonly out: Layout;
   /** Position of the first query in its sequence. */
@@ -58,13 +61,14 @@ export interface RowMetricsSpec {
 
 /** Measures each row; see `indexerMetrics`. */
 export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
-  const { scores, target, mask, oracle, out, firstRow, batch, from, localWindow } = spec;
+  const { scores, target, mask, oracle, highest, out, firstRow, batch, from, localWindow } = spec;
   const rows = rowGroups(scores.rows, scores.cols, spec.software, 4);
   const operands = {
     scores: read(scores),
     teacher: read(target),
     mask: read(mask, "i32"),
     oracle: read(oracle, "i32"),
+    highest: read(highest, "i32"),
     out: write(out),
   };
   const bins = out.cols - ROW_METRICS.length;
@@ -88,7 +92,9 @@ export function indexerRowMetrics(spec: RowMetricsSpec): Kernel {
     score_mean: "mean",
     score_std: "sqrt(spread.y / count)",
     sink_share: `select(0.0, 1.0, ${selects("0u")})`,
-    local_share: "local.x / captured.y",
+    local_share: "places.x / captured.y",
+    // As many as reach the k-th largest score, or fewer, are all selected.
+    tied_rows: "select(0.0, 1.0, places.y > f32(u.k))",
   };
   return makeKernel({
     name: "indexer_metrics",
@@ -135,8 +141,22 @@ var<workgroup> bins: array<atomic<u32>, ${perGroup * bins}>;`,
     }
   let spread = totals(lane, pair);
   let log_z = log(spread.x);
+  var captures = vec2f();
+  // The largest of the scores turned round: the least of the k largest.
+  var turned = -3.0e38;
+  for (var i = sub; i < select(0u, u.k, counts); i += ${rows.lanes}u) {
+    let key = ${at("oracle", "row", "i")};
+    if (key >= 0) {
+      let s = u32(key);
+      captures += vec2f(${at("teacher", "row", "s")} * inverse, select(0.0, 1.0, ${selects("s")}));
+    }
+    let high = ${at("highest", "row", "i")};
+    if (high >= 0) { turned = max(turned, -${at("scores", "row", "u32(high)")}); }
+  }
+  let best = totals(lane, captures);
+  let threshold = -largest(lane, turned);
   var kl = 0.0;
-  var near = 0.0;
+  var near = vec2f();
   var sums = vec2f();
   pair = vec2f();
   ${
@@ -148,26 +168,18 @@ var<workgroup> bins: array<atomic<u32>, ${perGroup * bins}>;`,
     // The difference of the sums, 0 in exact numbers, takes the rounding of both logarithms out.
     kl += (q - p) + select(0.0, p * (log_p - log_q), p > 0.0);
     pair -= vec2f(p * log_p, q * log_q);
+    near.y += select(0.0, 1.0, ${score} >= threshold);
     if (${selects("col")}) {
       let distance = t - col;
       sums += vec2f(p, 1.0);
-      near += select(0.0, 1.0, distance < u.local);
+      near.x += select(0.0, 1.0, distance < u.local);
       atomicAdd(&bins[lane / ${rows.lanes}u * ${bins}u + 32u - countLeadingZeros(distance)], 1u);
     }`)
     }
   let divergence = total(lane, kl);
   let entropies = totals(lane, pair);
   let captured = totals(lane, sums);
-  let local = totals(lane, vec2f(near, 0.0));
-  pair = vec2f();
-  for (var i = sub; i < select(0u, u.k, counts); i += ${rows.lanes}u) {
-    let key = ${at("oracle", "row", "i")};
-    if (key >= 0) {
-      let s = u32(key);
-      pair += vec2f(${at("teacher", "row", "s")} * inverse, select(0.0, 1.0, ${selects("s")}));
-    }
-  }
-  let best = totals(lane, pair);
+  let places = totals(lane, near);
   if (counts && sub == 0u) {
     // A row with one key has no entropy to speak of: any factor will do.
     let most = max(log(count), 1e-6);

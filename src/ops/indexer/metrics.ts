@@ -5,7 +5,7 @@ import {
   meanOfRows,
   ROW_METRICS,
 } from "../../kernels/indexer/metrics.ts";
-import { topK } from "../../kernels/select/top_k.ts";
+import { type TieRule, topK } from "../../kernels/select/top_k.ts";
 import { columnsOf } from "../matrix.ts";
 import {
   recordTarget,
@@ -40,6 +40,8 @@ export interface IndexerMetricsAttributes extends SelectingAttributes {
   topk: number;
   /** A selected key is local if t − s is less; default 16. */
   localWindow?: number;
+  /** Which of keys with equal attention the oracle selects first; default: the oldest. */
+  ties?: TieRule;
 }
 
 /**
@@ -92,36 +94,32 @@ export const indexerMetricsOp: Op<IndexerMetricsAttributes> = {
     return tf.split(row, [INDEXER_METRICS.length, distanceBins(seqLen)], 1) as TfMatrix[];
   },
   forward(r, inputs, [means, histogram], attributes) {
-    const { seqLen, localWindow = 16, indexer, teacher } = attributes;
+    const { seqLen, localWindow = 16, indexer, teacher, ties } = attributes;
     const k = Math.min(attributes.topk, seqLen);
     const { capabilities } = r;
     const [mask, taught] = [inputs.at(-1)!, inputs.slice(-5, -1)];
     const from = firstMeasured(seqLen, k);
     const rows = r.temporary(mask.rows, means.cols + histogram.cols);
     const bound = [...inputs, rows];
-    byQueryChunks(r, attributes, bound, 3, (chunk, scratch, target, room) => {
+    byQueryChunks(r, attributes, bound, indexer ? 4 : 3, (chunk, scratch, target, ...rooms) => {
       const { firstRow, batch } = chunk;
-      // Its rows have room for as many indices as there are keys.
-      const oracle = { ...room, cols: k, stride: k, dtype: "i32" as const };
+      // Their rows have room for as many indices as there are keys.
+      const lists = rooms.map((m) => ({ ...m, cols: k, stride: k, dtype: "i32" as const }));
+      const [oracle, highest = oracle] = lists;
       const { scores } = indexer
         ? scoresOf(r, inputs, { ...attributes, indexer }, chunk, scratch)
         : { scores: target };
       recordTarget(r, taught, teacher, chunk, target);
-      const select = topK({
-        scores: target,
-        indices: oracle,
-        firstRow,
-        batch,
-        capacity: seqLen,
-        capabilities,
-      });
-      r.dispatch(select);
+      const common = { firstRow, batch, ties, capacity: seqLen, capabilities };
+      r.dispatch(topK({ scores: target, indices: oracle, ...common }));
+      if (indexer) r.dispatch(topK({ scores, indices: highest, ...common }));
       const [bits, out] = [chunk.queriesOf(mask), chunk.queriesOf(rows)];
       const measure = indexerRowMetrics({
         scores,
         target,
         mask: bits,
         oracle,
+        highest,
         out,
         firstRow,
         batch,
@@ -153,7 +151,7 @@ function twinRow(
   scores: number[],
   targets: number[],
   selection: number[],
-  { seqLen, topk, localWindow = 16 }: IndexerMetricsAttributes,
+  { seqLen, topk, localWindow = 16, ties = "oldest" }: IndexerMetricsAttributes,
 ): number[] {
   const sum = (x: readonly number[]) => x.reduce((a, b) => a + b, 0);
   const count = scores.length;
@@ -164,7 +162,9 @@ function twinRow(
   const p = targets.map((x) => x / sum(targets));
   const pLog = (i: number, log: number) => p[i] > 0 ? p[i] * log : 0;
   const k = Math.min(topk, seqLen);
-  const oracle = p.map((_, s) => s).sort((a, b) => p[b] - p[a] || a - b).slice(0, k);
+  const first = ties === "oldest" ? 1 : -1;
+  const oracle = p.map((_, s) => s).sort((a, b) => p[b] - p[a] || first * (a - b)).slice(0, k);
+  const threshold = scores.toSorted((a, b) => b - a)[Math.min(k, count) - 1];
   const mass = (keys: readonly number[]) => sum(keys.map((s) => p[s]));
   const mean = sum(scores) / count;
   const most = Math.max(Math.log(count), 1e-6);
@@ -183,6 +183,7 @@ function twinRow(
     score_std: Math.sqrt(sum(scores.map((x) => (x - mean) ** 2)) / count),
     sink_share: Number(selection.includes(0)),
     local_share: distances.filter((d) => d < localWindow).length / selection.length,
+    tied_rows: Number(scores.filter((x) => x >= threshold).length > k),
   };
   const histogram = new Array(distanceBins(seqLen)).fill(0);
   for (const d of distances) histogram[32 - Math.clz32(d)] += 1 / selection.length;
@@ -206,11 +207,13 @@ function twinRow(
  * - `score_mean`, `score_std`: mean and standard deviation of a row's visible scores
  * - `sink_share`: share of the rows that select key 0
  * - `local_share`: share of the selected keys with t − s < localWindow
+ * - `tied_rows`: share of the rows whose k-th and next largest scores are equal, so that the tie rule
+ *   decides what the k keys of the largest scores are; without an indexer it is said of attention
  *
  * Passes no gradient.
  *
  * @param indexer whose scores; null: attention stands for them, what selects without an indexer, and
- * what is said of scores means nothing
+ * what {@linkcode SCORE_METRICS} say means nothing
  * @param teacher the inputs of `mlaAttention`, and the `lse` of dense attention
  * @param mask i32 [batch · seqLen, ceil(seqLen / 32)]: bit s % 32 of word s / 32 is set where key s
  * is selected; every row needs one

@@ -96,11 +96,13 @@ export function indexerSection(run: ReportedRun): Section {
       title: "What is selected",
       caption:
         "Dead scores: share of index scores that are exactly 0, where no head fires. Sink: " +
-        "rows that keep the first token. Local: share of keys less than 16 back.",
+        "rows that keep the first token. Local: share of keys less than 16 back. Tied: share of " +
+        "rows where keys of one score are in and out.",
     }, [
       line("index/dead_scores", "dead scores", "@4"),
       line("index/sink_share", "sink", "@3"),
       line("index/local_share", "local", "@0"),
+      line("index/tied_rows", "tied rows", "@1"),
     ]),
     ...swapTest(run),
     ...distances(run),
