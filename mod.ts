@@ -112,6 +112,7 @@ export {
 export type { HeadDims } from "./src/kernels/attention/heads.ts";
 export type { Indexer, Teacher } from "./src/kernels/indexer/indexer.ts";
 export type { Pool } from "./src/kernels/select/block_pool.ts";
+export type { TieRule } from "./src/kernels/select/top_k.ts";
 export type { Capabilities } from "./src/kernels/wgsl/device.ts";
 export type { Kernel, KernelVariants } from "./src/kernels/wgsl/kernel.ts";
 export type { Access, Layout } from "./src/kernels/wgsl/operand.ts";

@@ -36,6 +36,7 @@ Deno.test("runs share the stages that are bitwise the same, and no others", () =
     [1, { "warmup.indexTopk": 5 }],
     [2, { "sparse.steps": 5 }],
     [2, { selector: "block" }],
+    [2, { indexTies: "newest" }],
     [2, { klTarget: "renormalized" }],
     [1, { "warmup.steps": 5 }],
     [1, { indexerLr: 0.1 }],

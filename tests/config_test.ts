@@ -144,6 +144,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["hadamard=true", /hadamard=true: .*latentBits or indexBits/],
     ["latentBits=3", /latentBits=3: expected 2 \| 4 \| 8 \| 16 \| fp8/],
     ["indexKeyInput=native selector=block", /selector=block with indexKeyInput=native.*=learned/],
+    ["indexTies=last", /indexTies=last: expected oldest \| newest/],
     ["indexHeadDim=4", /indexHeadDim=4: .*qkRopeHeadDim=8.*indexHeadDim=8 or indexRope=none/],
     ["klHeads=each indexNHeads=3", /klHeads=each with indexNHeads=3: .*use indexNHeads=4/],
     ["steps=10 warmupSteps=11", /warmupSteps=11.*steps=10/],

@@ -146,6 +146,13 @@ const CASES: [string, StageView, ConfigInput][] = [
   ["sparse, index scores in attention, by the oracle", { ...sparse, selector: "oracle" }, {
     ...{ indexLoss: "both", indexActivation: "none" },
   }],
+  // With one head half of the scores are 0.
+  ["sparse, the newest of equal scores", sparse, { indexNHeads: 1, indexTies: "newest" }],
+  ["sparse, by attention itself, the newest of equal scores", sparse, {
+    // Without positions equal tokens weigh alike.
+    ...{ indexKeyInput: "native", latentRope: "none", numHiddenLayers: 1, vocabSize: 7 },
+    indexTies: "newest",
+  }],
   ["sparse, by attention itself", sparse, { indexKeyInput: "native" }],
   ["sparse, by attention itself, layers share it", sparse, {
     ...{ indexKeyInput: "native", indexShare: 2, latentRope: "none" },

@@ -131,6 +131,8 @@ Deno.test("a model's config.json gives the model back", () => {
     ["deepseek_v32", "recipe=sparse"],
     ["deepseek_v32", "recipe=dsa_twin indexTopk=200"],
     ["latentk", "selector=random"],
+    ["latentk", "indexTies=newest"],
+    ["deepseek_v32", "indexTies=oldest"],
     ["latentk", "qLoraRank=none"],
     ["latentk", "ropeInterleave=false"],
     ["latentk", "indexActivation=none"],

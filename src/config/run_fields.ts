@@ -292,6 +292,13 @@ export const fields = {
     reach: "selection",
     huggingFace: "latentk",
   }),
+  indexTies: choice(
+    "indexer",
+    ["oldest", "newest"],
+    "oldest",
+    "which of keys with equal scores sparse attention selects first",
+    { reach: "selection", huggingFace: "latentk" },
+  ),
   sinks: integer("indexer", 4, "first keys that selector=sinkRecency keeps", {
     reach: "selection",
     huggingFace: "latentk",

@@ -96,7 +96,8 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
  */
 function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLayer): DecodedLayer {
   const { weight, append, position } = layer;
-  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, window } = layer.config;
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = layer.config;
+  const { window, indexTies: ties } = layer.config;
   const { q, expanded, kPe, ...made } = latentProjections(x, layer);
   const latents = append("latent", expanded);
   const ropeKeys = append("rope_key", kPe);
@@ -107,7 +108,7 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
     ...layer,
     byAttention: () =>
       absorbedTopk(absorbed, q, latents, ropeKeys, position, {
-        ...{ topk: layer.stage.indexTopk, heads, scale },
+        ...{ topk: layer.stage.indexTopk, heads, scale, ties },
       }),
   });
   // Index scores that attention takes a share of come with wider queries and keys.
@@ -147,9 +148,10 @@ function selected(
   const { qI, kI, w, indexer } = lightningIndexer(inputs, layer, latentKeys);
   const keys = config.indexKeyInput === "hidden" ? append("index_key", kI) : null;
   const scoring = { qI, kI: keys ?? kI, w, indexer };
+  const attributes = { topk: stage.indexTopk, indexer, ties: config.indexTies };
   const indices = isOracle
     ? layer.byAttention()
-    : cacheTopk(qI, scoring.kI, w, position, { topk: stage.indexTopk, indexer });
+    : cacheTopk(qI, scoring.kI, w, position, attributes);
   return { indices, keys, scoring };
 }
 

@@ -10,6 +10,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import { hasIndexer } from "../config/stages.ts";
+import type { TieRule } from "../kernels/select/top_k.ts";
 import type { LayerContext, LayerResult, Selection, TokenContext } from "./layer.ts";
 import { type IndexerInputs, lightningIndexer } from "./indexer.ts";
 import { attentionMaps } from "../ops/indexer/maps.ts";
@@ -92,7 +93,7 @@ export function sparseAttention(
   }
   if (stage.measures) {
     const known = { q, kv, kPe, lse: dense().lse };
-    const of = { ...attributes(), topk };
+    const of = { ...attributes(), topk, ties: tieRule(layer) };
     const { means, histogram } = indexerMetrics(scoring(), known, selection.measured(), of);
     Object.assign(metrics, { means, distance: histogram });
   }
@@ -152,6 +153,7 @@ function select(
     batch,
     seqLen,
     topk: stage.indexTopk,
+    ties: tieRule(layer),
     like: inputs.hidden,
     indexer,
     attention,
@@ -173,6 +175,14 @@ export function selectorOf(
   { selector }: Pick<StageView, "selector">,
 ): SelectorName {
   return selector === "learned" && indexKeyInput === "native" ? "oracle" : selector;
+}
+
+/**
+ * Which of keys with equal scores is selected first. In a stage of dense attention nothing is: what its
+ * indexer would select is measured by one rule, so that runs that differ in theirs share the stage.
+ */
+function tieRule({ config, stage }: LayerContext): TieRule {
+  return stage.selector === "dense" ? "oldest" : config.indexTies;
 }
 
 /** The part of a layer's KL in its indexer's loss. */
