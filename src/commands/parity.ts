@@ -13,6 +13,8 @@ const HELP = `usage: deno task parity <folder> ... [device=auto|webgpu|cpu] [--j
 
 Compares logits, loss and gradients with golden vectors from Hugging Face transformers, as
 relative errors |ours - golden| / |golden| per tensor. Exit code 1 if one is out of tolerance.
+Which of keys with equal index scores transformers selects is up to torch.topk: rows of a selection
+that tie so at its border are counted, and left out with what follows from them where they differ.
 --all lists every tensor, not only the worst of each case.`;
 
 async function main(args: string[]): Promise<number> {
@@ -36,7 +38,11 @@ function toJson(cases: readonly ParityCase[]): string {
   return JSON.stringify({
     cases: cases.map((c) => {
       const { name, relative } = worst(c);
-      return { case: c.case, ok: passes(c), tensors: c.tensors.length, worst: { name, relative } };
+      const { tiedRows, otherRows, leftOut } = c;
+      return {
+        ...{ case: c.case, ok: passes(c), tensors: c.tensors.length, worst: { name, relative } },
+        ...{ tiedRows, otherRows, leftOut: leftOut.length },
+      };
     }),
   });
 }
@@ -49,9 +55,18 @@ function toTable(cases: readonly ParityCase[], all: boolean): string {
     `${name.padEnd(width)} ${relative.toExponential(2)} (allowed ${tolerance.toExponential(0)})`
   );
   const verdicts = cases.map((c) =>
-    `${c.case}: ${c.tensors.length} tensors, ${passes(c) ? "all within tolerance" : "MISSED"}`
+    `${c.case}: ${c.tensors.length} tensors, ${passes(c) ? "all within tolerance" : "MISSED"}; ` +
+    tiesOf(c)
   );
   return [cases[0].device, ...lines, ...verdicts].join("\n");
+}
+
+/** What is said of ties, and of what was not compared. */
+function tiesOf({ tiedRows, otherRows, leftOut }: ParityCase): string {
+  const tied = `${tiedRows} rows tie at the border of a selection`;
+  if (!otherRows) return tied;
+  return `${tied}, ${otherRows} of them select other keys of the same score: these rows and what ` +
+    `follows from them are left out, ${leftOut.length} tensors as a whole`;
 }
 
 if (import.meta.main) await runCommand(main);

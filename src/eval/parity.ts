@@ -6,6 +6,10 @@
  * `grad.<parameter>`; and, where the weights have an indexer, per layer `index_scores`, `target`
  * (head-summed attention), `kl`, `kl_grad.<parameter>` and (sparse) the selection `topk`.
  *
+ * Which of keys with equal scores is selected, transformers leaves to `torch.topk`, which takes any.
+ * Rows that tie so at the border of the selection are counted; where others are selected there, these
+ * rows and what follows from them are not compared (`tied_rows.ts`).
+ *
  * @module
  */
 import { parseMetric } from "../metrics/names.ts";
@@ -20,6 +24,7 @@ import { savedParameters } from "../model/saved_parameters.ts";
 import type { StageView } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
+import { type LeftOut, type TiedRows, tiedRows } from "./tied_rows.ts";
 import { readSafetensors, type StoredTensor } from "../files/safetensors.ts";
 
 /** Relative errors allowed: ‖ours − golden‖ / ‖golden‖ of each tensor. */
@@ -43,6 +48,12 @@ export interface ParityCase {
   readonly device: string;
   /** Logits, loss, and the gradient of every parameter. */
   readonly tensors: readonly ParityTensor[];
+  /** Rows of selections where a key is in and another of the same score is not. */
+  readonly tiedRows: number;
+  /** Those where transformers selects others: they, and what follows from them, are left out. */
+  readonly otherRows: number;
+  /** Tensors of which nothing is left to compare. */
+  readonly leftOut: readonly string[];
 }
 
 /** Whether every tensor is within its tolerance. */
@@ -103,6 +114,8 @@ export async function compareWithGolden(
   const batch = nextTokenBatch(ids, seqLen);
   using device = await openDevice(config.device, { note: options.note });
   const tensors: ParityTensor[] = [];
+  const leftOut: string[] = [];
+  let ties: TiedRows | null = null;
   for (const mode of ["dense", "sparse"] as const) {
     const wanted = new Map(
       [...golden].filter(([name]) => name.startsWith(`${mode}.`))
@@ -110,14 +123,54 @@ export async function compareWithGolden(
     );
     if (!wanted.size) continue;
     const got = await compute(device, { config, mode, batch, initial, hasIndexer });
+    if (mode === "sparse" && hasIndexer) ties = compareTies(got, wanted, config);
     for (const [name, tensor] of wanted) {
       const values = got.get(name);
       if (!values) return refuse(`nothing here computes ${name}`);
-      tensors.push(compare(`${mode}.${name}`, values, { tensor, seqLen }));
+      const without = mode === "sparse" && ties ? notCompared(name, ties, batch) : [];
+      if (without === "all") leftOut.push(`${mode}.${name}`);
+      else tensors.push(compare(`${mode}.${name}`, values, { tensor, seqLen, without }));
     }
   }
   if (!tensors.length) refuse("golden.safetensors has no tensors dense.… or sparse.…");
-  return { case: basename(folder), device: device.gpu?.name ?? "cpu", tensors };
+  const { tied = 0, other = 0 } = ties ?? {};
+  const rows = { tiedRows: tied, otherRows: other };
+  return { case: basename(folder), device: device.gpu?.name ?? "cpu", tensors, ...rows, leftOut };
+}
+
+/** Ties of each layer's scores, and what is selected there by golden vectors. */
+function compareTies(
+  got: ReadonlyMap<string, ArrayLike<number>>,
+  wanted: ReadonlyMap<string, StoredTensor>,
+  { numHiddenLayers, seqLen }: RunConfig,
+): TiedRows {
+  const layers = Array.from({ length: numHiddenLayers }, (_, layer) => ({
+    scores: got.get(`index_scores.${layer}`)!,
+    ours: got.get(`topk.${layer}`)!,
+    theirs: wanted.get(`topk.${layer}`)?.data ?? null,
+  }));
+  return tiedRows(layers, seqLen);
+}
+
+/** Rows of a tensor that are not to be compared; `all` of what is made from all of them. */
+function notCompared(name: string, ties: TiedRows, { targets }: Batch): LeftOut | "all" {
+  const [kind, layer] = [name.split(".")[0], Number(/\b\d+\b/.exec(name)?.[0])];
+  const whole = (rows: LeftOut) => rows.some(Boolean) ? "all" : [];
+  switch (kind) {
+    case "index_scores":
+      return ties.scores[layer];
+    case "topk":
+    case "target":
+      return ties.selections[layer];
+    case "kl":
+    case "kl_grad":
+      return whole(ties.selections[layer]);
+    case "logits":
+      return ties.logits;
+    default:
+      // The loss and its gradients.
+      return whole(ties.logits.filter((_, row) => targets[row] >= 0));
+  }
 }
 
 /** Everything that a golden file may hold of one mode, by its names there. */
@@ -187,18 +240,30 @@ function onSupport(
 /** Selections must be equal; of anything else the relative error is taken. */
 function compare(
   name: string,
-  got: ArrayLike<number>,
-  { tensor, seqLen }: { tensor: StoredTensor; seqLen: number },
+  values: ArrayLike<number>,
+  { tensor, seqLen, without }: { tensor: StoredTensor; seqLen: number; without: LeftOut },
 ): ParityTensor {
+  // A tensor of another size has other rows: all of it differs.
+  const left = values.length === tensor.data.length ? without : [];
+  const got = rowsLeft(values, left);
   if (name.includes(".topk.")) {
-    let different = got.length === tensor.data.length ? 0 : Infinity;
-    for (let i = 0; i < got.length; i++) different += Number(got[i] !== tensor.data[i]);
+    const want = rowsLeft(tensor.data, left);
+    let different = got.length === want.length ? 0 : Infinity;
+    for (let i = 0; i < got.length; i++) different += Number(got[i] !== want[i]);
     return { name, relative: different, tolerance: 0 };
   }
   const isGradient = /\.(kl_)?grad\./.test(name);
-  const want = name.includes(".index_scores.") ? onSupport(tensor.data, null, seqLen) : tensor.data;
+  const all = name.includes(".index_scores.") ? onSupport(tensor.data, null, seqLen) : tensor.data;
+  const want = rowsLeft(all, left);
   const tolerance = isGradient ? tolerances.gradient : tolerances.forward;
   return { name, relative: relativeError(got, want), tolerance };
+}
+
+/** The rows that are to be compared; all if `without` says nothing. */
+function rowsLeft(values: ArrayLike<number>, without: LeftOut): ArrayLike<number> {
+  if (!without.includes(true)) return values;
+  const cols = values.length / without.length;
+  return Array.from(values).filter((_, i) => !without[Math.floor(i / cols)]);
 }
 
 /** Every position but a sequence's last predicts the next token. */
