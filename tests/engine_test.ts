@@ -120,7 +120,11 @@ for (const device of ["webgpu", "cpu"]) {
       const hyper = stepHyper(config, span, 0);
       engine.step(batches, hyper);
       const progress = { update() {}, note() {} };
-      const log = new StepLog({ config, progress }, { span, engine, first: 0 });
+      const log = new StepLog({ config, progress, skipped: { count: 0 } }, {
+        span,
+        engine,
+        first: 0,
+      });
       return { row: await log.row(1, hyper), state: await engine.exportState() };
     };
     for (const stage of ["warmup", "sparse"]) {

@@ -88,7 +88,7 @@ function engineWith(rows: Metrics[]): Engine {
 
 Deno.test("a divergence has the step whose numbers are not finite", async () => {
   const [span] = stageSpans(config.stages);
-  const job = { config, progress: { update() {}, note() {} } };
+  const job = { config, progress: { update() {}, note() {} }, skipped: { count: 0 } };
   for (const bad of [0, 1, 4]) {
     const rows = Array.from(
       { length: 5 },

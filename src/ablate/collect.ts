@@ -104,7 +104,7 @@ export function commitOf(): string | null {
 }
 
 /** Families of what is kept of the end of each stage. */
-const AT_STAGE_ENDS: readonly string[] = ["val", "index", "swap"];
+const AT_STAGE_ENDS: readonly string[] = ["val", "index", "swap", "until"];
 
 /** Validation and measurements at the end of each stage: `twin/val/loss`. */
 function atStageEnds(config: RunConfig, rows: readonly MetricsRow[]): Metrics {

@@ -69,8 +69,10 @@ export interface SummaryRow {
   readonly variant: string;
   /** Its value of each axis. */
   readonly axes: Readonly<Record<string, Value>>;
-  /** Finished runs. */
+  /** Finished runs, all of whose stages met their criteria. */
   readonly n: number;
+  /** Finished runs of which a stage did not; none if it is not there. */
+  readonly unmet?: number;
   /** All metrics and evaluations: those of the evaluation `k=16` are named `k=16/val/loss` …. */
   readonly metrics: Readonly<Record<string, Estimate>>;
   /** To the baseline, over the seeds that both have. */
@@ -163,7 +165,7 @@ const results = anObject(
     summary: aList(
       anObject(
         { variant: aText, axes: values, n: aNumber, metrics: estimates },
-        { difference: estimates },
+        { difference: estimates, unmet: aNumber },
       ),
     ),
   },

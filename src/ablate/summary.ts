@@ -21,8 +21,15 @@ export function estimate(values: readonly number[]): Estimate {
   return { mean, sd: n > 1 ? Math.sqrt(squares / (n - 1)) : 0, n };
 }
 
+/** Whether a run is done, and each of its stages with a criterion has met it. */
+export function isCounted({ status, metrics }: Pick<RunResult, "status" | "metrics">): boolean {
+  const isUnmet = ([name, value]: [string, unknown]) => name.endsWith("until/met") && value !== 1;
+  return status === "done" && !Object.entries(metrics).some(isUnmet);
+}
+
 /**
- * A row for each variant, in the order of the runs.
+ * A row for each variant, in the order of the runs. Runs with a stage that never met its criterion
+ * count as such and not in means: what they are is not known yet.
  *
  * @example
  * ```ts
@@ -45,12 +52,16 @@ export function summarize(
 ): SummaryRow[] {
   const groups = Map.groupBy(runs, ({ variant }) => variant);
   return [...groups].map(([variant, all]): SummaryRow => {
-    const done = all.filter(({ status }) => status === "done");
+    const done = all.filter(isCounted);
+    const unmet = all.filter(({ status }) => status === "done").length - done.length;
     const [{ axes }] = all;
-    const row = { variant, axes, n: done.length, metrics: estimates(done.map(valuesOf)) };
+    const row = {
+      ...{ variant, axes, n: done.length, metrics: estimates(done.map(valuesOf)) },
+      ...unmet ? { unmet } : {},
+    };
     const rivals = baseline === undefined
       ? []
-      : runs.filter((run) => run.status === "done" && isBaselineOf(baseline, { axes }, run));
+      : runs.filter((run) => isCounted(run) && isBaselineOf(baseline, { axes }, run));
     const pairs = done.flatMap((run) => {
       const rival = rivals.find(({ seed }) => seed === run.seed);
       return rival && rival.variant !== variant ? [minus(valuesOf(run), valuesOf(rival))] : [];
@@ -76,8 +87,8 @@ export function fitGrid(
   return metrics.flatMap((metric) => {
     const cells = rowValues.map((r) =>
       colValues.map((c) => {
-        const own = runs.filter(({ status, axes }) =>
-          status === "done" && axes[rows] === r && axes[cols] === c
+        const own = runs.filter((run) =>
+          isCounted(run) && run.axes[rows] === r && run.axes[cols] === c
         );
         const known = own.map((run) => [run.seed, valuesOf(run)[metric]] as const);
         return new Map(known.filter(([, value]) => value !== undefined));

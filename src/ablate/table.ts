@@ -41,7 +41,7 @@ export function resultsTable(results: AblationResults): string {
   ];
   const lines = summary.map((row) => [
     row.variant,
-    String(countOf(row, main)),
+    countText(row, main),
     row.n ? formatEstimate(row.metrics[main]) : stateOf(row, runs),
     ...(hasDifference ? [formatEstimate(row.difference?.[main], "+", countOf(row, main))] : []),
     ...rest.map((metric) => formatEstimate(row.metrics[metric], "", countOf(row, main))),
@@ -83,7 +83,13 @@ export function formatEstimate(
   }${own}`;
 }
 
-function stateOf({ variant }: SummaryRow, runs: readonly RunResult[]): string {
+/** How many runs a mean is over, and how many never got as far as they should have. */
+export function countText(row: SummaryRow, metric: string): string {
+  return `${countOf(row, metric)}${row.unmet ? ` (${row.unmet} unmet)` : ""}`;
+}
+
+function stateOf({ variant, unmet }: SummaryRow, runs: readonly RunResult[]): string {
+  if (unmet) return "criterion not met";
   const own = runs.filter((run) => run.variant === variant);
   const failed = own.find(({ status }) => status === "failed");
   if (!failed) return "missing";

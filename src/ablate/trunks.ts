@@ -39,9 +39,10 @@ export interface Trunk {
  */
 export function stageIdentities(config: RunConfig): string[] {
   const stages: unknown[] = [];
-  let hasIndexer = false, selects = false;
+  let hasIndexer = false, selects = false, hasCriterion = false;
   return config.stages.map((stage) => {
     hasIndexer ||= isIndexed(stage);
+    hasCriterion ||= stage.until !== null;
     selects ||= stage.attention === "sparse" || stage.kl === "selected";
     stages.push(essence(stage));
     return JSON.stringify([configKeys.filter(matters).map((key) => [key, config[key]]), stages]);
@@ -49,6 +50,8 @@ export function stageIdentities(config: RunConfig): string[] {
 
   function matters(key: ConfigKey): boolean {
     const { effect, reach } = fields[key];
+    // Where a stage with a criterion ends depends on when it is looked at.
+    if (key === "evalEvery" && hasCriterion) return true;
     if (effect === "run" || effect === "log") return false;
     // MoSA's heads take that many tokens in every stage.
     if (key === "indexTopk" && config.attention === "mosa") return true;

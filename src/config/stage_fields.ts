@@ -25,6 +25,10 @@ export const stageFields = {
   warmupSteps: integer("stage", 0, "steps of linear warm-up", { min: 0 }),
   decaySteps: integer("stage", 0, "last steps, over which wsd decays", { min: 0 }),
   minLr: number("stage", 1, "last learning rate as a fraction", { max: 1 }),
+  until: orNone(
+    text("stage", "", "criterion that ends it at an evaluation, such as val/accuracy>=0.99"),
+    null,
+  ),
   indexTopk: integer("stage", 1, "latents that a query attends to", { derived: "indexTopk" }),
 };
 

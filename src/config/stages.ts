@@ -8,6 +8,8 @@
 import { type Stage, stageFields, type StageInput } from "./stage_fields.ts";
 import type { RunConfig } from "./run_fields.ts";
 import { UserError } from "../errors.ts";
+import { isTask } from "./checks.ts";
+import { parseCriterion } from "./criterion.ts";
 import { checkValue, type Field } from "./fields.ts";
 import { suggest } from "../text/suggest.ts";
 
@@ -157,10 +159,11 @@ export function stageField(name: string, key: string): Field<unknown> {
 }
 
 function checkStage(stage: Stage, before: readonly string[], config: RunConfig): void {
-  const { name, attention, trains, kl, from, steps, warmupSteps } = stage;
+  const { name, attention, trains, kl, from, steps, warmupSteps, until } = stage;
   const fail = (key: keyof Stage, reason: string): never => {
     throw new UserError(`Cannot set ${name}.${key}=${stage[key]}: ${reason}`);
   };
+  if (until !== null) checkCriterion(until, config, (reason) => fail("until", reason));
   if (before.includes(name)) fail("name", "two stages have this name; rename one");
   if (from !== null && !before.includes(from)) {
     fail(
@@ -189,6 +192,23 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   }
   if (kl === "selected" && attention === "dense") {
     fail("kl", `nothing is selected with ${name}.attention=dense; use dense`);
+  }
+}
+
+function checkCriterion(until: string, config: RunConfig, fail: (reason: string) => never): void {
+  const { metric } = parseCriterion(until);
+  if (config.evalEvery === 0) {
+    fail(
+      "with evalEvery=0 nothing is evaluated before its end; set evalEvery, such as evalEvery=100",
+    );
+  }
+  const isOfTasks = metric === "val/accuracy";
+  if (metric !== "val/loss" && isOfTasks !== isTask(config.data)) {
+    fail(
+      `data=${config.data} has no ${metric}; use ${
+        isOfTasks ? "val/loss or val/bpb" : "val/loss or val/accuracy"
+      }`,
+    );
   }
 }
 

@@ -36,6 +36,8 @@ const METRICS: Readonly<Record<string, MetricInfo>> = {
   "val/loss": info("nats", "mean loss of the validation tokens that are scored", "less"),
   "val/bpb": info("bits/B", "the same nats over the bytes of the same tokens", "less"),
   "val/accuracy": info("share", "scored tokens of which the most likely one is right", "more"),
+  "until/met": info("", "1 where a stage met its criterion, 0 where it ended without", "more"),
+  "until/steps": info("", "steps of a stage until it met its criterion, or all of them", "less"),
   "swap/*": info("nats", "validation loss of the same weights under another selector", "less"),
 
   "index/kl": info("nats", "divergence over the keys of the stage's loss, of a layer", "less"),

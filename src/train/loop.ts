@@ -11,6 +11,7 @@ import type { Engine, EngineState, Metrics } from "../engine.ts";
 import { initialParameters, modelParameters } from "../model/parameters.ts";
 import { viewOf } from "../model/stage_view.ts";
 import { languageModel } from "../model/transformer.ts";
+import { meets, parseCriterion } from "../config/criterion.ts";
 import { type StageSpan, stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { WebGpuEngine } from "../webgpu/engine/engine.ts";
@@ -20,14 +21,19 @@ import { explain } from "../runs/diverged.ts";
 import { stepHyper, trainedGroups } from "./hyper.ts";
 import type { Job } from "./job.ts";
 import { describeStage } from "./notes.ts";
-import { observe, sampleNote, sampleText } from "./observe.ts";
+import { observe, sampleNote, sampleText, type StepDone } from "./observe.ts";
 import { requirePlans } from "./rehearsal.ts";
 import { isProfiled, profileNote, profileStep, WARM_STEPS } from "./profiling.ts";
 import type { RunFolder, Summary } from "../runs/run_folder.ts";
+import { SkippedSteps } from "./skipped_steps.ts";
 import { StepLog } from "./step_log.ts";
 
 /** A job under way. */
-type Running = Job & { readonly run: RunFolder; readonly clock: SaveClock };
+type Running = Job & {
+  readonly run: RunFolder;
+  readonly clock: SaveClock;
+  readonly skipped: SkippedSteps;
+};
 
 /** Tells when so much time has gone by that a checkpoint is due, whatever the step. */
 class SaveClock {
@@ -72,7 +78,7 @@ export async function train(job: Job): Promise<Summary> {
     if (first >= end) continue;
     if (start >= until) break;
     using engine = await device.open(engineOptions(config, stage, state));
-    running ??= { ...job, run: job.openRun(), clock: new SaveClock(config) };
+    running ??= begin(job, spans);
     const bytes = engine instanceof WebGpuEngine ? `; ${formatBytes(engine.bytes)} of memory` : "";
     progress.note(`stage ${stage.name}: ${describeStage(stage)}${bytes}`);
     if (config.plan && engine instanceof WebGpuEngine) progress.note(engine.printPlan());
@@ -91,6 +97,12 @@ export async function train(job: Job): Promise<Summary> {
   }
   const { run } = running ?? { run: job.openRun() };
   return run.finish("done", { step: until });
+}
+
+function begin(job: Job, spans: readonly StageSpan[]): Running {
+  const run = job.openRun();
+  const { config } = job;
+  return { ...job, run, clock: new SaveClock(config), skipped: new SkippedSteps(run.path, spans) };
 }
 
 /** The engine of a stage. */
@@ -128,13 +140,19 @@ async function startingState(
   return found;
 }
 
-/** Trains one stage from step `first` of the run on, to its end or until asked to stop. */
+/**
+ * Trains one stage from step `first` of the run on, to its end or until asked to stop. Where an
+ * evaluation meets its criterion it is over: the run goes on as from its last step, and the steps in
+ * between are never done. So all that comes after has the same steps, batches and rates, whenever
+ * that was.
+ */
 async function trainStage(
   job: Running,
   { span, engine, first }: { span: StageSpan; engine: Engine; first: number },
 ): Promise<{ step: number; stopped: boolean }> {
   const { config, run, progress } = job;
   const { index, start, end } = span;
+  const criterion = span.stage.until === null ? null : parseCriterion(span.stage.until);
   const log = new StepLog(job, { span, engine, first });
   let breath = performance.now();
   for (let step = first; step < end;) {
@@ -151,20 +169,33 @@ async function trainStage(
     const due = (every: number) => isEnd || every > 0 && step % every === 0;
     const stops = job.shouldStop();
     const saves = due(config.saveEvery) || stops || job.clock.isDue();
+    const mayEnd = criterion !== null && due(config.evalEvery);
     const values: Metrics = {};
     if (due(config.logEvery)) Object.assign(values, await log.row(step, hyper));
-    else if (saves || log.isBehind(step)) await log.read(step);
-    await log.pause(async () => {
-      const done = { engine, span, step, due };
-      Object.assign(values, await observe(job, done));
-      if (Object.keys(values).length) run.log(step, { stage: index, ...values });
+    else if (saves || mayEnd || log.isBehind(step)) await log.read(step);
+    const lookAndLog = async (done: StepDone): Promise<boolean> => {
+      const found = await observe(job, done);
+      const isMet = criterion !== null && meets(criterion, found);
+      if (criterion && done.step === end) Object.assign(found, ending(job, span, { step, isMet }));
+      Object.assign(values, found);
+      if (Object.keys(values).length) run.log(done.step, { stage: index, ...values });
       const text = await sampleText(job, done);
-      if (text !== null) run.sample(step, text);
-      if (saves) await save(job, engine, step);
+      if (text !== null) run.sample(done.step, text);
+      return isMet;
+    };
+    await log.pause(async () => {
+      const isOver = await lookAndLog({ engine, span, step, due }) && !isEnd;
+      if (isOver) {
+        await lookAndLog({ engine, span, step: end, due: () => true });
+        step = end;
+      }
+      if (saves || isOver) await save(job, engine, step);
     }).catch(async (error) => {
       throw await explain(error, { engine, stage: span.stage, step });
     });
-    if (stops && !(isEnd && index === config.stages.length - 1)) return { step, stopped: true };
+    if (stops && !(step === end && index === config.stages.length - 1)) {
+      return { step, stopped: true };
+    }
 
     if (performance.now() - breath > BREATH_MS) {
       await new Promise((resolve) => setTimeout(resolve));
@@ -172,6 +203,21 @@ async function trainStage(
     }
   }
   return { step: end, stopped: false };
+}
+
+/** What is logged, and told, of a stage with a criterion at its end, after step `step`. */
+function ending(
+  { progress, skipped }: Running,
+  { stage, start, end }: StageSpan,
+  { step, isMet }: { step: number; isMet: boolean },
+): Metrics {
+  const steps = step - start;
+  skipped.add(end - step);
+  progress.note(
+    `stage ${stage.name}: ${stage.until} ` +
+      (isMet ? `after ${steps} of ${stage.steps} steps` : `was not met in ${steps} steps`),
+  );
+  return { "until/steps": steps, "until/met": Number(isMet) };
 }
 
 function trainingBatches({ config, dataset }: Job, span: StageSpan, step: number): Batch[] {

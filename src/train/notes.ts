@@ -15,7 +15,10 @@ export function describeStage(stage: Stage): string {
   const loss = stage.kl === "none"
     ? ""
     : `, KL over ${stage.kl === "dense" ? "all" : "selected"} keys`;
-  return `${stage.steps} steps, ${attention}, trains ${trained}${loss}`;
+  const steps = stage.until === null
+    ? `${stage.steps} steps`
+    : `at most ${stage.steps} steps, until ${stage.until}`;
+  return `${steps}, ${attention}, trains ${trained}${loss}`;
 }
 
 /** The line of an evaluation. */

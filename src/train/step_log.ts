@@ -14,9 +14,12 @@ import type { Job } from "./job.ts";
 /** Steps between looks at the device, if nothing is logged: bounds what is queued. */
 const MAX_STEPS_AHEAD = 64;
 
+/** What it must know of a job. */
+type Followed = Pick<Job, "config" | "progress"> & { readonly skipped: { readonly count: number } };
+
 /** Follows the steps of a stage, from step `first` of the run on. */
 export class StepLog {
-  readonly #job: Pick<Job, "config" | "progress">;
+  readonly #job: Followed;
   readonly #span: StageSpan;
   readonly #engine: Engine;
   /** The last step whose metrics were read. */
@@ -27,7 +30,7 @@ export class StepLog {
   #extra: Metrics = {};
 
   constructor(
-    job: Pick<Job, "config" | "progress">,
+    job: Followed,
     { span, engine, first }: { span: StageSpan; engine: Engine; first: number },
   ) {
     this.#job = job;
@@ -89,7 +92,7 @@ export class StepLog {
       ...values,
       ...Object.fromEntries(rates),
       "stage": index,
-      "train/tokens": step * tokens,
+      "train/tokens": (step - this.#job.skipped.count) * tokens,
       "time/step_ms": stepMs,
       "time/tokens_per_s": tokensPerSecond,
       ...extra,

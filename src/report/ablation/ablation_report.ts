@@ -5,6 +5,7 @@
  */
 import { isLessBetter } from "../../metrics/table.ts";
 import { join } from "node:path";
+import { countText } from "../../ablate/table.ts";
 import { countOf } from "../../ablate/summary.ts";
 import { decimals, withUnit } from "../../text/units.ts";
 import { ablationCostSection, paretoSection } from "./costs.ts";
@@ -151,7 +152,7 @@ function resultTable(ablation: AblationData, { label, rows }: Facet): Block {
       const n = countOf(row, metric);
       return [
         variant,
-        String(n),
+        countText(row, metric),
         ...results.tabulate.map((name) => estimateText(metrics[name], { n })),
         ...(hasDifference ? [estimateText(difference?.[metric], { isSigned: true, n })] : []),
         cost(variant, "cache/storedBytes", bytes),
