@@ -48,6 +48,7 @@ Deno.test("all experiments of the plan are there", () => {
     "index_sharing",
     "indexer_capacity",
     "k_mismatch",
+    "key_sources",
     "length_scaling",
     "loss_design",
     "rope_in_latent",
@@ -81,8 +82,11 @@ for (const name of ablations) {
       assert(config.evalBatches <= 2);
     }
     const { steps, runs } = await planned(name, REAL_SIZE);
-    // At 3 to 12 ms a step, with a few seconds a run, minutes and not hours: trunks give power.
-    assert(steps <= 100_000 && runs.length <= 240, `${steps} steps, ${runs.length} runs`);
+    // At 3 to 12 ms a step, with a few seconds a run, minutes and not hours: trunks give power. A
+    // stage that a criterion ends counts with its most, of which it mostly takes half.
+    const isOpen = runs.some(({ config }) => config.stages.some(({ until }) => until !== null));
+    const most = isOpen ? 200_000 : 100_000;
+    assert(steps <= most && runs.length <= 260, `${steps} steps, ${runs.length} runs`);
   });
 }
 
