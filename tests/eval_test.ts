@@ -67,7 +67,14 @@ Deno.test("a run of three stages", async (t) => {
 
   await t.step("the report is that of the log", () => {
     const keys = ["folder", "step", "device", "data", "batches", "loss", "bitsPerByte"];
-    const rest = ["positions", "accuracy", "accuracyByDistance", "index", "swap"];
+    const rest = [
+      "positions",
+      "accuracy",
+      "accuracyByDistance",
+      "index",
+      "goldRecallByDistance",
+      "swap",
+    ];
     assert.deepEqual(Object.keys(report), [...keys, ...rest]);
     const { folder, step, data, batches, accuracy, accuracyByDistance } = report;
     assert.deepEqual([folder, step, data, batches], ["runs/text", 12, TEXT, 1]);
@@ -223,8 +230,21 @@ Deno.test("a task: accuracy, also by distance", async () => {
   assert.equal(more.accuracyByDistance.reduce((sum, { count }) => sum + count, 0), 12 * 2 * 2);
   assert(more.accuracy! > 0 && more.accuracy! < 1, "some answers are right, some wrong");
   assert.notEqual(more.loss, other.loss);
-  const { stdout } = await run(EVAL, ["runs/task"], cwd);
+  // Each distance has as many answers, and those of all of them are the share of the indexer's table.
+  const { goldRecallByDistance: gold, index } = report;
+  assert.deepEqual(
+    gold.map(({ from, to, count }) => [from, to, count]),
+    report.accuracyByDistance.map(({ from, to, count }) => [from, to, count]),
+  );
+  const all = gold.reduce((sum, { count }) => sum + count, 0);
+  const mean = (of: (row: typeof gold[number]) => number) =>
+    gold.reduce((sum, row) => sum + row.count * of(row), 0) / all;
+  near(mean(({ any }) => any), index!.mean.gold_recall_any as number, 1e-6, "any layer");
+  near(mean(({ layers }) => layers[1]), index!.layers[1].gold_recall as number, 1e-6, "layer 1");
+  const { stdout } = await run(EVAL, ["runs/task", "--selectors"], cwd);
   assert.match(stdout, /^distance +answers +right$/m);
+  assert.match(stdout, /^gold at distance +answers +any layer +layer 0 +layer 1$/m);
+  assert.match(stdout, /to dense +right +gold recall$/m);
   await Deno.remove(cwd, { recursive: true });
 });
 

@@ -21,7 +21,7 @@ const HELP = `usage: deno task eval <folder> [key=value ...] [--selectors] [--js
 The folder is a run (its latest checkpoint counts), a checkpoint of one, or a model in Hugging
 Face's layout: config.json, model.safetensors, tokenizer.json; that needs data=. Of a text, the
 last tenth is used. Prints validation loss, also by position; of generated tasks the share of
-right answers, also by distance; of models with an indexer its measurements and the loss under
+right answers, also by distance, and of those whose gold position is selected; of models with an indexer its measurements and the loss under
 other selectors. --selectors also compares all selectors on these weights, each with as many keys
 as it may read in the bytes that the indexer takes for a quarter, half, one, two and four times the
 model's k. --json prints one object.

@@ -9,6 +9,8 @@ import { hasIndexer } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { cachePerToken } from "../costs/costs.ts";
 import type { Batch } from "../data/dataset.ts";
+import type { Engine, Variant } from "../engine.ts";
+import { hitsOf, inAnyLayer, shareOf } from "../measure/gold_recall.ts";
 import { rightAnswers } from "../measure/evaluate.ts";
 import { requireFinite } from "../model/finite.ts";
 import { modelParameters } from "../model/parameters.ts";
@@ -40,6 +42,8 @@ export interface SelectorRow {
   readonly toDense: Interval;
   /** Share of right answers; null for texts. */
   readonly accuracy: number | null;
+  /** Share of answers whose gold position any layer selects; null for texts and all keys. */
+  readonly goldRecall: number | null;
 }
 
 /** What each sequence scores. */
@@ -47,6 +51,7 @@ interface Score {
   readonly nats: readonly number[];
   readonly loss: number;
   readonly accuracy: number | null;
+  readonly goldRecall: number | null;
 }
 
 /**
@@ -74,7 +79,12 @@ export async function compareSelectors(
       loss: languageModel(config, { stage: view }),
       ...{ batchSize: config.batchSize, seqLen: config.seqLen, trained: [] },
     });
-    return await scored(engine, config.seqLen, batches);
+    const own = await scored(engine, config.seqLen, batches);
+    const isAsked = own.accuracy !== null && selector !== "dense";
+    const loss = languageModel(config, { stage: { ...view, selections: true } });
+    const variant = { name: "selections", loss };
+    const goldRecall = isAsked ? await recalled(engine, { config, batches, variant }) : null;
+    return { ...own, goldRecall };
   };
   const plans = budgets(config, stage);
   const rows: SelectorRow[] = [];
@@ -84,13 +94,13 @@ export async function compareSelectors(
     const own = await score(selector, keys);
     dense ??= own;
     const toDense = pairedInterval(own.nats, dense.nats);
-    const { loss, accuracy } = own;
-    rows.push({ budget, selector, keys, ...reads, loss, toDense, accuracy });
+    const { loss, accuracy, goldRecall } = own;
+    rows.push({ budget, selector, keys, ...reads, loss, toDense, accuracy, goldRecall });
   }
   return rows;
 }
 
-type Planned = Omit<SelectorRow, "loss" | "toDense" | "accuracy">;
+type Planned = Omit<SelectorRow, "loss" | "toDense" | "accuracy" | "goldRecall">;
 
 /** What is to be compared, `dense` first. */
 function budgets(config: RunConfig, stage: Stage): Planned[] {
@@ -132,11 +142,26 @@ function comparable(config: RunConfig): SelectorName[] {
   return (Object.keys(selectors) as SelectorName[]).filter(isKnown);
 }
 
+async function recalled(
+  engine: Engine,
+  { config, batches, variant }: {
+    config: RunConfig;
+    batches: readonly Batch[];
+    variant: Variant;
+  },
+): Promise<number> {
+  const found: boolean[] = [];
+  for (const batch of batches) {
+    found.push(...inAnyLayer(await hitsOf(engine, { config, batch, variant })));
+  }
+  return shareOf(found);
+}
+
 async function scored(
-  engine: Awaited<ReturnType<Device["open"]>>,
+  engine: Engine,
   seqLen: number,
   batches: readonly Batch[],
-): Promise<Score> {
+): Promise<Omit<Score, "goldRecall">> {
   const sequences: number[] = [];
   let nats = 0, count = 0, right = 0, answers = 0;
   for (const batch of batches) {

@@ -20,7 +20,8 @@ import type { Stage } from "../config/stage_fields.ts";
 import { compareSelectors, type SelectorRow } from "./compare_selectors.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
 import { bitsPerByte, rightAnswers } from "../measure/evaluate.ts";
-import { measureIndexer, swapTest } from "../measure/indexer.ts";
+import { measureGold, measureIndexer, swapTest } from "../measure/indexer.ts";
+import { inAnyLayer } from "../measure/gold_recall.ts";
 import type { SavedModel } from "../runs/load_model.ts";
 import { Buckets } from "../measure/positions.ts";
 
@@ -64,6 +65,17 @@ export interface EvaluationReport {
   }[];
   /** Null for models without indexer. */
   readonly index: { readonly mean: Metrics; readonly layers: readonly LayerReport[] } | null;
+  /**
+   * Share of answers whose gold position is selected, by how far back it is: in any layer, and in
+   * each; empty for texts and models that select nothing.
+   */
+  readonly goldRecallByDistance: readonly {
+    from: number;
+    to: number;
+    count: number;
+    any: number;
+    layers: readonly number[];
+  }[];
   /** Nats by selector, same weights; null for models that select nothing. */
   readonly swap: Metrics | null;
   /** Selectors within the same budgets; only where that was asked for. */
@@ -161,6 +173,9 @@ async function measure(
     accuracyByDistance: (answers?.read(config.seqLen) ?? [])
       .map(({ mean, ...rest }) => ({ ...rest, accuracy: mean })),
     index: indexed ? await meanMeasurement(engine, { config, stage, batches }) : null,
+    goldRecallByDistance: indexed && answers
+      ? await goldByDistance(engine, { config, stage, batches })
+      : [],
     swap: indexed ? withoutPrefix(await swapTest(engine, { config, stage, batches })) : null,
   };
 }
@@ -214,6 +229,28 @@ async function scoreTokens(
     batch.answers.forEach(({ distance }, i) => answers!.add(distance, Number(right[i])));
   }
   return { losses, answers };
+}
+
+async function goldByDistance(
+  engine: Engine,
+  { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
+): Promise<EvaluationReport["goldRecallByDistance"]> {
+  const any = new Buckets();
+  const layers = Array.from({ length: config.numHiddenLayers }, () => new Buckets());
+  for (const batch of batches) {
+    const hits = await measureGold(engine, { config, stage, batch });
+    const inAny = inAnyLayer(hits);
+    batch.answers?.forEach(({ distance }, i) => {
+      any.add(distance, Number(inAny[i]));
+      layers.forEach((buckets, layer) => buckets.add(distance, Number(hits[layer][i])));
+    });
+  }
+  const byLayer = layers.map((buckets) => buckets.read(config.seqLen));
+  return any.read(config.seqLen).map(({ mean, ...bucket }, i) => ({
+    ...bucket,
+    any: mean,
+    layers: byLayer.map((rows) => rows[i].mean),
+  }));
 }
 
 async function meanMeasurement(

@@ -25,6 +25,19 @@ export function reportTables(report: EvaluationReport): string {
     ]));
   }
   if (index) parts.push(indexTable(index), distanceTable(index.layers));
+  const gold = report.goldRecallByDistance;
+  if (gold.length) {
+    parts.push(textTable([
+      [
+        ...["gold at distance", "answers", "any layer"],
+        ...gold[0].layers.map((_, layer) => `layer ${layer}`),
+      ],
+      ...gold.map((row) => [
+        ...[range(row), String(row.count), percent(row.any)],
+        ...row.layers.map(percent),
+      ]),
+    ]));
+  }
   if (swap) {
     const lead = (nats: number) => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
     parts.push(textTable([
@@ -49,16 +62,18 @@ function selectorTable(rows: NonNullable<EvaluationReport["selectors"]>): string
   return textTable([
     [
       ...["reads as k =", "selector", "keys", "bytes a token", "loss", "to dense"],
-      ...hasAnswers ? ["right"] : [],
+      ...hasAnswers ? ["right", "gold recall"] : [],
     ],
-    ...rows.map(({ budget, selector, keys, readBytes, isOver, loss, toDense, accuracy }) => [
+    ...rows.map(({ budget, selector, keys, readBytes, isOver, loss, toDense, ...row }) => [
       budget === null ? "all" : String(budget),
       `${selector}${isOver ? " *" : ""}`,
       String(keys),
       readBytes.toLocaleString("en-US", { maximumFractionDigits: 0 }),
       loss.toFixed(4),
       selector === "dense" ? "" : `${signed(toDense.estimate)}${half(toDense)}`,
-      ...hasAnswers ? [percent(accuracy ?? NaN)] : [],
+      ...hasAnswers
+        ? [row.accuracy, row.goldRecall].map((share) => share === null ? "" : percent(share))
+        : [],
     ]),
   ]) + "\n\nto dense: a token, mean over sequences, 95 % interval, paired by sequence" +
     (rows.some(({ isOver }) => isOver)

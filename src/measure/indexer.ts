@@ -7,6 +7,8 @@ import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics, Variant } from "../engine.ts";
 import { hasIndexer } from "../config/stages.ts";
+import { isTask } from "../config/checks.ts";
+import { type GoldHits, hitsOf, inAnyLayer, shareOf } from "./gold_recall.ts";
 import { layerMetric, parseMetric } from "../metrics/names.ts";
 import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
@@ -30,6 +32,10 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * of scores (`dense_kl`, which is KL over all keys, `index_entropy`, `dead_scores`, `score_mean`,
  * `score_std`) is the indexer's, even where a rule selects, and left out where there is none;
  * `tied_rows`, too, but there it is attention's, which then selects.
+ *
+ * Of tasks also `index/3/gold_recall`, the share of answers whose gold position, where the token
+ * stands that has to be found, is among the keys of their query; its mean over layers, and
+ * `index/gold_recall_any`, in any layer.
  *
  * @throws {NotFinite} if one is NaN or infinite
  */
@@ -56,12 +62,31 @@ export async function measureIndexer(
   for (const [key, sum] of Object.entries(sums)) {
     values[`index/${key}`] = sum / (key === "neighbour_overlap" ? Math.max(layers - 1, 1) : layers);
   }
+  if (batch.answers?.length) {
+    const hits = await measureGold(engine, { config, stage, batch });
+    const shares = hits.map(shareOf);
+    shares.forEach((share, layer) => values[layerMetric("index", layer, "gold_recall")] = share);
+    values["index/gold_recall"] = shares.reduce((a, b) => a + b) / shares.length;
+    values["index/gold_recall_any"] = shareOf(inAnyLayer(hits));
+  }
   return requireFinite(values);
+}
+
+/**
+ * Of each layer and answer of a task's batch, whether the selection has what has to be found: of
+ * the selection that {@linkcode measureIndexer} speaks of.
+ */
+export function measureGold(
+  engine: Engine,
+  { config, stage, batch }: { config: RunConfig; stage: Stage; batch: Batch },
+): Promise<GoldHits> {
+  return hitsOf(engine, { config, batch, variant: measuringVariant(config, stage) });
 }
 
 /** The model of {@linkcode measureIndexer}. */
 export function measuringVariant(config: RunConfig, stage: Stage): Variant {
-  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true };
+  const selections = isTask(config.data);
+  const view: StageView = { ...viewOf(stage, config), kl: "none", measures: true, selections };
   return { name: `measure ${stage.name}`, loss: languageModel(config, { stage: view }) };
 }
 

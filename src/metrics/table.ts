@@ -47,6 +47,8 @@ const METRICS: Readonly<Record<string, MetricInfo>> = {
   "index/random_mass": info("share", "what as many keys at random would capture"),
   "index/set_overlap": info("share", "keys of the oracle that are selected", "more"),
   "index/score_recall": info("share", "captured mass relative to the oracle's", "more"),
+  "index/gold_recall": info("share", "answers whose gold position is selected", "more"),
+  "index/gold_recall_any": info("share", "answers whose gold position any layer selects", "more"),
   "index/neighbour_overlap": info("share", "selected keys that the layer below selects, too"),
   "index/target_entropy": info("share", "entropy of dense attention, of the largest possible"),
   "index/index_entropy": info("share", "entropy of the indexer, of the largest possible"),

@@ -91,6 +91,7 @@ export function sparseAttention(
     Object.assign(maps, { index_scores: scores, target: attention });
     if (indices) maps.topk = indices;
   }
+  if (stage.selections) maps.selected = selection.measured();
   if (stage.measures) {
     const known = { q, kv, kPe, lse: dense().lse };
     const of = { ...attributes(), topk, ties: tieRule(layer) };

@@ -21,6 +21,8 @@ export interface StageView {
   readonly measures: boolean;
   /** Whether whole maps of scores, attention and selection are kept, to be looked at. */
   readonly maps?: boolean;
+  /** Whether the masks of what is selected are kept: `selected.0` … of the layers. */
+  readonly selections?: boolean;
   /** Whether the sums for the latents' information density are made. */
   readonly density?: boolean;
   /** What of each layer of latent attention is kept as it is, to be measured. */

@@ -76,10 +76,13 @@ export function indexerSection(run: ReportedRun): Section {
       id: "agreement",
       title: "Agreement with the oracle",
       caption: "Overlap: share of the oracle's keys that are selected. Recall: captured mass " +
-        "relative to the oracle's. Neighbours: keys shared with the layer below.",
+        "relative to the oracle's. Gold recall, of tasks: answers whose gold position is " +
+        "selected. Neighbours: keys shared with the layer below.",
     }, [
       line("index/score_recall", "score recall", "@0"),
       line("index/set_overlap", "set overlap", "@1"),
+      line("index/gold_recall_any", "gold recall, any layer", "@3"),
+      line("index/gold_recall", "gold recall, mean", "@4"),
       line("index/neighbour_overlap", "neighbours", "@2"),
     ]),
     ...shares({
