@@ -33,7 +33,7 @@ export const experiment: Experiment = {
     indexKeyInput: ["hidden", "kvLatent", "kvLatentRope", "native"],
     "sparse.indexTopk": [2, 4],
   },
-  seeds: [10, 11, 12, 13, 14, 15, 16, 17],
+  seeds: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
   tabulate: [
     ...["val/accuracy", "index/gold_recall_any", "index/gold_recall"],
     ...["dense/val/accuracy", "dense/until/steps", "val/loss"],
