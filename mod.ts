@@ -63,15 +63,12 @@ export {
 } from "./src/config/stages.ts";
 
 // Data.
-export { type Corpus, openCorpus, type PieceOptions } from "./src/data/corpus.ts";
-export {
-  type Batch,
-  type Dataset,
-  type DatasetOptions,
-  openDataset,
-  type Split,
-} from "./src/data/dataset.ts";
-export type { DataIdentity } from "./src/data/identity.ts";
+export type { PackageOptions } from "./src/data/corpora/package_texts.ts";
+export type { Patience } from "./src/data/corpora/registry.ts";
+export { type CorpusOptions, openCorpus } from "./src/data/corpus.ts";
+export { type Batch, type Dataset, type DatasetOptions, openDataset } from "./src/data/dataset.ts";
+export type { DataIdentity, PackageSource } from "./src/data/identity.ts";
+export type { Corpus, Split, TextPart } from "./src/data/splits.ts";
 export type { CopyOptions } from "./src/data/tasks/copy.ts";
 export type { NeedleOptions } from "./src/data/tasks/needle.ts";
 export type { RecallOptions } from "./src/data/tasks/recall.ts";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { type Corpus, openCorpus } from "../src/data/corpus.ts";
+import { openCorpus } from "../src/data/corpus.ts";
+import type { Corpus } from "../src/data/splits.ts";
 import { excerpt, withFiles } from "./data_case.ts";
 import { refuses } from "./user_error.ts";
 
@@ -9,7 +10,7 @@ function textOf(corpus: Corpus): string {
 
 Deno.test("a corpus is a file or a glob, joined in order, and knows its bytes", () =>
   withFiles({ "b.txt": "zwei\n", "a.txt": "\ufeffété", "c.md": "no" }, async (folder) => {
-    const { pieces, ...corpus } = await openCorpus(`${folder}/b.txt`);
+    const { pieces, parts: _, ...corpus } = await openCorpus(`${folder}/b.txt`);
     assert.deepEqual([...pieces()], ["zwei\n"]);
     assert.deepEqual(corpus, {
       name: `${folder}/b.txt`,
@@ -32,7 +33,10 @@ Deno.test("a corpus that cannot be read is refused in one line with the way out"
     await refuses(() => openCorpus(folder), /is a folder; .*\*\.txt/);
     await refuses(() => openCorpus("moby_dock"), /did you mean data=moby_dick/);
     await refuses(() => openCorpus("needel"), /did you mean data=needle/);
-    await refuses(() => openCorpus("wikipedia"), /neither a file nor one of moby_dick, sotu/);
+    await refuses(
+      () => openCorpus("wikipedia"),
+      /neither a file nor one of moby_dick, sotu, brown, code, speeches, copy/,
+    );
   }));
 
 Deno.test("a named corpus says what to do when npm cannot be reached", async () => {

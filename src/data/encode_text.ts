@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 import { freeMemory } from "../files/host_memory.ts";
 import { formatBytes } from "../text/units.ts";
-import type { Corpus } from "./corpus.ts";
+import type { Corpus } from "./splits.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /** Ids in as few bytes as their vocabulary allows. */
@@ -15,87 +15,69 @@ export interface EncodedText {
   readonly train: TokenIds;
   /** A view of the others. */
   readonly validation: TokenIds;
-  /** Of each window of `seqLen + 1` validation ids: bytes of the text, but for its first id. */
+  /** What `validation` consists of, in order: windows do not cross from one to the next. */
+  readonly documents: readonly ValidationDocument[];
+  /**
+   * Of each window of `seqLen + 1` validation ids: bytes of the text, but for its first id. Windows
+   * are counted through all documents.
+   */
   readonly validationBytes: readonly number[];
 }
 
+/** A part of a text that validates. */
+export interface ValidationDocument {
+  /** Null where the text has no documents. */
+  readonly name: string | null;
+  /** Where its ids begin among those of validation. */
+  readonly begin: number;
+  /** Where they end. */
+  readonly end: number;
+}
+
 /**
- * Encodes the two splits of a text, each as a text of its own.
+ * Encodes the parts of a text, each as a text of its own.
  *
- * @param options.cut where the validation split begins, in UTF-16 units
  * @throws {UserError} if the text has changed meanwhile, or its tokens do not fit into memory
  */
 export function encodeText(
   tokenizer: Tokenizer,
   corpus: Corpus,
-  { cut, seqLen }: { cut: number; seqLen: number },
+  { seqLen }: { seqLen: number },
 ): EncodedText {
   const all = idArray(corpus, tokenizer);
-  const pieces = corpus.pieces()[Symbol.iterator]();
-  const splits = new Splits(pieces, cut);
-  let size = 0;
-  for (const part of tokenizer.parts(splits.train())) {
-    const ids = tokenizer.encode(part);
-    all.set(ids, size);
-    size += ids.length;
-  }
-  const begin = size;
+  const documents: ValidationDocument[] = [];
   const validationBytes: number[] = [];
-  for (const part of tokenizer.parts(splits.validation())) {
-    const ids = tokenizer.encode(part);
-    const lengths = tokenizer.byteLengths(part, ids);
-    all.set(ids, size);
-    for (const length of lengths) {
-      // The first id of all is never scored.
-      const window = Math.ceil((size++ - begin) / seqLen) - 1;
-      if (window >= 0) validationBytes[window] = (validationBytes[window] ?? 0) + length;
+  let trained = 0, size = 0;
+  for (const { split, document, pieces } of corpus.parts()) {
+    const begin = size;
+    const firstWindow = validationBytes.length;
+    for (const part of tokenizer.parts(pieces)) {
+      const ids = tokenizer.encode(part);
+      all.set(ids, size);
+      if (split === "train") {
+        size += ids.length;
+        continue;
+      }
+      for (const length of tokenizer.byteLengths(part, ids)) {
+        // The first id of all is never scored.
+        const window = Math.ceil((size++ - begin) / seqLen) - 1;
+        if (window < 0) continue;
+        const at = firstWindow + window;
+        validationBytes[at] = (validationBytes[at] ?? 0) + length;
+      }
     }
+    if (split === "train") trained = size;
+    else documents.push({ name: document, begin: begin - trained, end: size - trained });
   }
   // Behind them is memory that was never touched.
   const ids = all.subarray(0, size);
   return {
     ids,
-    train: ids.subarray(0, begin),
-    validation: ids.subarray(begin),
+    train: ids.subarray(0, trained),
+    validation: ids.subarray(trained),
+    documents,
     validationBytes,
   };
-}
-
-/** The pieces of a text's first part; those of its second one follow in {@linkcode Splits}. */
-export function trainPieces(corpus: Corpus, cut: number): Iterable<string> {
-  return new Splits(corpus.pieces()[Symbol.iterator](), cut).train();
-}
-
-/** Both splits of a text, in one pass over its pieces. */
-class Splits {
-  readonly #pieces: Iterator<string>;
-  readonly #cut: number;
-  /** What the piece at the cut has of the second split. */
-  #rest = "";
-
-  constructor(pieces: Iterator<string>, cut: number) {
-    this.#pieces = pieces;
-    this.#cut = cut;
-  }
-
-  *train(): Iterable<string> {
-    let left = this.#cut;
-    while (left > 0) {
-      const { done, value: piece } = this.#pieces.next();
-      if (done) return;
-      let end = Math.min(left, piece.length);
-      // Not between the two halves of a surrogate pair.
-      if (/^[\udc00-\udfff]/.test(piece.slice(end, end + 1))) end--;
-      if (end > 0) yield piece.slice(0, end);
-      if (end < piece.length) this.#rest = piece.slice(end);
-      left -= piece.length;
-    }
-  }
-
-  *validation(): Iterable<string> {
-    if (this.#rest) yield this.#rest;
-    for (let next; !(next = this.#pieces.next()).done;) yield next.value;
-  }
 }
 
 /** Least tokens of a byte of text. */

@@ -4,16 +4,59 @@
  * @module
  */
 import { UserError } from "../errors.ts";
+import { aList, anObject, aNull, aNumber, aText, either, type Shape } from "../files/shape.ts";
+import { withUnit } from "../text/units.ts";
 
 /** What tells a text from others; where its files lie does not matter. */
 export interface DataIdentity {
-  /** Names of its files, in the order in which they are joined. */
+  /**
+   * Names of its files, in the order in which they are joined; of texts from npm packages what was
+   * asked of each package, `three@0.187.0/src/*.js`.
+   */
   readonly files: readonly string[];
   /** Bytes of the whole text. */
   readonly bytes: number;
-  /** SHA-256 of the whole text, in hexadecimal. */
+  /**
+   * SHA-256 of the whole text, in hexadecimal; where it has documents, of each after its name and a
+   * zero byte.
+   */
   readonly sha256: string;
+  /** How many documents it has; absent where it has none, and its end validates. */
+  readonly documents?: number;
+  /** How many of them validate. */
+  readonly validationDocuments?: number;
+  /** The npm packages that they are from. */
+  readonly packages?: readonly PackageSource[];
 }
+
+/** An npm package that texts are from. */
+export interface PackageSource {
+  /** `three@0.187.0`. */
+  readonly package: string;
+  /** What its `package.json` says; null where it says nothing. */
+  readonly license: string | null;
+  /** Hash of its tarball, as npm writes it: `sha512-…`. */
+  readonly integrity: string;
+  /** Files that were named but are no UTF-8 text. */
+  readonly skipped: number;
+}
+
+/** That of {@linkcode DataIdentity}. */
+export const identityShape: Shape = anObject(
+  { files: aList(aText), bytes: aNumber, sha256: aText },
+  {
+    documents: aNumber,
+    validationDocuments: aNumber,
+    packages: aList(
+      anObject({
+        package: aText,
+        license: either(aText, aNull),
+        integrity: aText,
+        skipped: aNumber,
+      }),
+    ),
+  },
+);
 
 /**
  * Refuses a text that is not the one that a run was trained on.
@@ -51,6 +94,31 @@ function described(text: DataIdentity | null): string {
   if (!text) return "a generated task";
   const { files, bytes, sha256 } = text;
   const [first] = files;
-  const named = files.length === 1 ? first : `${files.length} files from ${first} on`;
+  const kind = text.packages ? "packages" : "files";
+  const named = files.length === 1 ? first : `${files.length} ${kind} from ${first} on`;
   return `${named} (${bytes} bytes, SHA-256 ${sha256.slice(0, 8)}…)`;
+}
+
+/**
+ * What a text is, for people: its size and hash; of packages also their licenses and documents.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { describeIdentity } from "./identity.ts";
+ *
+ * const text = { files: ["a.txt"], bytes: 9000, sha256: "ba7816bf8f01cfea" };
+ * assert.equal(describeIdentity(text), "9.00 kB, SHA-256 ba7816bf…");
+ * ```
+ */
+export function describeIdentity(text: DataIdentity): string {
+  const { bytes, sha256, packages = [], documents, validationDocuments: validating } = text;
+  const skipped = packages.reduce((sum, { skipped }) => sum + skipped, 0);
+  return [
+    ...packages.map(({ package: name, license }) => `${name} (${license ?? "no license"})`),
+    `${withUnit(bytes)}B`,
+    `SHA-256 ${sha256.slice(0, 8)}…`,
+    ...(documents === undefined ? [] : [`${documents} documents of which ${validating} validate`]),
+    ...(skipped ? [`${skipped} ${skipped === 1 ? "file" : "files"} left out: no text`] : []),
+  ].join(", ");
 }

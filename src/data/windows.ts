@@ -1,18 +1,21 @@
 import { UserError } from "../errors.ts";
 import { Rng } from "../rng.ts";
-import type { TokenIds } from "./encode_text.ts";
+import type { TokenIds, ValidationDocument } from "./encode_text.ts";
 
 /**
  * Windows of `seqLen + 1` ids, so that every one of `seqLen` ids has its next one.
  *
  * Training takes windows that do not overlap, all once an epoch in a new random order; each epoch
  * also begins at a random place, so that the cuts fall elsewhere. Validation takes all windows in
- * the order of the text, the last one shorter.
+ * the order of the text, document by document, the last one of each shorter.
  */
 export class Windows {
   readonly #train: TokenIds;
   readonly #validation: TokenIds;
   readonly #validationBytes: readonly number[];
+  readonly #documents: readonly ValidationDocument[];
+  /** The window that each document begins with, and behind them the number of all. */
+  readonly #firstWindows: readonly number[];
   readonly #seqLen: number;
   readonly #seed: number;
   /** Windows of an epoch. */
@@ -24,17 +27,26 @@ export class Windows {
 
   /** @throws {UserError} if a split is too short for a window */
   constructor(
-    { name, train, validation, validationBytes, seqLen, seed }: {
+    { name, train, validation, documents, validationBytes, seqLen, seed }: {
       name: string;
       train: TokenIds;
       validation: TokenIds;
+      /** What `validation` consists of. */
+      documents: readonly ValidationDocument[];
       /** Bytes of the text that the ids of each window of `validation` stand for, but the first. */
       validationBytes: readonly number[];
       seqLen: number;
       seed: number;
     },
   ) {
-    if (train.length <= seqLen || validation.length < 2) {
+    const firstWindows = [0];
+    for (const { begin, end } of documents) {
+      // A document of one token has nothing to be scored.
+      const windows = Math.max(0, Math.ceil((end - begin - 1) / seqLen));
+      firstWindows.push(firstWindows.at(-1)! + windows);
+    }
+    this.validationWindows = firstWindows.at(-1)!;
+    if (train.length <= seqLen || this.validationWindows === 0) {
       throw new UserError(
         `Cannot use data=${name} with seqLen=${seqLen}: the text has only ${train.length} tokens ` +
           `for training and ${validation.length} for validation; use a longer text` +
@@ -44,12 +56,13 @@ export class Windows {
     this.#train = train;
     this.#validation = validation;
     this.#validationBytes = validationBytes;
+    this.#documents = documents;
+    this.#firstWindows = firstWindows;
     this.#seqLen = seqLen;
     this.#seed = seed;
     const whole = Math.floor((train.length - 1) / seqLen);
     // One window is given up so that the start can move by a whole window.
     this.trainWindows = Math.max(1, whole - 1);
-    this.validationWindows = Math.ceil((validation.length - 1) / seqLen);
     this.#order = new Int32Array(this.trainWindows);
   }
 
@@ -61,10 +74,25 @@ export class Windows {
     return this.#train.subarray(begin, begin + this.#seqLen + 1);
   }
 
-  /** A validation window: at most `seqLen + 1` ids, none past the end. Not a copy. */
+  /** A validation window: at most `seqLen + 1` ids, none past its document's end. Not a copy. */
   validation(window: number): TokenIds {
-    const begin = window * this.#seqLen;
-    return this.#validation.subarray(begin, begin + this.#seqLen + 1);
+    const document = this.documentOf(window);
+    if (document === null) return this.#validation.subarray(0, 0);
+    const { begin, end } = this.#documents[document];
+    const from = begin + (window - this.#firstWindows[document]) * this.#seqLen;
+    return this.#validation.subarray(from, Math.min(end, from + this.#seqLen + 1));
+  }
+
+  /** The document of a validation window; null past the last window. */
+  documentOf(window: number): number | null {
+    if (window >= this.validationWindows) return null;
+    let [low, high] = [0, this.#documents.length];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (this.#firstWindows[middle] <= window) low = middle;
+      else high = middle;
+    }
+    return low;
   }
 
   /** Bytes of the text that a validation window's ids stand for, all but the first. */
