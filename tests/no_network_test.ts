@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { within } from "../src/files/patience.ts";
 import { readSummary } from "../src/runs/run_folder.ts";
+import { keepTales, TALES_DATA } from "./fake_registry.ts";
 import { CLI, decoder, MODEL } from "./train_run.ts";
 
 /** Runs a command with an empty cache behind a proxy that never answers. */
@@ -38,6 +39,23 @@ Deno.test("what never comes is not waited for", async () => {
   assert.equal(await within(5, () => Promise.resolve("here")), "here");
   await assert.rejects(within(5, () => Promise.reject(new TypeError("own"))), TypeError);
   await assert.rejects(within(0.02, () => new Promise(() => {})), /nothing .* within 0\.02 s/);
+});
+
+Deno.test("a corpus that was neither fetched nor carried is refused soon, one that was is used", async () => {
+  const cwd = await Deno.makeTempDir();
+  const size = MODEL.filter((word) => !word.startsWith("data="));
+  const args = [...size, "recipe=dense", "steps=2", "name=carried", `data=${TALES_DATA}`];
+  const { code, output, connections, seconds } = await behindSilence(args, cwd);
+  assert.equal(code, 2, output);
+  assert(connections > 0, "the registry was asked");
+  assert.match(output, /^error: Cannot fetch data=npm:tales.*copy the folder corpora\/ from a/m);
+  assert(seconds < 40, `${seconds} s`);
+  assert.throws(() => Deno.statSync(join(cwd, "runs")), Deno.errors.NotFound);
+  await keepTales(join(cwd, "corpora"));
+  const carried = await behindSilence(args, cwd);
+  assert.equal(carried.code, 0, carried.output);
+  assert.match(carried.output, /tales@1\.0\.0 \(CC0-1\.0\), .* 21 documents of which \d validate/);
+  await Deno.remove(cwd, { recursive: true });
 });
 
 Deno.test("without an answer from the network a run ends, its report to be made later", async () => {

@@ -70,7 +70,10 @@ function described({ variant, axes, seed, delta, name }: PlannedRun) {
 export function resultsOf(
   { experiment: { question, expect, tabulate = DEFAULT_METRICS, baseline }, axes, typed }:
     AblationPlan,
-  { runs, ...about }: Pick<AblationResults, "experiment" | "size" | "adapter" | "git" | "runs">,
+  { runs, ...about }: Pick<
+    AblationResults,
+    "experiment" | "size" | "adapter" | "git" | "data" | "runs"
+  >,
 ): AblationResults {
   // With other data the metric that matters may be missing: the main one is the first that is there.
   const isMeasured = (name: string) => runs.some((run) => name in valuesOf(run));

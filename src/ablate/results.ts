@@ -4,6 +4,7 @@
  * @module
  */
 import type { Delta, Value } from "../config/experiment.ts";
+import { type DataIdentity, identityShape } from "../data/identity.ts";
 import {
   aFlag,
   aList,
@@ -127,6 +128,8 @@ export interface AblationResults {
   readonly adapter: string;
   /** The commit; with `+` where files were changed; null outside a repository. */
   readonly git: string | null;
+  /** The texts that runs were trained on, by `data`; missing in older results. */
+  readonly data?: Readonly<Record<string, DataIdentity>>;
   /** All that are planned, also those that are missing. */
   readonly runs: readonly RunResult[];
   /** A row for each variant. */
@@ -169,7 +172,10 @@ const results = anObject(
       ),
     ),
   },
-  { typed: aList(aText), expect: aText, baseline: either(aText, values) },
+  {
+    ...{ typed: aList(aText), expect: aText, baseline: either(aText, values) },
+    data: aRecord(identityShape),
+  },
 );
 
 /** That of {@linkcode AblationResults}; a fit has a number for each value of its two axes. */

@@ -7,6 +7,7 @@ import { FolderLock } from "../files/lock.ts";
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
 import { requireRoom, roomOf } from "../costs/room.ts";
+import type { DataIdentity } from "../data/identity.ts";
 import { GpuError, WriteError } from "../errors.ts";
 import { type Device, openDevice } from "../open_device.ts";
 import { readState } from "../runs/checkpoint_files.ts";
@@ -15,7 +16,7 @@ import { loadNewest } from "../runs/newest_checkpoint.ts";
 import { formatDuration } from "../train/progress.ts";
 import { startRun } from "../train/run.ts";
 import { isThere, writing } from "../files/files.ts";
-import { pretty, writeAside } from "../runs/run_folder.ts";
+import { pretty, readIdentity, writeAside } from "../runs/run_folder.ts";
 import { AblationProgress } from "./ablation_progress.ts";
 import {
   commitOf,
@@ -89,6 +90,8 @@ class Runner implements Disposable {
   readonly #trunks: readonly (Trunk | null)[];
   readonly #data = new RunData();
   readonly #results = new Map<string, RunResult>();
+  /** The texts of the runs that are done, by `data`. */
+  readonly #texts: Record<string, DataIdentity> = {};
   /** Trunks and runs that failed in this process or diverged in an earlier one. */
   readonly #failures = new Map<string, Failure>();
   #device: Device | null = null;
@@ -302,6 +305,8 @@ class Runner implements Disposable {
   #keep(run: PlannedRun): void {
     const config = configOf(this.#path(run))!;
     this.#results.set(run.name, doneRun(this.#job.folder, run, config));
+    const text = Object.hasOwn(this.#texts, config.data) ? null : readIdentity(this.#path(run));
+    if (text) this.#texts[config.data] = text;
   }
 
   #sayOf({ name }: PlannedRun, seconds: number): string {
@@ -318,7 +323,7 @@ class Runner implements Disposable {
     const runs = this.#runs.map((run) =>
       this.#results.get(run.name) ?? undoneRun(run, this.#failures.get(run.name) ?? null)
     );
-    const about = { experiment, size, adapter: this.#adapter, git: this.#git };
+    const about = { experiment, size, adapter: this.#adapter, git: this.#git, data: this.#texts };
     const results = resultsOf(plan, { ...about, runs });
     writeAside(join(folder, "results.json"), pretty(results));
     return results;

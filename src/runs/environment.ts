@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { DataIdentity } from "../data/identity.ts";
+
 /** What {@linkcode describeEnvironment} cannot find out by itself. */
 export interface EnvironmentOptions {
   /** `webgpu` or `cpu`. */
@@ -13,6 +15,8 @@ export interface EnvironmentOptions {
   readonly features?: readonly string[];
   readonly limits?: Readonly<Record<string, number>>;
   readonly seed: number;
+  /** Of the text that is trained on; null or absent where there is none. */
+  readonly data?: DataIdentity | null;
   /** The words of the command. */
   readonly argv: readonly string[];
 }
@@ -27,6 +31,7 @@ export function describeEnvironment(options: EnvironmentOptions): Record<string,
     started: new Date().toISOString(),
     argv: options.argv,
     seed: options.seed,
+    data: options.data ?? null,
     git: { sha: git("rev-parse", "HEAD"), dirty: status === null ? null : status !== "" },
     versions: Deno.version,
     os: `${Deno.build.os} ${Deno.build.arch}`,

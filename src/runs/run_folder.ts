@@ -7,6 +7,7 @@
 import { metricInfo } from "../metrics/table.ts";
 import { join } from "node:path";
 import type { RunConfig } from "../config/config.ts";
+import { type DataIdentity, identityShape } from "../data/identity.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson, writing } from "../files/files.ts";
 import { anObject, aNull, aNumber, aRecord, either, oneOf, type Shape } from "../files/shape.ts";
@@ -262,6 +263,17 @@ const summaryShape = anObject({
   final: aRecord(either(aNull, aNumber)),
   best: aRecord(anObject({ value: aNumber, step: aNumber })),
 });
+
+/**
+ * The text that a run was trained on last, by its `env.json`; null where that does not tell, or it
+ * was none.
+ */
+export function readIdentity(run: string): DataIdentity | null {
+  const environment = readOrNull(join(run, "env.json"));
+  const { resumed } = environment ?? {};
+  const last = Array.isArray(resumed) ? resumed.at(-1) : environment;
+  return identityShape(last?.data, "data") === null ? last.data : null;
+}
 
 /** The object in a JSON file, or null where there is none, or a damaged one. */
 export function readOrNull(path: string): Record<string, unknown> | null {

@@ -116,6 +116,7 @@ export async function startRun(options: RunOptions): Promise<Outcome> {
       features: gpu?.features ?? [],
       limits: gpu?.limits ?? {},
       seed: config.seed,
+      data: dataset.identity,
       argv,
     }));
     return run;

@@ -7,6 +7,7 @@ import { isLessBetter } from "../../metrics/table.ts";
 import { join } from "node:path";
 import { countText } from "../../ablate/table.ts";
 import { countOf } from "../../ablate/summary.ts";
+import { describeIdentity } from "../../data/identity.ts";
 import { decimals, withUnit } from "../../text/units.ts";
 import { ablationCostSection, paretoSection } from "./costs.ts";
 import { curveSection, evaluationSection } from "./curves.ts";
@@ -67,7 +68,7 @@ export function ablationReport(ablation: AblationData): Report {
 }
 
 function facts({ results }: AblationData): string[] {
-  const { runs, size, typed = [], adapter, git, finished } = results;
+  const { runs, size, typed = [], adapter, git, data = {}, finished } = results;
   const count = (status: string) => runs.filter((run) => run.status === status).length;
   const seeds = new Set(runs.map(({ seed }) => seed)).size;
   const parts = ["done", "failed", "missing"].filter(count)
@@ -77,6 +78,7 @@ function facts({ results }: AblationData): string[] {
     `size ${size}`,
     ...typed,
     `${seeds} ${seeds === 1 ? "seed" : "seeds"}`,
+    ...Object.entries(data).map(([name, text]) => `data ${name}: ${describeIdentity(text)}`),
     adapter,
     ...(git ? [`commit ${git.slice(0, 7)}${git.endsWith("+") ? " with changes" : ""}`] : []),
   ];

@@ -6,12 +6,14 @@
 import { layersOf } from "../../metrics/names.ts";
 import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../../config/config.ts";
+import type { DataIdentity } from "../../data/identity.ts";
 import { UserError } from "../../errors.ts";
 import { isThere, readJson, readText } from "../../files/files.ts";
 import { savedConfig } from "../../config/saved_config.ts";
 import { type StageSpan, stageSpans } from "../../config/stages.ts";
 import {
   type MetricsRow,
+  readIdentity,
   readMetrics,
   readOrNull,
   readSummary,
@@ -29,6 +31,8 @@ export interface ReportedRun {
   readonly summary: Summary | null;
   /** Content of `env.json`; empty where there is none, or a damaged one. */
   readonly environment: Environment;
+  /** Of the text that it was trained on; null where there is none, or it is not known. */
+  readonly data: DataIdentity | null;
   /** Content of `samples.txt`. */
   readonly samples: string;
 }
@@ -58,6 +62,7 @@ export function readRun(folder: string): ReportedRun {
     rows: isThere(log) ? readMetrics(log) : [],
     summary: readSummary(folder),
     environment: readEnvironment(join(folder, "env.json")),
+    data: readIdentity(folder),
     samples: readText(join(folder, "samples.txt")) ?? "",
   };
 }

@@ -12,6 +12,7 @@ import {
   type RunConfig,
 } from "../../config/config.ts";
 import { countParameters } from "../../costs/costs.ts";
+import { describeIdentity } from "../../data/identity.ts";
 import { experimentNames, loadExperiment } from "../../config/experiment.ts";
 import { withUnit } from "../../text/units.ts";
 import { costSection } from "./cost_section.ts";
@@ -83,7 +84,7 @@ async function questionOf({ name }: ReportedRun): Promise<string> {
   return experimentNames().includes(experiment) ? (await loadExperiment(experiment)).question : "";
 }
 
-function facts({ config, spans, summary, environment: env }: ReportedRun): string[] {
+function facts({ config, spans, summary, environment: env, data }: ReportedRun): string[] {
   const { status = "running", step = 0, seconds, error } = summary ?? {};
   const steps = spans[spans.length - 1].end;
   const sha = env.git?.sha;
@@ -91,7 +92,7 @@ function facts({ config, spans, summary, environment: env }: ReportedRun): strin
     `${status} at step ${step} of ${steps}${error ? `: ${error}` : ""}`,
     ...(seconds ? [`${duration(seconds)} of training`] : []),
     `${config.attention}, ${spans.map(({ stage }) => `${stage.name} ${stage.steps}`).join(" → ")}`,
-    `data ${config.data}`,
+    `data ${config.data}${data ? `: ${describeIdentity(data)}` : ""}`,
     ...(env.adapter ? [env.adapter] : []),
     ...(env.started ? [env.started.slice(0, 16).replace("T", " ")] : []),
     ...(sha ? [`commit ${sha.slice(0, 7)}${env.git!.dirty ? " with changes" : ""}`] : []),
