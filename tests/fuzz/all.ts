@@ -5,6 +5,7 @@ import { corporaFuzzer } from "./corpora.ts";
 import type { Fuzzer } from "./fuzzer.ts";
 import { ablationKillsFuzzer, killsFuzzer } from "./kills.ts";
 import { metricsFuzzer } from "./metrics.ts";
+import { packageCorporaFuzzer } from "./package_corpora.ts";
 import { resultsFuzzer } from "./results.ts";
 import { runFilesFuzzer } from "./run_files.ts";
 import { safetensorsFuzzer, shardsFuzzer } from "./safetensors.ts";
@@ -21,6 +22,7 @@ export const fuzzers: readonly Fuzzer[] = [
   safetensorsFuzzer,
   shardsFuzzer,
   corporaFuzzer,
+  packageCorporaFuzzer,
   killsFuzzer,
   ablationKillsFuzzer,
   writeErrorsFuzzer,
