@@ -240,6 +240,13 @@ export {
 export { reportTables } from "./src/eval/report_tables.ts";
 export { isCausal, sample, type SampleOptions } from "./src/infer/sample.ts";
 export { evaluate, rightAnswers } from "./src/measure/evaluate.ts";
+export {
+  type DensityReport,
+  latentDensity,
+  type LayerDensity,
+} from "./src/measure/density/density.ts";
+export type { HeadShares } from "./src/measure/density/head_tax.ts";
+export type { ProbedBits } from "./src/measure/density/probe.ts";
 export { measureIndexer, SWAPPED, swapTest } from "./src/measure/indexer.ts";
 export { type InformationDensity, measureDensity } from "./src/measure/latents.ts";
 

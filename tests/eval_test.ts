@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { openDataset } from "../src/data/dataset.ts";
+import { readDensity } from "../src/eval/density_file.ts";
 import type { EvaluationReport } from "../src/eval/evaluate_model.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { languageModel } from "../src/model/transformer.ts";
@@ -134,6 +135,49 @@ Deno.test("a run of three stages", async (t) => {
     assert.equal(dense.toDense.estimate, 0);
   });
 
+  await t.step("the density of its latents, in the report of the run, too", async () => {
+    const { density, ...rest } = await evaluated(cwd, "runs/text", "--density");
+    assert.deepEqual(rest, report);
+    const { config } = await loadCheckpoint(await latestCheckpoint(folder));
+    const { kvLoraRank, topk, tokens, probed, layers } = density!;
+    assert.deepEqual([kvLoraRank, topk, tokens], [config.kvLoraRank, 8, 32]);
+    assert.deepEqual([probed.rows, probed.other, layers.length], [64, 0, 2]);
+    for (const [i, layer] of layers.entries()) {
+      near(layer.spectralRank, logged[`latent/${i}/spectral_rank`], 1e-6, "spectral rank");
+      near(layer.effectiveRank, logged[`latent/${i}/effective_rank`], 1e-6, "effective rank");
+      near(layer.reconstructionError, logged[`latent/${i}/reconstruction_error`], 1e-6, "error");
+      near(layer.heads.shared, logged[`index/${i}/oracle_mass`], 1e-5, "mass for all heads");
+      assert(layer.functionalRank! >= 0 && layer.functionalRank! <= kvLoraRank);
+      const lost = layer.projected.map(({ distortion }) => distortion);
+      assert.deepEqual(
+        layer.projected.map(({ rank }) => rank),
+        [2, 4, 8].map((n) => kvLoraRank / n),
+      );
+      assert(lost[0] > 0 && lost[0] < lost[1] && lost[1] < lost[2], `${lost}`);
+      assert.deepEqual(layer.quantised.map(({ bits }) => bits), ["8", "fp8", "4", "2"]);
+      assert.deepEqual(layer.probes.map(({ distance }) => distance), [0, 1, 2, 4]);
+    }
+    const kept = { step: 12, data: TEXT, ...density! };
+    assert.deepEqual(readDensity(folder), kept);
+    const checkpoint = "runs/text/checkpoints/step_000004";
+    const [first] = (await evaluated(cwd, checkpoint, "--density")).density!.layers;
+    assert.notEqual(first.spectralRank, layers[0].spectralRank);
+    assert.deepEqual(readDensity(folder), kept, "of the run's latest checkpoint alone");
+    assert.equal(readDensity(join(cwd, checkpoint)), null);
+    Deno.writeTextFileSync(join(folder, "density.json"), "{}");
+    assert.equal(readDensity(folder), null, "a damaged file counts nothing");
+    const { code, stdout } = await run(EVAL, ["runs/text", "--density"], cwd);
+    assert.equal(code, 0);
+    for (
+      const row of [
+        /^functional rank, of \d+( +\d+){2}$/m,
+        /^distortion, fp8( +\d\S+){2}$/m,
+        /^bits of token t − 4( +-?\d\.\d{3} of \d\.\d{3}){2}$/m,
+        /^head tax( +0\.\d{4}){2}$/m,
+      ]
+    ) assert.match(stdout, row);
+  });
+
   await t.step("losses by position are those of the logits", async () => {
     const { losses } = await countByHand(folder);
     checkPositions(report, losses);
@@ -259,6 +303,9 @@ Deno.test("a model without indexer", async () => {
     stderr,
     /^error: Cannot compare selectors of runs\/gqa: attention=gqa .*--selectors\n$/,
   );
+  const density = await run(EVAL, ["runs/gqa", "--density"], cwd);
+  assert.equal(density.code, 2);
+  assert.match(density.stderr, /^error: Cannot measure the density of runs\/gqa: .*--density\n$/);
   assert(report.loss > 0);
   await Deno.remove(cwd, { recursive: true });
 });

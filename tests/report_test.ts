@@ -1,6 +1,7 @@
 /** Reports of runs. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { saveDensity } from "../src/eval/density_file.ts";
 import { metricInfo } from "../src/metrics/table.ts";
 import { readMetrics } from "../src/runs/run_folder.ts";
 import { Page } from "../src/report/page/browser.ts";
@@ -67,6 +68,30 @@ Deno.test("a run's report shows every figure, light and dark", async (t) => {
     assert.equal(code, 0, stderr);
     assert.equal(stdout.trim(), "runs/tiny/report.html");
     await checkFigures(report, { training, indexer, maps: ["maps-0", "maps-1"], costs }, "dark");
+  });
+
+  await t.step("with the density of its latents, where that was measured", async () => {
+    const probe = { entropy: 4, bits: 1.25, control: -0.125 };
+    const layer = {
+      ...{ spectralRank: 5, effectiveRank: 4, reconstructionError: 0.5, functionalRank: null },
+      ...{ projected: [], quantised: [{ bits: "fp8", distortion: 0.0625 }] },
+      probes: [0, 4].map((distance) => ({ distance, ...probe })),
+      heads: { own: 0.75, shared: 0.5 },
+    };
+    saveDensity(folder, {
+      ...{ step: 12, data: NASTY, kvLoraRank: 16, topk: 8, tokens: 32, layers: [layer, layer] },
+      probed: { rows: 64, classes: 20, other: 0.25 },
+    });
+    const { code, stderr } = await run(REPORT, ["runs/tiny", "--without-maps"], cwd);
+    assert.equal(code, 0, stderr);
+    await checkFigures(report, {
+      ...{ training, indexer, costs },
+      latents: ["rank", "reconstruction", "spectrum", "probes"],
+    });
+    const html = await Deno.readTextFile(report);
+    for (const text of ["head tax", "0.2500", "1.250 of 4.000", "one of them for the rarest"]) {
+      assert(html.includes(text), text);
+    }
   });
 
   await t.step("figures as images", async () => {

@@ -7,15 +7,17 @@ import { exitCodes, oneWord, requireKeys, runCommand, splitArguments } from "./c
 import { type ConfigKey, parseOverrides } from "../config/config.ts";
 import { stageAt } from "../config/stages.ts";
 import { evaluateModel } from "../eval/evaluate_model.ts";
+import { saveDensity } from "../eval/density_file.ts";
 import { loadModel, type SavedModel } from "../runs/load_model.ts";
 import { reportTables } from "../eval/report_tables.ts";
 
-const HELP = `usage: deno task eval <folder> [key=value ...] [--selectors] [--json]
+const HELP = `usage: deno task eval <folder> [key=value ...] [--selectors] [--density] [--json]
 
   deno task eval runs/quickstart_001
   deno task eval runs/quickstart_001 seqLen=512 evalBatches=16    longer than it was trained
   deno task eval runs/quickstart_001 indexTopk=16 --json          other k than it was trained
   deno task eval runs/quickstart_001 --selectors    all selectors within the same bytes read
+  deno task eval runs/quickstart_001 --density      how much the latents hold, layer by layer
   deno task eval models/deepseek data='texts/*.txt'
 
 The folder is a run (its latest checkpoint counts), a checkpoint of one, or a model in Hugging
@@ -24,7 +26,10 @@ last tenth is used. Prints validation loss, also by position; of generated tasks
 right answers, also by distance, and of those whose gold position is selected; of models with an indexer its measurements and the loss under
 other selectors. --selectors also compares all selectors on these weights, each with as many keys
 as it may read in the bytes that the indexer takes for a quarter, half, one, two and four times the
-model's k. --json prints one object.
+model's k. --density also measures the latents of each layer: their ranks, what attention's output
+loses where they are projected or kept in few bits, what a linear probe reads off them of the tokens
+before, and what one selection for all heads costs; it takes minutes in software, and the run's next
+report shows it. --json prints one object.
 
 keys: device, data, otherData, evalBatches, batchSize, seqLen, indexTopk, seed`;
 
@@ -41,7 +46,7 @@ const changeable: readonly ConfigKey[] = [
 ];
 
 async function main(args: string[]): Promise<number> {
-  const { flags, pairs, words } = splitArguments(args, ["--json", "--selectors"]);
+  const { flags, pairs, words } = splitArguments(args, ["--json", "--selectors", "--density"]);
   if (flags.has("--help")) {
     console.log(HELP);
     return exitCodes.done;
@@ -52,7 +57,10 @@ async function main(args: string[]): Promise<number> {
   const report = await evaluateModel(model, {
     note: (line) => console.error(line),
     selectors: flags.has("--selectors"),
+    density: flags.has("--density"),
   });
+  const { density, step, data } = report;
+  if (density && step !== null) saveDensity(model.folder, { step, data, ...density });
   if (flags.has("--json")) {
     console.log(JSON.stringify(report));
   } else {

@@ -19,6 +19,7 @@ import { stageAt, usesIndexer } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { compareSelectors, type SelectorRow } from "./compare_selectors.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
+import { type DensityReport, latentDensity } from "../measure/density/density.ts";
 import { bitsPerByte, rightAnswers } from "../measure/evaluate.ts";
 import { measureGold, measureIndexer, swapTest } from "../measure/indexer.ts";
 import { inAnyLayer } from "../measure/gold_recall.ts";
@@ -80,6 +81,8 @@ export interface EvaluationReport {
   readonly swap: Metrics | null;
   /** Selectors within the same budgets; only where that was asked for. */
   readonly selectors?: readonly SelectorRow[];
+  /** How much the latents hold; only where that was asked for. */
+  readonly density?: DensityReport;
 }
 
 /**
@@ -87,7 +90,8 @@ export interface EvaluationReport {
  * `evalBatches` validation batches.
  *
  * @param options device and dataset, where they are open already; the model's own are opened else;
- * `selectors`: whether selectors are compared within the same budgets, see `compareSelectors`
+ * `selectors`: whether selectors are compared within the same budgets, see `compareSelectors`;
+ * `density`: whether it is measured how much the latents hold, see `latentDensity`
  * @throws {UserError} if the data does not fit the model, or the model the device, or if
  * what is measured is not finite
  */
@@ -98,6 +102,7 @@ export async function evaluateModel(
     device?: Device;
     dataset?: Dataset;
     selectors?: boolean;
+    density?: boolean;
   } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
@@ -105,6 +110,12 @@ export async function evaluateModel(
     throw new UserError(
       `Cannot compare selectors of ${model.folder}: attention=${config.attention} has no latents ` +
         "to select; leave out --selectors",
+    );
+  }
+  if (options.density && config.attention !== "mla") {
+    throw new UserError(
+      `Cannot measure the density of ${model.folder}: attention=${config.attention} has no ` +
+        "latents; leave out --density",
     );
   }
   requireRoom(config, "evaluate");
@@ -129,11 +140,16 @@ export async function evaluateModel(
   });
   try {
     const report = await measure(engine, { model, dataset });
-    if (!options.selectors) return report;
+    const { note } = options;
     const stage = stageAt(config.stages, model.step ?? 0);
-    const given = { model, stage, batches: validationBatches(config, dataset) };
-    const selectors = await compareSelectors(device, { ...given, note: options.note });
-    return { ...report, selectors };
+    const batches = validationBatches(config, dataset);
+    const selectors = options.selectors &&
+      await compareSelectors(device, { model, stage, batches, note });
+    const density = options.density && await latentDensity(engine, {
+      ...{ config, stage, parameters: model.parameters, device, note },
+      ...{ batches, full: fullBatches(batches) },
+    });
+    return { ...report, ...selectors ? { selectors } : {}, ...density ? { density } : {} };
   } catch (error) {
     if (error instanceof NotFinite) {
       throw new UserError(
@@ -183,6 +199,12 @@ async function measure(
 function validationBatches({ evalBatches }: RunConfig, dataset: Dataset): Batch[] {
   const count = Math.min(evalBatches, dataset.validationBatches);
   return Array.from({ length: count }, (_, i) => dataset.batch("validation", i));
+}
+
+/** Without those that rows fill up, which would count like all others: the last one of a text. */
+function fullBatches(batches: readonly Batch[]): readonly Batch[] {
+  const full = batches.filter(({ answers, count, tokens }) => answers || count === tokens.length);
+  return full.length ? full : batches.slice(0, 1);
 }
 
 async function openData(
@@ -257,9 +279,7 @@ async function meanMeasurement(
   engine: Engine,
   { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
 ): Promise<{ mean: Metrics; layers: LayerReport[] }> {
-  // The rows that fill up the last batch of a text would count like all others.
-  const full = batches.filter(({ answers, count, tokens }) => answers || count === tokens.length);
-  const measured = full.length ? full : batches.slice(0, 1);
+  const measured = fullBatches(batches);
   const means: Metrics = {};
   for (const batch of measured) {
     const values = await measureIndexer(engine, { config, stage, batch });

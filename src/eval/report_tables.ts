@@ -4,6 +4,7 @@
  * @module
  */
 import { textTable } from "../text/text_table.ts";
+import { densityTable, describeDensity } from "./density_table.ts";
 import type { EvaluationReport } from "./evaluate_model.ts";
 
 /** Short aligned tables: losses, answers, indexers, selectors. */
@@ -48,6 +49,9 @@ export function reportTables(report: EvaluationReport): string {
         lead(nats - swap.dense),
       ]),
     ]));
+  }
+  if (report.density) {
+    parts.push(textTable(densityTable(report.density)), describeDensity(report.density));
   }
   if (report.selectors) parts.push(selectorTable(report.selectors));
   return parts.join("\n\n");

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { densityTable, describeDensity } from "../../eval/density_table.ts";
+import type { SavedDensity } from "../../eval/density_file.ts";
 import type { Block, Figure, Section } from "../page/figure.ts";
 import { overSteps, type PlotLine } from "./plots.ts";
 import { lastRow, layersWith, type ReportedRun, seriesOf } from "./run_data.ts";
@@ -32,6 +34,7 @@ export function latentSection(run: ReportedRun): Section {
       half: true,
     }, { lines: lines("reconstruction_error"), spans, y: "share" }),
     ...spectrum(run, layers),
+    ...run.density ? densityBlocks(run.density) : [],
   ];
   return { id: "latents", title: "Information in the latents", blocks };
 }
@@ -66,6 +69,48 @@ function spectrum({ rows, config }: ReportedRun, layers: readonly number[]): Fig
       yaxis: { title: { text: "share of variance" }, range: [0, 1.02] },
     },
   }];
+}
+
+/** What `deno task eval --density` has measured. */
+function densityBlocks(density: SavedDensity): Block[] {
+  const [header, ...rows] = densityTable(density);
+  const { step, data, layers } = density;
+  const numbers = layers.map((_, layer) => layer);
+  const line = (layer: number, what: "bits" | "control") => {
+    const { probes } = layers[layer];
+    const color = shade(layer, numbers);
+    return {
+      ...{ type: "scatter", mode: "lines+markers", name: `layer ${layer}` },
+      ...{ legendgroup: `${layer}`, showlegend: what === "bits" },
+      x: probes.map(({ distance }) => distance === 0 ? "t" : `t − ${distance}`),
+      y: probes.map((probe) => probe[what]),
+      line: { color, width: 2, dash: what === "bits" ? "solid" : "dot" },
+      marker: { color, size: 6 },
+    };
+  };
+  return [
+    {
+      kind: "figure",
+      id: "probes",
+      title: "What latents tell of the tokens before",
+      caption:
+        "Bits that a linear probe reads off the latent of token t, on rows that it was not " +
+        "trained on; dotted: for shuffled labels, which nothing can tell.",
+      data: [
+        ...numbers.map((layer) => line(layer, "bits")),
+        ...numbers.map((layer) => line(layer, "control")),
+      ],
+      layout: {
+        xaxis: { type: "category", title: { text: "token" } },
+        yaxis: { title: { text: "bits" } },
+      },
+    },
+    {
+      kind: "table",
+      caption: `Density of the latents, step ${step}, on ${data}; ${describeDensity(density)}.`,
+      ...{ header, rows },
+    },
+  ];
 }
 
 /** Early layers light, late ones dark. */

@@ -7,6 +7,7 @@ import { layersOf } from "../../metrics/names.ts";
 import { basename, join, resolve } from "node:path";
 import type { RunConfig } from "../../config/config.ts";
 import type { DataIdentity } from "../../data/identity.ts";
+import { readDensity, type SavedDensity } from "../../eval/density_file.ts";
 import { UserError } from "../../errors.ts";
 import { isThere, readJson, readText } from "../../files/files.ts";
 import { savedConfig } from "../../config/saved_config.ts";
@@ -33,6 +34,8 @@ export interface ReportedRun {
   readonly environment: Environment;
   /** Of the text that it was trained on; null where there is none, or it is not known. */
   readonly data: DataIdentity | null;
+  /** What `deno task eval --density` found; null if it was not asked. */
+  readonly density: SavedDensity | null;
   /** Content of `samples.txt`. */
   readonly samples: string;
 }
@@ -63,6 +66,7 @@ export function readRun(folder: string): ReportedRun {
     summary: readSummary(folder),
     environment: readEnvironment(join(folder, "env.json")),
     data: readIdentity(folder),
+    density: readDensity(folder),
     samples: readText(join(folder, "samples.txt")) ?? "",
   };
 }
