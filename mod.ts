@@ -69,6 +69,7 @@ export { type CorpusOptions, openCorpus } from "./src/data/corpus.ts";
 export { type Batch, type Dataset, type DatasetOptions, openDataset } from "./src/data/dataset.ts";
 export type { DataIdentity, PackageSource } from "./src/data/identity.ts";
 export type { Corpus, Split, TextPart } from "./src/data/splits.ts";
+export type { DocumentWindows } from "./src/data/windows.ts";
 export type { CopyOptions } from "./src/data/tasks/copy.ts";
 export type { NeedleOptions } from "./src/data/tasks/needle.ts";
 export type { RecallOptions } from "./src/data/tasks/recall.ts";
@@ -237,6 +238,9 @@ export {
   passes,
   worst,
 } from "./src/eval/parity.ts";
+export type { WholeOptions, WholeReport } from "./src/eval/evaluate_whole.ts";
+export type { LongTokensReport } from "./src/eval/long_tokens.ts";
+export type { SplitReport } from "./src/eval/whole_split.ts";
 export { reportTables } from "./src/eval/report_tables.ts";
 export { isCausal, sample, type SampleOptions } from "./src/infer/sample.ts";
 export { evaluate, rightAnswers } from "./src/measure/evaluate.ts";

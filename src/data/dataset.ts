@@ -14,7 +14,7 @@ import type { Answer, Task } from "./tasks/task.ts";
 import { type TaskOptions, tasks } from "./tasks/tasks.ts";
 import { type Tokenizer, type TokenizerKind } from "./tokenizer/tokenizer.ts";
 import { createTokenizer, loadTokenizer } from "./tokenizer/tokenizers.ts";
-import { Windows } from "./windows.ts";
+import { type DocumentWindows, Windows } from "./windows.ts";
 
 /** `batchSize` sequences of `seqLen` tokens. The arrays are the caller's. */
 export interface Batch {
@@ -44,6 +44,8 @@ export interface Dataset {
   readonly unigramEntropy: number | null;
   /** How many batches cover the validation split; Infinity for generated tasks. */
   readonly validationBatches: number;
+  /** What validation batches consist of, row by row; empty for generated tasks. */
+  readonly validationDocuments: readonly DocumentWindows[];
   /**
    * The batch of an index, from 0 on; the same index always gives the same batch. Validation
    * batches are fixed windows in the order of the text, the last ones filled up with rows whose
@@ -128,6 +130,7 @@ function openText(corpus: Corpus, options: DatasetOptions): Dataset {
     tokenizer,
     unigramEntropy: unigramEntropy(ids, tokenizer.vocabSize),
     validationBatches,
+    validationDocuments: windows.documents(),
     batch(split, index) {
       requireIndex(index, split === "train" ? Infinity : validationBatches);
       const batch = emptyBatch(batchSize, seqLen);
@@ -156,6 +159,7 @@ function openTask(task: Task<Partial<TaskOptions>>, options: DatasetOptions): Da
     tokenizer: null,
     unigramEntropy: null,
     validationBatches: Infinity,
+    validationDocuments: [],
     batch(split, index) {
       requireIndex(index, Infinity);
       const batch = { ...emptyBatch(batchSize, seqLen), answers: [] as Answer[] };

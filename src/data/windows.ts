@@ -2,6 +2,18 @@ import { UserError } from "../errors.ts";
 import { Rng } from "../rng.ts";
 import type { TokenIds, ValidationDocument } from "./encode_text.ts";
 
+/** A document of the validation split, and what of it is scored: all but its first token. */
+export interface DocumentWindows {
+  /** Null where the text has no documents. */
+  readonly name: string | null;
+  /** Sequences, one after the other; the last one may be shorter. */
+  readonly windows: number;
+  /** Scored tokens. */
+  readonly tokens: number;
+  /** Bytes of the text that they stand for. */
+  readonly bytes: number;
+}
+
 /**
  * Windows of `seqLen + 1` ids, so that every one of `seqLen` ids has its next one.
  *
@@ -76,15 +88,25 @@ export class Windows {
 
   /** A validation window: at most `seqLen + 1` ids, none past its document's end. Not a copy. */
   validation(window: number): TokenIds {
-    const document = this.documentOf(window);
+    const document = this.#documentOf(window);
     if (document === null) return this.#validation.subarray(0, 0);
     const { begin, end } = this.#documents[document];
     const from = begin + (window - this.#firstWindows[document]) * this.#seqLen;
     return this.#validation.subarray(from, Math.min(end, from + this.#seqLen + 1));
   }
 
+  /** What the validation windows are of, in their order. */
+  documents(): DocumentWindows[] {
+    return this.#documents.map(({ name, begin, end }, i) => {
+      const [first, last] = [this.#firstWindows[i], this.#firstWindows[i + 1]];
+      let bytes = 0;
+      for (let window = first; window < last; window++) bytes += this.validationBytes(window);
+      return { name, windows: last - first, tokens: Math.max(0, end - begin - 1), bytes };
+    });
+  }
+
   /** The document of a validation window; null past the last window. */
-  documentOf(window: number): number | null {
+  #documentOf(window: number): number | null {
     if (window >= this.validationWindows) return null;
     let [low, high] = [0, this.#documents.length];
     while (high - low > 1) {

@@ -17,6 +17,12 @@ import { languageModel } from "../model/transformer.ts";
 import { type Device, openDevice } from "../open_device.ts";
 import { stageAt, usesIndexer } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
+import {
+  evaluateWhole,
+  requireWhole,
+  type WholeOptions,
+  type WholeReport,
+} from "./evaluate_whole.ts";
 import { compareSelectors, type SelectorRow } from "./compare_selectors.ts";
 import { checkpointView } from "../runs/checkpoint.ts";
 import { type DensityReport, latentDensity } from "../measure/density/density.ts";
@@ -79,6 +85,8 @@ export interface EvaluationReport {
   }[];
   /** Nats by selector, same weights; null for models that select nothing. */
   readonly swap: Metrics | null;
+  /** Losses over the whole validation split; only where that was asked for. */
+  readonly whole?: WholeReport;
   /** Selectors within the same budgets; only where that was asked for. */
   readonly selectors?: readonly SelectorRow[];
   /** How much the latents hold; only where that was asked for. */
@@ -91,7 +99,8 @@ export interface EvaluationReport {
  *
  * @param options device and dataset, where they are open already; the model's own are opened else;
  * `selectors`: whether selectors are compared within the same budgets, see `compareSelectors`;
- * `density`: whether it is measured how much the latents hold, see `latentDensity`
+ * `density`: whether it is measured how much the latents hold, see `latentDensity`;
+ * `whole`: also losses over the whole validation split, see `evaluateWhole`
  * @throws {UserError} if the data does not fit the model, or the model the device, or if
  * what is measured is not finite
  */
@@ -103,6 +112,7 @@ export async function evaluateModel(
     dataset?: Dataset;
     selectors?: boolean;
     density?: boolean;
+    whole?: WholeOptions;
   } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
@@ -127,6 +137,7 @@ export async function evaluateModel(
       wayOut: "put it back, give that text with data=…, or evaluate on this one by otherData=true",
     });
   }
+  if (options.whole) requireWhole({ model, dataset }, options.whole);
   using own = options.device ? null : await openDevice(config.device, options);
   const device = options.device ?? own!;
   requireRoom(config, "evaluate", roomOf(device));
@@ -143,13 +154,20 @@ export async function evaluateModel(
     const { note } = options;
     const stage = stageAt(config.stages, model.step ?? 0);
     const batches = validationBatches(config, dataset);
+    const whole = options.whole &&
+      await evaluateWhole(engine, { model, dataset, device, note }, options.whole);
     const selectors = options.selectors &&
       await compareSelectors(device, { model, stage, batches, note });
     const density = options.density && await latentDensity(engine, {
       ...{ config, stage, parameters: model.parameters, device, note },
       ...{ batches, full: fullBatches(batches) },
     });
-    return { ...report, ...selectors ? { selectors } : {}, ...density ? { density } : {} };
+    return {
+      ...report,
+      ...whole ? { whole } : {},
+      ...selectors ? { selectors } : {},
+      ...density ? { density } : {},
+    };
   } catch (error) {
     if (error instanceof NotFinite) {
       throw new UserError(

@@ -5,6 +5,8 @@
  */
 import { textTable } from "../text/text_table.ts";
 import { densityTable, describeDensity } from "./density_table.ts";
+import { meanInterval } from "../statistics/interval.ts";
+import type { WholeReport } from "./evaluate_whole.ts";
 import type { EvaluationReport } from "./evaluate_model.ts";
 
 /** Short aligned tables: losses, answers, indexers, selectors. */
@@ -19,6 +21,7 @@ export function reportTables(report: EvaluationReport): string {
       ...positions.map((row) => [range(row), String(row.count), row.loss.toFixed(4)]),
     ]),
   ];
+  if (report.whole) parts.push(wholeTables(report.whole));
   if (accuracy !== null) {
     parts.push(textTable([
       ["distance", "answers", "right"],
@@ -54,6 +57,43 @@ export function reportTables(report: EvaluationReport): string {
     parts.push(textTable(densityTable(report.density)), describeDensity(report.density));
   }
   if (report.selectors) parts.push(selectorTable(report.selectors));
+  return parts.join("\n\n");
+}
+
+/** Longest table of documents; all of them are in the JSON. */
+const MOST_DOCUMENTS = 20;
+
+function wholeTables({ tokens, loss, bitsPerByte, documents, ...files }: WholeReport): string {
+  const count = (n: number) => n.toLocaleString("en-US");
+  const parts = [
+    `whole validation split, ${count(tokens)} tokens: loss ${loss.toFixed(4)} nats, ` +
+    `${bitsPerByte.toFixed(4)} bits a byte`,
+  ];
+  if (documents.length > 1) {
+    const { low, high } = meanInterval(documents.map(({ loss }) => loss));
+    parts[0] += `; of a document, 95 % interval of the mean, ${low.toFixed(4)} to ${
+      high.toFixed(4)
+    }`;
+    const longest = documents.toSorted((a, b) => b.tokens - a.tokens).slice(0, MOST_DOCUMENTS);
+    const rest = documents.length - longest.length;
+    parts.push(
+      textTable([
+        ["document", "tokens", "loss", "bits a byte"],
+        ...longest.map((row) => [
+          ...[row.name ?? "", count(row.tokens), row.loss.toFixed(4), row.bitsPerByte.toFixed(4)],
+        ]),
+      ]) + (rest ? `\n\nand ${rest} shorter documents: --json tells all` : ""),
+    );
+  }
+  const { longTokens: long, tokenLosses } = files;
+  if (long) {
+    parts.push(
+      `tokens whose far context matters, ${count(long.tokens)}: ` +
+        (long.loss === null ? "no loss" : `loss ${long.loss.toFixed(4)} nats`) +
+        ` (${long.file}, chosen by ${long.reference})`,
+    );
+  }
+  if (tokenLosses) parts.push(`every token's loss: ${tokenLosses.file}`);
   return parts.join("\n\n");
 }
 

@@ -4,6 +4,7 @@ import { configsFuzzer } from "./configs.ts";
 import { corporaFuzzer } from "./corpora.ts";
 import type { Fuzzer } from "./fuzzer.ts";
 import { ablationKillsFuzzer, killsFuzzer } from "./kills.ts";
+import { longTokensFuzzer } from "./long_tokens.ts";
 import { metricsFuzzer } from "./metrics.ts";
 import { packageCorporaFuzzer } from "./package_corpora.ts";
 import { resultsFuzzer } from "./results.ts";
@@ -23,6 +24,7 @@ export const fuzzers: readonly Fuzzer[] = [
   shardsFuzzer,
   corporaFuzzer,
   packageCorporaFuzzer,
+  longTokensFuzzer,
   killsFuzzer,
   ablationKillsFuzzer,
   writeErrorsFuzzer,
