@@ -71,10 +71,20 @@ export type { DataIdentity, PackageSource } from "./src/data/identity.ts";
 export type { Corpus, Split, TextPart } from "./src/data/splits.ts";
 export type { DocumentWindows } from "./src/data/windows.ts";
 export type { CopyOptions } from "./src/data/tasks/copy.ts";
+export type { DyckOptions } from "./src/data/tasks/dyck.ts";
+export type { InductionOptions } from "./src/data/tasks/induction.ts";
+export type { MqarOptions } from "./src/data/tasks/mqar.ts";
+export type { MultihopOptions } from "./src/data/tasks/multihop.ts";
 export type { NeedleOptions } from "./src/data/tasks/needle.ts";
 export type { RecallOptions } from "./src/data/tasks/recall.ts";
-export type { Answer, VocabularyOptions } from "./src/data/tasks/task.ts";
-export type { TaskOptions } from "./src/data/tasks/tasks.ts";
+export type { SelectiveCopyOptions } from "./src/data/tasks/selective_copy.ts";
+export {
+  type Answer,
+  type DistanceOptions,
+  goldOf,
+  type VocabularyOptions,
+} from "./src/data/tasks/task.ts";
+export { type TaskOptions, taskText } from "./src/data/tasks/tasks.ts";
 export {
   type ByteLevelJson,
   type Tokenizer,

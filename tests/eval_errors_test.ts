@@ -21,7 +21,10 @@ const WRONG: [args: string[], message: RegExp][] = [
   [["golden"], /golden: it does not tell its data; add data=/],
   [["golden", `data=${TEXT}`], /no tokenizer\.json, and its 40 tokens are not bytes/],
   [["runs/good", "data=copy"], /runs\/good on data=copy: its tokens are those of a text, .*use a/],
-  [["runs/task", `data=${TEXT}`], /its tokens are the symbols of data=copy; use copy, recall or/],
+  [
+    ["runs/task", `data=${TEXT}`],
+    /its tokens are the symbols of data=copy; use a task, such as data=recall/,
+  ],
   [["abl"], /abl: it is an ablation; give one of its runs, abl\/runs\/…/],
   [["foreign"], /foreign\/state\.json: it is no configuration of latentk \(.*"model_type"/],
   [["list"], /list\/state\.json: it is no configuration of latentk \(stages is no list/],

@@ -11,6 +11,8 @@ import { exitCodes, runCommand, splitArguments } from "./command.ts";
 import { describeFields, parseOverrides, type RunConfig } from "../config/config.ts";
 import { describeCosts } from "../costs/description.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { isTask } from "../config/checks.ts";
+import { taskText } from "../data/tasks/tasks.ts";
 import { describeIdentity } from "../data/identity.ts";
 import { UserError } from "../errors.ts";
 import { experimentNames, loadExperiment, resolveDelta } from "../config/experiment.ts";
@@ -26,6 +28,8 @@ import { readSummary, requireNew, RUNS } from "../runs/run_folder.ts";
 
 /** The experiment that runs where none is named. */
 const QUICK_START = "quickstart";
+/** Characters of a task's sample that are shown. */
+const SHOWN = 100;
 
 async function help(): Promise<string> {
   const own = Object.entries((await loadExperiment(QUICK_START)).config);
@@ -134,6 +138,14 @@ function introduce(
       (entropy === null ? "" : `, unigram entropy ${entropy.toFixed(3)} nats`),
   );
   if (dataset.identity?.packages) note(`            ${describeIdentity(dataset.identity)}`);
+  if (isTask(config.data)) note(`sample      ${sampleOf(config, dataset)}`);
+}
+
+/** The start of a task's first sequence. */
+function sampleOf(config: RunConfig, dataset: Dataset): string {
+  const tokens = dataset.batch("train", 0).tokens.subarray(0, config.seqLen);
+  const text = taskText(config.data, tokens, config);
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)} …` : text;
 }
 
 if (import.meta.main) await runCommand(main);

@@ -79,9 +79,15 @@ export function checkTogether(config: RunConfig): void {
   }
 }
 
+/** Names of the generated tasks: those of `tasks` in `data/tasks/`. */
+export const taskNames: readonly string[] = [
+  ...["copy", "recall", "needle", "mqar", "induction", "multihop", "selectiveCopy"],
+  ...["counting", "dyck"],
+];
+
 /** Whether `data` names a generated task; then tokens are the task's own symbols. */
 export function isTask(data: string): boolean {
-  return ["copy", "recall", "needle"].includes(data);
+  return taskNames.includes(data);
 }
 
 type Fail = (message: string) => never;

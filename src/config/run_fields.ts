@@ -322,10 +322,23 @@ export const fields = {
     },
   ),
 
-  taskVocab: integer("task", 64, "symbols of copy, recall and needle", { min: 2 }),
-  copyLength: orNone(integer("task", 0, "symbols of a string of copy; none: seqLen / 2"), null),
-  numPairs: orNone(integer("task", 0, "key-value pairs of recall; none: as many as fit"), 8),
+  taskVocab: integer("task", 64, "symbols of a generated task", { min: 2 }),
+  copyLength: orNone(
+    integer("task", 0, "symbols of a string of copy and selectiveCopy; none: many"),
+    null,
+  ),
+  numPairs: orNone(
+    integer("task", 0, "pairs of recall, mqar, induction, chains of multihop; none: many"),
+    8,
+  ),
   powerA: number("task", 0.01, "recall asks far keys more rarely, by this power law; 1: all alike"),
+  taskDistance: orNone(
+    integer("task", 0, "of mqar and induction, from a question back to its answer; none: any"),
+    null,
+  ),
+  numHops: integer("task", 2, "assignments of a chain of multihop"),
+  numValues: integer("task", 1, "values of a key of needle"),
+  maxDepth: integer("task", 8, "most brackets of dyck that are open"),
   numNeedles: integer("task", 1, "key-value pairs hidden in the filler of needle"),
   needleDepths: orNone(
     numbers("task", "where they hide, from 0 to 1, such as 0.1,0.9; none: anywhere", { max: 1 }),

@@ -26,7 +26,10 @@ export interface Batch {
   count: number;
   /** Of texts' validation batches: bytes of the text, in UTF-8, that the scored tokens stand for. */
   bytes?: number;
-  /** Of generated tasks: the scored positions, counted from the start of the batch. */
+  /**
+   * Of generated tasks: the scored positions, counted from the start of the batch; gold positions are
+   * counted from the start of their sequence.
+   */
   answers?: Answer[];
 }
 
@@ -169,8 +172,8 @@ function openTask(task: Task<Partial<TaskOptions>>, options: DatasetOptions): Da
         const example = task.generate(rng, seqLen, taskOptions);
         batch.tokens.set(example.tokens, row * seqLen);
         batch.targets.set(example.targets, row * seqLen);
-        for (const { position, distance } of example.answers) {
-          batch.answers.push({ position: row * seqLen + position, distance });
+        for (const { position, ...answer } of example.answers) {
+          batch.answers.push({ position: row * seqLen + position, ...answer });
         }
       }
       batch.count = batch.answers.length;

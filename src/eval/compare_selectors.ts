@@ -10,7 +10,7 @@ import type { Stage } from "../config/stage_fields.ts";
 import { cachePerToken } from "../costs/costs.ts";
 import type { Batch } from "../data/dataset.ts";
 import type { Engine, Variant } from "../engine.ts";
-import { hitsOf, inAnyLayer, shareOf } from "../measure/gold_recall.ts";
+import { hitsOf, inAnyLayer, meanShare } from "../measure/gold_recall.ts";
 import { rightAnswers } from "../measure/evaluate.ts";
 import { requireFinite } from "../model/finite.ts";
 import { modelParameters } from "../model/parameters.ts";
@@ -150,11 +150,11 @@ async function recalled(
     variant: Variant;
   },
 ): Promise<number> {
-  const found: boolean[] = [];
+  const found = [];
   for (const batch of batches) {
     found.push(...inAnyLayer(await hitsOf(engine, { config, batch, variant })));
   }
-  return shareOf(found);
+  return meanShare(found);
 }
 
 async function scored(

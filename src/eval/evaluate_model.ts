@@ -28,7 +28,7 @@ import { checkpointView } from "../runs/checkpoint.ts";
 import { type DensityReport, latentDensity } from "../measure/density/density.ts";
 import { bitsPerByte, rightAnswers } from "../measure/evaluate.ts";
 import { measureGold, measureIndexer, swapTest } from "../measure/indexer.ts";
-import { inAnyLayer } from "../measure/gold_recall.ts";
+import { inAnyLayer, shareOf } from "../measure/gold_recall.ts";
 import type { SavedModel } from "../runs/load_model.ts";
 import { Buckets } from "../measure/positions.ts";
 
@@ -232,7 +232,7 @@ async function openData(
   if (!isTask(data) && !tokenizer && vocabSize !== BYTES) {
     throw new UserError(
       `Cannot evaluate ${folder} on data=${data}: it has no tokenizer.json, and its ${vocabSize} ` +
-        "tokens are not bytes; use data=copy, recall or needle, or add its tokenizer.json",
+        "tokens are not bytes; use a task such as data=recall, or add its tokenizer.json",
     );
   }
   const dataset = await openDataset({
@@ -281,8 +281,8 @@ async function goldByDistance(
     const hits = await measureGold(engine, { config, stage, batch });
     const inAny = inAnyLayer(hits);
     batch.answers?.forEach(({ distance }, i) => {
-      any.add(distance, Number(inAny[i]));
-      layers.forEach((buckets, layer) => buckets.add(distance, Number(hits[layer][i])));
+      any.add(distance, shareOf(inAny[i]));
+      layers.forEach((buckets, layer) => buckets.add(distance, shareOf(hits[layer][i])));
     });
   }
   const byLayer = layers.map((buckets) => buckets.read(config.seqLen));

@@ -5,14 +5,15 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { Batch } from "../data/dataset.ts";
+import { goldOf } from "../data/tasks/task.ts";
 import type { Engine, Variant } from "../engine.ts";
 
-/** Of each layer, whether the keys of each answer's query have its gold position. */
-export type GoldHits = readonly (readonly boolean[])[];
+/** Of each layer and answer, which of its gold positions are among the keys of its query. */
+export type GoldHits = readonly (readonly (readonly boolean[])[])[];
 
 /**
- * Looks for the gold position of each answer among the keys that its query selects: where the token
- * stands that has to be found, `distance` positions before the query.
+ * Looks for the gold positions of each answer among the keys that its query selects: where the tokens
+ * stand that have to be found.
  *
  * @param masks of each layer, i32 [batch · seqLen, ⌈seqLen / 32⌉]: bit s % 32 of word s / 32 is set
  * where key s is selected
@@ -23,8 +24,8 @@ export type GoldHits = readonly (readonly boolean[])[];
  *
  * // The query at position 3 selects the keys 0 and 3, and has to find that at 0.
  * const masks = [Int32Array.of(1, 1, 1, 0b1001)];
- * assert.deepEqual(goldHits(masks, { answers: [{ position: 3, distance: 3 }] }, 4), [[true]]);
- * assert.deepEqual(goldHits(masks, { answers: [{ position: 3, distance: 1 }] }, 4), [[false]]);
+ * assert.deepEqual(goldHits(masks, { answers: [{ position: 3, distance: 3 }] }, 4), [[[true]]]);
+ * assert.deepEqual(goldHits(masks, { answers: [{ position: 3, distance: 1 }] }, 4), [[[false]]]);
  * ```
  */
 export function goldHits(
@@ -34,9 +35,10 @@ export function goldHits(
 ): GoldHits {
   const words = Math.ceil(seqLen / 32);
   return masks.map((mask) =>
-    answers.map(({ position, distance }) => {
-      const gold = position % seqLen - distance;
-      return (mask[position * words + (gold >> 5)] >> (gold & 31) & 1) === 1;
+    answers.map((answer) => {
+      const { position } = answer;
+      const golds = goldOf({ ...answer, position: position % seqLen });
+      return golds.map((s) => (mask[position * words + (s >> 5)] >> (s & 31) & 1) === 1);
     })
   );
 }
@@ -54,12 +56,17 @@ export async function hitsOf(
   return goldHits(masks, batch, config.seqLen);
 }
 
-/** Of each answer, whether any layer has its gold position. */
-export function inAnyLayer(hits: GoldHits): boolean[] {
-  return (hits[0] ?? []).map((_, i) => hits.some((layer) => layer[i]));
+/** Of each answer, which of its gold positions any layer has. */
+export function inAnyLayer(hits: GoldHits): GoldHits[number] {
+  return (hits[0] ?? []).map((golds, i) => golds.map((_, j) => hits.some((own) => own[i][j])));
 }
 
-/** Share of those that are true. */
-export function shareOf(flags: readonly boolean[]): number {
-  return flags.filter(Boolean).length / flags.length;
+/** Share of an answer's gold positions that are there. */
+export function shareOf(golds: readonly boolean[]): number {
+  return golds.filter(Boolean).length / golds.length;
+}
+
+/** The same in the mean over answers. */
+export function meanShare(answers: GoldHits[number]): number {
+  return answers.reduce((sum, golds) => sum + shareOf(golds), 0) / answers.length;
 }

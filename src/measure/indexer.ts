@@ -8,7 +8,7 @@ import type { Batch } from "../data/dataset.ts";
 import type { Engine, Metrics, Variant } from "../engine.ts";
 import { hasIndexer } from "../config/stages.ts";
 import { isTask } from "../config/checks.ts";
-import { type GoldHits, hitsOf, inAnyLayer, shareOf } from "./gold_recall.ts";
+import { type GoldHits, hitsOf, inAnyLayer, meanShare } from "./gold_recall.ts";
 import { layerMetric, parseMetric } from "../metrics/names.ts";
 import { requireFinite } from "../model/finite.ts";
 import { type StageView, viewOf } from "../model/stage_view.ts";
@@ -34,8 +34,8 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * `tied_rows`, too, but there it is attention's, which then selects.
  *
  * Of tasks also `index/3/gold_recall`, the share of answers whose gold position, where the token
- * stands that has to be found, is among the keys of their query; its mean over layers, and
- * `index/gold_recall_any`, in any layer.
+ * stands that has to be found, is among the keys of their query (of several positions the share that
+ * is); its mean over layers, and `index/gold_recall_any`, in any layer.
  *
  * @throws {NotFinite} if one is NaN or infinite
  */
@@ -64,10 +64,10 @@ export async function measureIndexer(
   }
   if (batch.answers?.length) {
     const hits = await measureGold(engine, { config, stage, batch });
-    const shares = hits.map(shareOf);
+    const shares = hits.map(meanShare);
     shares.forEach((share, layer) => values[layerMetric("index", layer, "gold_recall")] = share);
     values["index/gold_recall"] = shares.reduce((a, b) => a + b) / shares.length;
-    values["index/gold_recall_any"] = shareOf(inAnyLayer(hits));
+    values["index/gold_recall_any"] = meanShare(inAnyLayer(hits));
   }
   return requireFinite(values);
 }

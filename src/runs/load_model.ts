@@ -98,7 +98,7 @@ function fromCheckpoint(asked: Asked, checkpoint: Checkpoint): SavedModel {
     refuse(
       { ...asked, folder: `${folder} on data=${typed.data}` },
       isTask(config.data)
-        ? `its tokens are the symbols of data=${config.data}; use copy, recall or needle`
+        ? `its tokens are the symbols of data=${config.data}; use a task, such as data=recall`
         : `its tokens are those of a text, data=${config.data}; use a text`,
     );
   }

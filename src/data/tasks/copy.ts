@@ -24,6 +24,7 @@ const FIRST_SYMBOL = 2;
  */
 export const copy: Task<CopyOptions> = {
   defaults: { taskVocab: 64, copyLength: null },
+  symbol: (id) => id === SEPARATOR ? "|" : id === END ? ";" : `s${id - FIRST_SYMBOL}`,
   generate(rng, seqLen, options) {
     const { taskVocab, copyLength } = { ...copy.defaults, ...options };
     requireOption("copy", "taskVocab", taskVocab, FIRST_SYMBOL + 2);

@@ -1,10 +1,18 @@
 import { UserError } from "../../errors.ts";
-import { makeExample, requireOption, type Task, type VocabularyOptions } from "./task.ts";
+import {
+  type Answer,
+  makeExample,
+  requireOption,
+  type Task,
+  type VocabularyOptions,
+} from "./task.ts";
 
 /** Options of {@linkcode needle}. */
 export interface NeedleOptions extends VocabularyOptions {
   /** Key-value pairs hidden in the filler; one of them is asked. */
   numNeedles: number;
+  /** Values of a key, which answer one after the other. */
+  numValues: number;
   /**
    * The share of the filler that stands before each needle, from 0 (at the start) to 1 (right
    * before the question), one number per needle; null: random.
@@ -17,26 +25,35 @@ const QUESTION = 1;
 const FIRST_KEY = 2;
 
 /**
- * Needle in a haystack: pairs of a key and a value are hidden in random filler, and at the end one
- * key is asked. Scored is only its value, at the last position.
+ * Needle in a haystack: keys with their values are hidden in random filler, and at the end one key is
+ * asked. Scored are only its values, at the last positions.
  *
  * Tokens: 0 needle mark, 1 question mark, then keys, values (a quarter of the rest each) and
- * filler. A sequence is `filler … 0 k v … filler … 1 k`, and the answer v its last target. Keys
- * are distinct, values may repeat.
+ * filler. A sequence is `filler … 0 k v … filler … 1 k`, and the answer v its last target; with
+ * `numValues` above 1 each needle is `0 k v v …`, and all but the last answer stand in the sequence.
+ * Keys are distinct, values may repeat.
  */
 export const needle: Task<NeedleOptions> = {
-  defaults: { taskVocab: 64, numNeedles: 1, needleDepths: null },
+  defaults: { taskVocab: 64, numNeedles: 1, numValues: 1, needleDepths: null },
+  symbol(id, { taskVocab }) {
+    const quarter = Math.floor((taskVocab - FIRST_KEY) / 4);
+    const [kind, of] = [Math.floor((id - FIRST_KEY) / quarter), (id - FIRST_KEY) % quarter];
+    if (id < FIRST_KEY) return id === NEEDLE ? "!" : "?";
+    return kind === 0 ? `k${of}` : kind === 1 ? `v${of}` : `x${id - FIRST_KEY - 2 * quarter}`;
+  },
   generate(rng, seqLen, options) {
-    const { taskVocab, numNeedles, needleDepths } = { ...needle.defaults, ...options };
+    const { taskVocab, numNeedles, needleDepths, numValues } = { ...needle.defaults, ...options };
+    requireOption("needle", "numValues", numValues, 1);
     requireOption("needle", "taskVocab", taskVocab, FIRST_KEY + 8);
     requireOption("needle", "numNeedles", numNeedles, 1);
     const quarter = Math.floor((taskVocab - FIRST_KEY) / 4);
     const firstValue = FIRST_KEY + quarter, firstFiller = firstValue + quarter;
-    const fillers = seqLen - 2 - 3 * numNeedles;
+    const ofNeedle = 2 + numValues;
+    const fillers = seqLen - 1 - numValues - ofNeedle * numNeedles;
     if (fillers < 0) {
       throw new UserError(
         `Cannot make data=needle with numNeedles=${numNeedles}: they do not fit seqLen=${seqLen}; ` +
-          `use seqLen=${3 * numNeedles + 2} or more`,
+          `use seqLen=${ofNeedle * numNeedles + 1 + numValues} or more`,
       );
     }
     if (numNeedles > quarter) {
@@ -59,12 +76,17 @@ export const needle: Task<NeedleOptions> = {
       sequence[at++] = NEEDLE;
       sequence[at++] = keys[i];
       if (i === asked) answerAt = at;
-      sequence[at++] = firstValue + rng.below(quarter);
+      for (let value = 0; value < numValues; value++) {
+        sequence[at++] = firstValue + rng.below(quarter);
+      }
     }
     sequence[at++] = QUESTION;
     sequence[at++] = keys[asked];
-    sequence[at] = sequence[answerAt];
-    return makeExample(sequence, [{ position: seqLen - 1, distance: seqLen - 1 - answerAt }]);
+    const answers = Array.from({ length: numValues }, (_, value): Answer => {
+      sequence[at + value] = sequence[answerAt + value];
+      return { position: at + value - 1, distance: at - 1 - answerAt };
+    });
+    return makeExample(sequence, answers);
   },
 };
 

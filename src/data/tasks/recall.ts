@@ -32,6 +32,10 @@ const FILLER = 0;
  */
 export const recall: Task<RecallOptions> = {
   defaults: { taskVocab: 64, numPairs: 8, powerA: 0.01 },
+  symbol(id, { taskVocab }) {
+    const numKeys = Math.floor((taskVocab - 1) / 2);
+    return id === FILLER ? "." : id <= numKeys ? `k${id}` : `v${id - numKeys}`;
+  },
   generate(rng, seqLen, options) {
     const { taskVocab, numPairs, powerA } = { ...recall.defaults, ...options };
     requireOption("recall", "taskVocab", taskVocab, 4);

@@ -13,6 +13,13 @@ export interface Answer {
   position: number;
   /** How many positions before `position` the token stands that has to be found. */
   distance: number;
+  /** Positions of all tokens that have to be found; default: that one. */
+  gold?: readonly number[];
+}
+
+/** Where the tokens stand that an answer hangs on. */
+export function goldOf({ position, distance, gold }: Answer): readonly number[] {
+  return gold ?? [position - distance];
 }
 
 /** One sequence of a task. */
@@ -34,12 +41,20 @@ export interface Task<Options> {
    * @throws {UserError} if the options do not fit each other or `seqLen`
    */
   generate(rng: Rng, seqLen: number, options?: Partial<Options>): Example;
+  /** A token, for people. */
+  symbol(id: number, options: Options): string;
 }
 
 /** Options that every task has. */
 export interface VocabularyOptions {
   /** Tokens of the task, its marks included. */
   taskVocab: number;
+}
+
+/** Options of tasks that can be asked for one distance. */
+export interface DistanceOptions {
+  /** Positions from an answer's query back to what has to be found; null: drawn. */
+  taskDistance: number | null;
 }
 
 /**

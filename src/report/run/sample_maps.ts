@@ -9,6 +9,7 @@ import { requireSameData } from "../../data/identity.ts";
 import { UserError } from "../../errors.ts";
 import { isThere } from "../../files/files.ts";
 import { openDataset } from "../../data/dataset.ts";
+import { taskText } from "../../data/tasks/tasks.ts";
 import { modelParameters } from "../../model/parameters.ts";
 import { type StageView, viewOf } from "../../model/stage_view.ts";
 import { languageModel } from "../../model/transformer.ts";
@@ -43,7 +44,7 @@ export interface SampleMaps {
   readonly seqLen: number;
   /** Keys that a query selects. */
   readonly topk: number;
-  /** The sequence; of a task its symbols as numbers. */
+  /** The sequence; of a task its symbols by name. */
   readonly text: string;
   /** From the first to the last. */
   readonly layers: readonly LayerMaps[];
@@ -111,7 +112,7 @@ export async function sampleMaps(
     }));
   const text = dataset.tokenizer
     ? dataset.tokenizer.decode(batch.tokens)
-    : [...batch.tokens].join(" ");
+    : taskText(model.config.data, batch.tokens, model.config);
   return { step, stage, seqLen, topk: view.indexTopk, text, layers };
 }
 
