@@ -62,6 +62,7 @@ export async function measureIndexer(
   for (const [key, sum] of Object.entries(sums)) {
     values[`index/${key}`] = sum / (key === "neighbour_overlap" ? Math.max(layers - 1, 1) : layers);
   }
+  requireFinite(values);
   if (batch.answers?.length) {
     const hits = await measureGold(engine, { config, stage, batch });
     const shares = hits.map(meanShare);
@@ -69,7 +70,7 @@ export async function measureIndexer(
     values["index/gold_recall"] = shares.reduce((a, b) => a + b) / shares.length;
     values["index/gold_recall_any"] = meanShare(inAnyLayer(hits));
   }
-  return requireFinite(values);
+  return values;
 }
 
 /**
