@@ -44,6 +44,7 @@ Deno.test("all experiments of the plan are there", () => {
     "baselines",
     "compression_sparsity",
     "compression_sparsity_recall",
+    "gradient_routes",
     "index_keys",
     "index_sharing",
     "indexer_capacity",
