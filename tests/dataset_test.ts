@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { taskNames } from "../src/config/checks.ts";
 import { openDataset } from "../src/data/dataset.ts";
 import { unigramEntropy } from "../src/data/entropy.ts";
 import { excerpt, excerptPath, options, seed, withFiles } from "./data_case.ts";
@@ -44,7 +45,7 @@ Deno.test("validation batches cover every token of the last tenth once", async (
   assert.throws(() => dataset.batch("validation", dataset.validationBatches), RangeError);
 });
 
-for (const data of [excerptPath, "copy", "recall", "needle"]) {
+for (const data of [excerptPath, ...taskNames]) {
   const name = data === excerptPath ? "text" : data;
 
   Deno.test(`${name}: a batch depends on seed, split and index only`, async () => {

@@ -1,6 +1,7 @@
 /** Tasks with gold positions: what they ask can be answered from there, and from nowhere else. */
 import assert from "node:assert/strict";
 import { taskNames } from "../src/config/checks.ts";
+import { fields } from "../src/config/config.ts";
 import { type DatasetOptions, openDataset } from "../src/data/dataset.ts";
 import { counting } from "../src/data/tasks/counting.ts";
 import { dyck } from "../src/data/tasks/dyck.ts";
@@ -14,6 +15,7 @@ import { tasks, taskText } from "../src/data/tasks/tasks.ts";
 import { goldHits } from "../src/measure/gold_recall.ts";
 import { Rng } from "../src/rng.ts";
 import { options, seed } from "./data_case.ts";
+import { CLI, MODEL, run } from "./train_run.ts";
 import { refuses } from "./user_error.ts";
 
 /** What all tasks promise; returns the sequence with its last token. */
@@ -37,6 +39,10 @@ Deno.test("configurations know all tasks, and all have names for their symbols",
   assert.deepEqual(Object.keys(tasks), taskNames);
   const rng = new Rng(seed, "texts");
   for (const name of taskNames) {
+    assert(
+      fields.data.describe.split(" | ").includes(name),
+      `--help does not tell of data=${name}`,
+    );
     const { tokens } = tasks[name].generate(rng, 60, {});
     const words = taskText(name, tokens, {}).split(" ");
     assert.equal(words.length, 60);
@@ -44,6 +50,42 @@ Deno.test("configurations know all tasks, and all have names for their symbols",
     const pairs = new Set(words.map((word, i) => `${word} ${tokens[i]}`));
     assert.equal(pairs.size, new Set(tokens).size, name);
     assert.equal(pairs.size, new Set(words).size, name);
+  }
+});
+
+Deno.test("a sequence of each task stays as it is: results hang on them", async () => {
+  const taskOptions = { taskVocab: 22, numPairs: 2, copyLength: 3, numNeedles: 2, maxDepth: 3 };
+  // The sequence, then what each answer is and where its gold positions are.
+  const known: Record<string, [text: string, answers: string]> = {
+    copy: [
+      "s3 s0 s3 | s3 s0 s3 ; s14 s15 s18 | s14 s15 s18 ; s12 s2",
+      "s3@0 s0@1 s3@2 s14@8 s15@9 s18@10",
+    ],
+    recall: ["k3 v6 k6 v11 k6 v11 . . k3 v6 . . . . . . . .", "v11@3 v6@1"],
+    needle: ["x1 x7 x1 x7 ! k1 v3 x8 x2 x0 x8 x4 x4 ! k0 v2 ? k1", "v3@6"],
+    mqar: ["k4 v7 . . . . . . . . . . k4 v7 k10 v2 k10 v2", "v7@1 v2@15"],
+    induction: [
+      "x15 x8 x10 x9 a4 x15 a4 x15 x16 x16 x15 x16 a3 x12 x15 x11 a3 x12",
+      "x15@5 x12@13",
+    ],
+    multihop: [". . x5 x9 x11 x1 . . x9 c1 x1 c2 . ? x11 c2 ? x5", "c2@5,11 c1@3,9"],
+    selectiveCopy: [". . . . . . s4 . . s9 s15 . . . . | s4 s9", "s4@6 s9@9 s15@10"],
+    counting: [
+      "w10 w2 w10 w7 w14 w15 w16 w3 w16 w2 w7 w8 w2 w10 w19 w6 w2 ?",
+      "w2@1,9,12,16",
+    ],
+    dyck: [
+      "b4 ) b4 b9 ) b9 b6 b11 ) b11 b18 ) b18 b16 ) b16 ) b6",
+      "b4@0 b9@3 b11@7 b18@10 b16@13 b6@6",
+    ],
+  };
+  for (const data of taskNames) {
+    const given = { data, seqLen: 18, batchSize: 1, seed: 3, taskOptions };
+    const { tokens, targets, answers } = (await openDataset(options(given))).batch("train", 5);
+    const found = answers!.map((answer) =>
+      `${taskText(data, [targets[answer.position]], taskOptions)}@${goldOf(answer)}`
+    );
+    assert.deepEqual([taskText(data, tokens, taskOptions), found.join(" ")], known[data]);
   }
 });
 
@@ -78,6 +120,37 @@ for (const [name, task] of [["mqar", mqar], ["induction", induction]] as const) 
     const expected = 3000 / 7;
     for (const count of counts.slice(0, 7)) {
       assert(Math.abs(count - expected) < 6 * Math.sqrt(expected), `seed ${seed}: ${counts}`);
+    }
+  });
+
+  Deno.test(`${name}: also among many pairs, with a large vocabulary`, () => {
+    const rng = new Rng(seed, `${name}'s pairs`);
+    const counts = new Array(8).fill(0);
+    for (let trial = 0; trial < 300; trial++) {
+      const { answers } = task.generate(rng, 511, { taskVocab: 512, numPairs: 32 });
+      assert.equal(answers.length, 32);
+      for (const { distance } of answers) counts[Math.floor(Math.log2((distance + 1) / 2))]++;
+    }
+    // A quarter of the slots is taken: what is left is not quite even.
+    const expected = 300 * 32 / 8;
+    for (const count of counts) {
+      assert(Math.abs(count / expected - 1) < 0.2, `seed ${seed}: ${counts}`);
+    }
+  });
+
+  Deno.test(`${name}: as many pairs at one distance as there is room for, in every sequence`, () => {
+    const rng = new Rng(seed, `${name}'s room`);
+    for (let trial = 0; trial < 200; trial++) {
+      const slots = 2 + rng.below(14), steps = 1 + rng.below(slots - 1);
+      // Of the slots that are `steps` apart, one after the other, every two are a pair.
+      const chains = Array.from({ length: steps }, (_, i) => Math.ceil((slots - i) / steps));
+      const room = chains.reduce((sum, length) => sum + Math.floor(length / 2), 0);
+      const given = { taskVocab: 128, taskDistance: 2 * steps - 1 };
+      const { answers } = task.generate(rng, 2 * slots - 1, { ...given, numPairs: room });
+      assert.equal(answers.length, room);
+      assert(answers.every(({ distance }) => distance === given.taskDistance));
+      const most = task.generate(rng, 2 * slots - 1, { ...given, numPairs: null });
+      assert.equal(most.answers.length, room);
     }
   });
 }
@@ -159,13 +232,28 @@ Deno.test("counting: the answer came more often than any other, and gold is all 
   }
 });
 
+Deno.test("counting: every word is as often the answer", () => {
+  const rng = new Rng(seed, "counting's answers");
+  const counts = new Array(4).fill(0);
+  // Three words of four: mostly several are the most frequent.
+  for (let trial = 0; trial < 2000; trial++) {
+    const { targets } = counting.generate(rng, 4, { taskVocab: 5 });
+    counts[targets[3] - 1]++;
+  }
+  for (const count of counts) {
+    assert(Math.abs(count - 500) < 6 * Math.sqrt(500), `seed ${seed}: ${counts}`);
+  }
+});
+
 Deno.test("dyck: what is closed is what was opened last", () => {
   const rng = new Rng(seed, "dyck");
   for (let trial = 0; trial < 60; trial++) {
-    const seqLen = 2 + rng.below(80), taskVocab = 3 + rng.below(9), maxDepth = 1 + rng.below(6);
+    const seqLen = 2 + rng.below(trial % 2 ? 80 : 4), taskVocab = 3 + rng.below(9);
+    const maxDepth = 1 + rng.below(6);
     const example = dyck.generate(rng, seqLen, { taskVocab, maxDepth });
     const { tokens, targets, answers } = example;
     check(example, seqLen, taskVocab);
+    assert(answers.length > 0, `seed ${seed}: something is asked`);
     const open: number[] = [];
     for (let i = 0; i < seqLen; i++) {
       if (tokens[i] !== 0) {
@@ -193,10 +281,14 @@ Deno.test("of several gold positions each is looked for", () => {
 Deno.test("options of tasks that do not fit are refused when the dataset is opened", async () => {
   const cases: [string, DatasetOptions["taskOptions"], RegExp][] = [
     ["mqar", { numPairs: 40 }, /numPairs=40.*only 31 keys; use numPairs=31 or taskVocab=81/],
-    ["mqar", { numPairs: 20 }, /numPairs=20: they do not fit seqLen=50; use fewer pairs/],
+    ["mqar", { numPairs: 20 }, /numPairs=20: they do not fit seqLen=50; use numPairs=12 or/],
     ["mqar", { taskDistance: 4 }, /taskDistance=4: .*1, 3, 5/],
     ["mqar", { taskDistance: 49, numPairs: 1 }, /taskDistance=49: .*at most 47/],
-    ["mqar", { taskDistance: 47, numPairs: 2 }, /numPairs=2: .*at this taskDistance/],
+    [
+      "mqar",
+      { taskDistance: 47, numPairs: 2 },
+      /numPairs=2: .*at this taskDistance; use numPairs=1 or/,
+    ],
     ["induction", { numPairs: 17 }, /numPairs=17.*only 16 tokens.*taskVocab=68/],
     ["induction", { taskDistance: 2 }, /taskDistance=2/],
     ["multihop", { numHops: 30, taskVocab: 200 }, /take 126 tokens.*use seqLen=125/],
@@ -209,4 +301,18 @@ Deno.test("options of tasks that do not fit are refused when the dataset is open
   for (const [data, taskOptions, message] of cases) {
     await refuses(() => openDataset(options({ data, taskOptions })), message);
   }
+});
+
+Deno.test("training tells of a task how a sequence begins", async () => {
+  const cwd = await Deno.makeTempDir();
+  const task = ["data=mqar", "taskVocab=9", "numPairs=1", "seed=7"];
+  const args = [...MODEL, ...task, "recipe=dense", "steps=1", "seqLen=60"];
+  const { code, stderr } = await run(CLI, args, cwd);
+  assert.equal(code, 0, stderr);
+  const taskOptions = { taskVocab: 9, numPairs: 1 };
+  const given = options({ data: "mqar", seqLen: 60, seed: 7, taskOptions });
+  const { tokens } = (await openDataset(given)).batch("train", 0);
+  const text = taskText("mqar", tokens.subarray(0, 60), taskOptions);
+  assert.equal(/^sample +(.*) …$/m.exec(stderr)?.[1], text.slice(0, 100), stderr);
+  await Deno.remove(cwd, { recursive: true });
 });

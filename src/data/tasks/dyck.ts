@@ -33,8 +33,9 @@ export const dyck: Task<DyckOptions> = {
     const open: number[] = [];
     const answers: Answer[] = [];
     for (let i = 0; i <= seqLen;) {
-      const closes = open.length > 0 && (open.length === maxDepth || rng.below(2) === 0) &&
-        i < seqLen;
+      // The last two tokens close one if none was: a sequence without an answer teaches nothing.
+      const must = open.length === maxDepth || i === seqLen - 1 && !answers.length;
+      const closes = open.length > 0 && (must || rng.below(2) === 0) && i < seqLen;
       if (closes) {
         const from = open.pop()!;
         sequence[i] = CLOSE;

@@ -1,5 +1,5 @@
 import { UserError } from "../../errors.ts";
-import { Places } from "./places.ts";
+import { mostPairs, Places } from "./places.ts";
 import {
   type Answer,
   type DistanceOptions,
@@ -35,15 +35,7 @@ export const induction: Task<InductionOptions> = {
     requireOption("induction", "seqLen", seqLen, 3);
     const marks = Math.floor(taskVocab / 4);
     const slots = Math.floor((seqLen + 1) / 2);
-    const most = Math.floor(slots / (taskDistance === null ? 2 : 3)) || 1;
-    const n = numPairs ?? Math.min(marks, most);
-    requireOption("induction", "numPairs", n, 1);
-    if (n > marks) {
-      throw new UserError(
-        `Cannot make data=induction with numPairs=${n}: taskVocab=${taskVocab} has only ${marks} ` +
-          `tokens that come twice; use numPairs=${marks} or taskVocab=${4 * n}`,
-      );
-    }
+    const steps = taskDistance === null ? null : (taskDistance + 1) / 2;
     if (taskDistance !== null && (taskDistance % 2 === 0 || taskDistance > 2 * slots - 3)) {
       throw new UserError(
         `Cannot make data=induction with taskDistance=${taskDistance}: a token stands 1, 3, 5 … ` +
@@ -53,10 +45,15 @@ export const induction: Task<InductionOptions> = {
           "odd number",
       );
     }
-    const places = new Places(rng, slots, {
-      ...{ task: "induction", seqLen, count: n },
-      steps: taskDistance === null ? null : (taskDistance + 1) / 2,
-    });
+    const n = numPairs ?? Math.min(marks, mostPairs(slots, steps));
+    requireOption("induction", "numPairs", n, 1);
+    if (n > marks) {
+      throw new UserError(
+        `Cannot make data=induction with numPairs=${n}: taskVocab=${taskVocab} has only ${marks} ` +
+          `tokens that come twice; use numPairs=${marks} or taskVocab=${4 * n}`,
+      );
+    }
+    const places = new Places(rng, slots, { task: "induction", seqLen, count: n, steps });
     const any = () => marks + rng.below(taskVocab - marks);
     const sequence = Int32Array.from({ length: seqLen + 1 }, any);
     const twice = rng.shuffle(Int32Array.from({ length: marks }, (_, i) => i));

@@ -1,5 +1,5 @@
 import { UserError } from "../../errors.ts";
-import { Places } from "./places.ts";
+import { mostPairs, Places } from "./places.ts";
 import {
   type Answer,
   type DistanceOptions,
@@ -39,16 +39,7 @@ export const mqar: Task<MqarOptions> = {
     requireOption("mqar", "seqLen", seqLen, 3);
     const numKeys = Math.floor((taskVocab - 1) / 2);
     const slots = Math.floor((seqLen + 1) / 2);
-    // Where a distance is asked for, not every way to fill the slots leaves room for all of them.
-    const most = Math.floor(slots / (taskDistance === null ? 2 : 3)) || 1;
-    const n = numPairs ?? Math.min(numKeys, most);
-    requireOption("mqar", "numPairs", n, 1);
-    if (n > numKeys) {
-      throw new UserError(
-        `Cannot make data=mqar with numPairs=${n}: taskVocab=${taskVocab} has only ${numKeys} keys; ` +
-          `use numPairs=${numKeys} or taskVocab=${2 * n + 1}`,
-      );
-    }
+    const steps = taskDistance === null ? null : (taskDistance + 1) / 2;
     if (taskDistance !== null && (taskDistance % 2 === 0 || taskDistance > 2 * slots - 3)) {
       throw new UserError(
         `Cannot make data=mqar with taskDistance=${taskDistance}: a question stands 1, 3, 5 … ` +
@@ -57,10 +48,15 @@ export const mqar: Task<MqarOptions> = {
           } in seqLen=${seqLen}; use an odd number`,
       );
     }
-    const places = new Places(rng, slots, {
-      ...{ task: "mqar", seqLen, count: n },
-      steps: taskDistance === null ? null : (taskDistance + 1) / 2,
-    });
+    const n = numPairs ?? Math.min(numKeys, mostPairs(slots, steps));
+    requireOption("mqar", "numPairs", n, 1);
+    if (n > numKeys) {
+      throw new UserError(
+        `Cannot make data=mqar with numPairs=${n}: taskVocab=${taskVocab} has only ${numKeys} keys; ` +
+          `use numPairs=${numKeys} or taskVocab=${2 * n + 1}`,
+      );
+    }
+    const places = new Places(rng, slots, { task: "mqar", seqLen, count: n, steps });
     const sequence = new Int32Array(seqLen + 1).fill(FILLER);
     const keys = rng.shuffle(Int32Array.from({ length: numKeys }, (_, i) => FILLER + 1 + i));
     const firstValue = FILLER + 1 + numKeys;
