@@ -298,11 +298,15 @@ async function meanMeasurement(
   { config, stage, batches }: { config: RunConfig; stage: Stage; batches: readonly Batch[] },
 ): Promise<{ mean: Metrics; layers: LayerReport[] }> {
   const measured = fullBatches(batches);
+  const answers = measured.reduce((sum, batch) => sum + (batch.answers?.length ?? 0), 0);
   const means: Metrics = {};
   for (const batch of measured) {
     const values = await measureIndexer(engine, { config, stage, batch });
     for (const [name, value] of Object.entries(values)) {
-      means[name] = (means[name] ?? 0) + value / measured.length;
+      // Batches have as many rows each, but not as many answers.
+      const isOfAnswers = parseMetric(name).key.startsWith("gold_recall");
+      const share = isOfAnswers ? batch.answers!.length / answers : 1 / measured.length;
+      means[name] = (means[name] ?? 0) + value * share;
     }
   }
   const mean: Metrics = {};
