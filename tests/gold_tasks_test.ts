@@ -12,7 +12,7 @@ import { needle } from "../src/data/tasks/needle.ts";
 import { selectiveCopy } from "../src/data/tasks/selective_copy.ts";
 import { type Example, goldOf } from "../src/data/tasks/task.ts";
 import { tasks, taskText } from "../src/data/tasks/tasks.ts";
-import { goldHits } from "../src/measure/gold_recall.ts";
+import { goldHits, meanShare } from "../src/measure/gold_recall.ts";
 import { Rng } from "../src/rng.ts";
 import { options, seed } from "./data_case.ts";
 import { CLI, MODEL, run } from "./train_run.ts";
@@ -275,7 +275,16 @@ Deno.test("of several gold positions each is looked for", () => {
   const mask = Int32Array.of(1, 1, 1, 1, 0b10101, 31, 31, 31, 31, 31);
   const answer = { position: 4, distance: 1, gold: [0, 3] };
   const answers = [answer, { ...answer, position: 9 }];
-  assert.deepEqual(goldHits([mask], { answers }, 5), [[[true, false], [true, true]]]);
+  const hits = goldHits([mask], { answers }, 5);
+  assert.deepEqual(hits, [[[true, false], [true, true]]]);
+  assert.equal(meanShare(hits[0]), 0.75);
+  // A query of the second of two sequences of 70 tokens, three words of bits each.
+  const rows = new Int32Array(2 * 70 * 3);
+  const selected = [5, 31, 32, 37, 64];
+  for (const s of selected) rows[139 * 3 + (s >> 5)] |= 1 << (s & 31);
+  const gold = Array.from({ length: 69 }, (_, s) => s);
+  const [[found]] = goldHits([rows], { answers: [{ position: 139, distance: 1, gold }] }, 70);
+  assert.deepEqual(gold.filter((s) => found[s]), selected);
 });
 
 Deno.test("options of tasks that do not fit are refused when the dataset is opened", async () => {
