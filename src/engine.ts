@@ -105,7 +105,10 @@ export interface DecodeResult {
   readonly logits: Tensor;
   /** What becomes of each cache that was asked for. */
   readonly caches: Readonly<Record<string, Tensor>>;
-  /** i32 `[1, indexTopk]`: the positions that layers with an indexer of their own select. */
+  /**
+   * i32 `[1, indexTopk]`: the positions that layers with an indexer of their own select, one for each
+   * of their groups of heads.
+   */
   readonly selections: readonly Tensor[];
 }
 

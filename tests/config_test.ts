@@ -137,6 +137,9 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     ["indexKeyInput=kvLatent latentRope=onLatent", /kvLatent with latentRope=onLatent.*=hidden/],
     ["indexLoss=lm", /indexLoss=lm with indexActivation=relu.*indexActivation=none/],
     ["indexLoss=both indexActivation=none indexShare=2", /indexLoss=both with indexShare=2.*=1/],
+    ["indexGroups=3", /indexGroups=3: must divide numAttentionHeads=4; use one of 1, 2, or/],
+    ["indexGroups=4", /indexGroups=4: must divide indexNHeads=2; use one of 1, 2, or/],
+    ["indexGroups=3 indexKeyInput=native", /numAttentionHeads=4; use one of 1, 2, 4, or/],
     ["indexLoss=lm indexKeyInput=native", /indexLoss=lm with indexKeyInput=native/],
     ["indexKeyInput=native indexBits=8", /indexBits=8 with indexKeyInput=native.*latentBits/],
     ["attention=gqa latentBits=8", /latentBits=8 with attention=gqa.*attention=mla/],
@@ -162,6 +165,8 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
     "indexHeadDim=4 indexRope=none",
     "indexHeadDim=4 recipe=dense",
     "indexTopk=9999",
+    "indexGroups=4 indexKeyInput=native",
+    "indexGroups=2",
   ];
   for (const words of allowed) resolveConfig({}, words.split(" "));
 });

@@ -200,6 +200,15 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   const shared = cache(...dsa, "indexShare=2");
   assert.equal(shared.elements, 5 * 26 + 3 * 10);
   assert.equal(shared.readPerLayer, 50 * 10 * 3 / 5 + 7 * 26);
+  // Three groups of heads may look at three times as many keys; those of positions never do.
+  const groups = ["numAttentionHeads=3", "indexNHeads=3", "indexGroups=3"];
+  const apart = cache(...dsa, ...groups);
+  assert.deepEqual([apart.elements, apart.readPerLayer], [5 * 36, 50 * 10 + 3 * 7 * 26]);
+  assert.equal(cache(...dsa, ...groups, "indexTopk=20").readPerLayer, 50 * 10 + 50 * 26);
+  assert.equal(cache(...dsa, ...groups, "selector=recency").readPerLayer, 7 * 26);
+  const [one, three] = ["indexGroups=1", "indexGroups=3"]
+    .map((typed) => forwardFlopsPerToken(resolveConfig({}, [...dsa, ...groups, typed])));
+  assert.deepEqual(three, one);
   // DeepSeek-V2, table 1: 34.6 thousand elements a token.
   const v2 = cache("kvLoraRank=512", "qkRopeHeadDim=64", "numHiddenLayers=60", "recipe=dense");
   assert.equal(v2.elements, 34_560);

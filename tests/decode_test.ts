@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type ConfigInput, resolveConfig, type RunConfig } from "../src/config/config.ts";
 import type { DecodeFunction, Engine } from "../src/engine.ts";
 import { sample } from "../src/infer/sample.ts";
+import { mapOfGroup } from "../src/model/head_groups.ts";
 import { decodingModel } from "../src/model/decode.ts";
 import { initialParameters, modelParameters } from "../src/model/parameters.ts";
 import { denseView, type StageView } from "../src/model/stage_view.ts";
@@ -85,12 +86,12 @@ async function clearTokens(
  * tokens attend to is rounded in its own way.
  */
 function isClear(maps: Maps, { seqLen }: RunConfig, topk: number): boolean {
-  const scores = [...maps].filter(([name]) => name.startsWith("index_scores."));
+  const scores = [...maps].filter(([name]) => name.includes("index_scores."));
   return scores.every(([name, all]) =>
     Array.from({ length: seqLen }, (_, t) => {
       const row = [...all.subarray(t * seqLen, t * seqLen + t + 1)].sort((a, b) => b - a);
       const gap = row[topk - 1] - row[topk];
-      const isTie = gap === 0 && (row[topk] === 0 || name === "index_scores.0");
+      const isTie = gap === 0 && (row[topk] === 0 || name.endsWith("index_scores.0"));
       return t < topk || isTie || gap > 1e-4 * Math.max(...row.map(Math.abs));
     }).every(Boolean)
   );
@@ -165,6 +166,18 @@ const CASES: [string, StageView, ConfigInput][] = [
     ...{ numHiddenLayers: 1, numAttentionHeads: 1, indexNHeads: 1, indexHeadDim: 5 },
   }],
   ["sparse, layers share indexers", sparse, { indexShare: 2, indexRope: "none" }],
+  ["sparse, a selection a head", sparse, { indexGroups: 3 }],
+  ["sparse, two groups of heads, odd sizes, their scores in attention", sparse, {
+    ...{ numAttentionHeads: 6, indexNHeads: 4, indexHeadDim: 7, indexGroups: 2, kvLoraRank: 7 },
+    ...{ qkNopeHeadDim: 3, vHeadDim: 5, indexLoss: "both", indexActivation: "none" },
+  }],
+  ["sparse, groups of heads by keys of latents, layers share them", sparse, {
+    ...{ indexGroups: 3, indexKeyInput: "kvLatentRope", indexShare: 2 },
+  }],
+  ["sparse, groups of heads by attention itself", sparse, {
+    ...{ indexGroups: 3, indexKeyInput: "native" },
+  }],
+  ["dense, with groups of heads", denseView, { indexGroups: 3 }],
   ["sparse, one key", { ...sparse, indexTopk: 1 }, {}],
   ["sparse, k > S", { ...sparse, indexTopk: 40 }, {}],
   ["sparse, several parts of keys", { ...sparse, indexTopk: 70 }, {
@@ -193,13 +206,21 @@ for (const [name, stage, changes] of CASES) {
         });
         if (!maps) return;
         // Selections instead of logits, layer by layer.
-        for (let layer = 0; layer < config.numHiddenLayers; layer += config.indexShare) {
+        const { numHiddenLayers: layers, indexShare, indexGroups } = config;
+        for (let i = 0; i < Math.ceil(layers / indexShare) * indexGroups; i++) {
+          const [layer, group] = [Math.floor(i / indexGroups) * indexShare, i % indexGroups];
           const chosen = await decoded(engine, (parameters, inputs) => {
             const result = model(parameters, inputs);
-            return { ...result, logits: result.selections[layer / config.indexShare] };
+            const first = layer / config.indexShare * config.indexGroups;
+            return { ...result, logits: result.selections[first + group] };
           }, tokens);
           const got = chosen.flatMap((row) => [...new Int32Array(row.buffer)]);
-          assert.deepEqual(got, [...maps.get(`topk.${layer}`)!], `layer ${layer} (seed ${seed})`);
+          const name = `${mapOfGroup("topk", group, config)}.${layer}`;
+          assert.deepEqual(
+            got,
+            [...maps.get(name)!],
+            `layer ${layer}, group ${group} (seed ${seed})`,
+          );
         }
       });
     }

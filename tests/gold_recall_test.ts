@@ -95,6 +95,25 @@ Deno.test("what an indexer selects is counted by hand from its lists, layer by l
   }
 });
 
+Deno.test("of groups of heads that select for themselves it is what any of them selects", async () => {
+  await onBoth({ recipe: "sparse", indexGroups: 2 }, async (engine, config) => {
+    const { batch, stage, hits } = await measured(engine, config);
+    const loss = languageModel(config, { stage: { ...viewOf(stage, config), maps: true } });
+    const maps = await engine.maps(batch, { name: "lists", loss });
+    const { indexTopk: k, seqLen } = config;
+    hits.forEach((own, layer) => {
+      const lists = [0, 1].map((group) => maps.get(`group${group}.topk.${layer}`)!);
+      const byHand = batch.answers!.map(({ position, distance }) =>
+        lists.some((list) =>
+          [...list.subarray(position * k, (position + 1) * k)]
+            .includes(position % seqLen - distance)
+        )
+      );
+      assert.deepEqual(own.flat(), byHand);
+    });
+  });
+});
+
 Deno.test("texts have no gold positions", async () => {
   const config = resolveConfig({ ...small, data: "moby_dick", recipe: "sparse" });
   using engine = await WebGpuEngine.open(await testGpu(), {

@@ -143,6 +143,8 @@ Deno.test("a model's config.json gives the model back", () => {
     ["latentk", "indexKeyInput=native"],
     ["latentk", "indexLoss=both indexActivation=none"],
     ["latentk", "indexShare=2"],
+    ["latentk", "indexGroups=2"],
+    ["deepseek_v32", "indexGroups=1"],
     ["latentk", "latentRope=none"],
     ["latentk", "latentBits=fp8 indexBits=4 hadamard=true"],
     ["latentk", "latentRope=onLatent recipe=dense"],

@@ -45,6 +45,7 @@ export function checkTogether(config: RunConfig): void {
           `shared by all ${config.numAttentionHeads} heads; leave the key out or use attention=gqa`,
       );
     }
+    checkGroups(config, fail);
     checkIndexer(config, fail);
   } else {
     checkHeads(config, fail);
@@ -102,6 +103,23 @@ function checkSchedule(config: RunConfig, fail: Fail): void {
     fail(
       `Cannot set decaySteps=${decay}: with warmupSteps=${warmup} more than steps=${steps}; ` +
         "lower one of the two or raise steps",
+    );
+  }
+}
+
+function checkGroups(config: RunConfig, fail: Fail): void {
+  const { indexGroups, indexKeyInput, numAttentionHeads, indexNHeads } = config;
+  // Without an indexer there are no heads of it to be divided.
+  const divided = indexKeyInput === "native"
+    ? { numAttentionHeads }
+    : { numAttentionHeads, indexNHeads };
+  for (const [key, heads] of Object.entries(divided)) {
+    if (heads % indexGroups === 0) continue;
+    const possible = divisors(numAttentionHeads)
+      .filter((count) => Object.values(divided).every((heads) => heads % count === 0));
+    fail(
+      `Cannot set indexGroups=${indexGroups}: must divide ${key}=${heads}; use one of ` +
+        `${possible.join(", ")}, or other numbers of heads`,
     );
   }
 }

@@ -38,8 +38,8 @@ function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
  * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
  * for mha and gqa, `DeepseekV32ForCausalLM` for mla with an indexer, `DeepseekV3ForCausalLM` for
  * mla without. A model that no class of transformers computes gets the model type `latentk`, so
- * that loading it there fails: mosa, a window, other rotations of mla, an indexer that layers share
- * or with other conventions than DeepSeek-V3.2's. transformers says of no keys with equal
+ * that loading it there fails: mosa, a window, other rotations of mla, an indexer that layers share,
+ * that selects for groups of heads or has other conventions than DeepSeek-V3.2's. transformers says of no keys with equal
  * scores which it selects: they may be others than those of `indexTies=oldest`, the default.
  *
  * @param stage whose attention the model has; default: the last. `index_topk` is its selection
@@ -123,7 +123,8 @@ function modelType(config: RunConfig, stage: Pick<Stage, "attention">): string {
     config.indexInput === "qLatent" && config.indexKeyInput === "hidden" &&
     config.indexActivation === "relu" &&
     config.indexKeyNorm === "layerNorm" && config.indexRope === "halfSplit" &&
-    config.indexShare === 1 && config.indexBits === null && config.indexLoss === "kl" &&
+    config.indexShare === 1 && config.indexGroups === 1 && config.indexBits === null &&
+    config.indexLoss === "kl" &&
     (stage.attention === "dense" ||
       config.selector === "learned" && config.indexTies === "oldest");
   return isV32 ? "deepseek_v32" : "latentk";

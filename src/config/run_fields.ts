@@ -230,6 +230,12 @@ export const fields = {
     reach: "indexer",
     huggingFace: "latentk",
   }),
+  indexGroups: integer(
+    "indexer",
+    1,
+    "groups of heads that select keys of their own, by index heads of their own; 1: one selection",
+    { reach: "indexer", huggingFace: "latentk" },
+  ),
   indexLoss: choice(
     "indexer",
     ["kl", "lm", "both"],

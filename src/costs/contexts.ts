@@ -34,6 +34,17 @@ export function keysAtMost(config: RunConfig, stage: StageCosts): number {
   return stage.attention === "sparse" ? stage.indexTopk : config.window ?? Infinity;
 }
 
+/**
+ * Keys that the heads of a query attend to together at most: those of groups that choose by scores, or
+ * at random, need not coincide (`index/union_size` tells how far they do).
+ */
+export function keysTogether(config: RunConfig, stage: StageCosts): number {
+  const { selector, indexGroups } = config;
+  const isOfPositions = selector === "recency" || selector === "sinkRecency";
+  const isOne = stage.attention !== "sparse" || isOfPositions;
+  return keysAtMost(config, stage) * (isOne ? 1 : indexGroups);
+}
+
 /** Mean of min(position, k) over the positions 1 … S. */
 function meanContext(seqLen: number, k: number): number {
   return k < seqLen ? k - k * (k - 1) / (2 * seqLen) : (seqLen + 1) / 2;

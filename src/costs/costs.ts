@@ -11,7 +11,7 @@ import {
   headWidths,
   indexerLayers,
   indexWidth,
-  keysAtMost,
+  keysTogether,
   lossContext,
   scoredContext,
   selectsByAttention,
@@ -123,7 +123,8 @@ export function flopParts(flops: ForwardFlops): Record<typeof FLOP_PARTS[number]
  * (Megatron-Bridge, `flop_utils.py`). The mean ctx of a sequence of S is `(S + 1) / 2`; for k keys
  * at most, by selection or window, it is `k - k (k - 1) / (2 S)`. Index scores are over all keys,
  * unless only the loss over selected ones needs them; `indexKeyInput=native` has those of all heads,
- * `2 ctx H (n + r)`. A head of MoSA has `k (k + 1) / 2` pairs.
+ * `2 ctx H (n + r)`. A head of MoSA has `k (k + 1) / 2` pairs. Groups of heads that select for
+ * themselves compute as much: each head attends to k keys, and scores are of each index head once.
  *
  * @param stage default: the last of the run
  *
@@ -248,7 +249,7 @@ export interface CacheCost {
    * Elements that a layer reads for the token at position `seqLen`: `S (d_c + r)` mla,
    * `S d_I + k (d_c + r)` DSA; index keys of latents, or of latents and rope keys, read those of all
    * tokens instead: `S d_c` or `S (d_c + r)`. What attention itself selects reads those, and no
-   * latents besides.
+   * latents besides. Of G groups of heads (`indexGroups`) that share no key it is `G k` for `k`.
    */
   readonly readPerLayer: number;
 }
@@ -280,7 +281,7 @@ export function cachePerToken(
   const indexers = selectsByIndex(config, stage) ? indexerLayers(config) : 0;
   // Where attention itself selects it reads what all tokens keep.
   const ranking = selectsByAttention(config, stage) ? indexerLayers(config) : 0;
-  const keys = Math.min(keysAtMost(config, stage), seqLen);
+  const keys = Math.min(keysTogether(config, stage), seqLen);
   const sums = (unit: keyof Size) => {
     const { own, indexKey: { stored, read } } = cachedSizes(config);
     const attended = ranking * seqLen + (layers - ranking) * keys;

@@ -33,9 +33,13 @@ export const SWAPPED: readonly SelectorName[] = ["dense", "learned", "oracle", "
  * `score_std`) is the indexer's, even where a rule selects, and left out where there is none;
  * `tied_rows`, too, but there it is attention's, which then selects.
  *
+ * Of groups of heads that select for themselves (`indexGroups`) all this is the mean, and
+ * `index/3/union_size` tells how many keys they select together, in multiples of k: 1 where all select
+ * the same, the number of groups where they share none.
+ *
  * Of tasks also `index/3/gold_recall`, the share of answers whose gold position, where the token
  * stands that has to be found, is among the keys of their query (of several positions the share that
- * is); its mean over layers, and `index/gold_recall_any`, in any layer.
+ * is); its mean over layers, and `index/gold_recall_any`, in any layer. Any group of heads will do.
  *
  * @throws {NotFinite} if one is NaN or infinite
  */

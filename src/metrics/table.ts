@@ -48,6 +48,7 @@ const METRICS: Readonly<Record<string, MetricInfo>> = {
   "index/set_overlap": info("share", "keys of the oracle that are selected", "more"),
   "index/score_recall": info("share", "captured mass relative to the oracle's", "more"),
   "index/gold_recall": info("share", "answers whose gold position is selected", "more"),
+  "index/union_size": info("", "keys that groups of heads select together, multiples of k"),
   "index/gold_recall_any": info("share", "answers whose gold position any layer selects", "more"),
   "index/neighbour_overlap": info("share", "selected keys that the layer below selects, too"),
   "index/target_entropy": info("share", "entropy of dense attention, of the largest possible"),

@@ -15,11 +15,13 @@ import { cacheTopk } from "../ops/decode/cache_topk.ts";
 import { expandLatents } from "../ops/decode/expand_latents.ts";
 import type { IndexerTensors } from "../ops/select/selectors/selector.ts";
 import { beside } from "../ops/token/beside.ts";
+import { sideBySide } from "../ops/token/columns.ts";
 import { linear } from "../ops/token/linear.ts";
 import type { Tensor } from "../ops/op.ts";
 import { rope, type Rotation } from "../ops/token/rope.ts";
 import { ropeAt } from "../ops/decode/rope_at.ts";
 import { latentProjections, ropeKeyRotation } from "./latent_attention.ts";
+import { byGroup, headsOfGroup, indexerOfGroup } from "./head_groups.ts";
 import type { TokenContext } from "./layer.ts";
 import { type IndexerInputs, latentIndexKeys, lightningIndexer } from "./indexer.ts";
 import { gatedQuery, selectorOf } from "./sparse_attention.ts";
@@ -34,8 +36,8 @@ interface DecodingLayer extends TokenContext {
   readonly position: Tensor;
   /** The layer's cache of a name with the token's row in it, `[seqLen, cols]`. */
   readonly append: (name: string, row: Tensor) => Tensor;
-  /** What the layer before attends to. */
-  readonly shared: Tensor | null;
+  /** What the layer before attends to, by group of heads. */
+  readonly shared: readonly Tensor[] | null;
 }
 
 /** What a decoding attention layer makes. */
@@ -44,8 +46,8 @@ interface DecodedLayer {
   readonly output: Tensor;
   /** What becomes of its caches, by name. */
   readonly caches: Readonly<Record<string, Tensor>>;
-  /** i32 `[1, indexTopk]`, the positions that it attends to; null: all. */
-  readonly indices: Tensor | null;
+  /** i32 `[1, indexTopk]`, the positions that each group of heads attends to; null: all. */
+  readonly indices: readonly Tensor[] | null;
 }
 
 /**
@@ -81,7 +83,7 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
         ),
       ),
       selections: layers.flatMap(({ indices }, i) =>
-        indices && i % config.indexShare === 0 ? [indices] : []
+        indices && i % config.indexShare === 0 ? indices : []
       ),
     };
   };
@@ -95,9 +97,10 @@ export function decodingModel(config: RunConfig, stage: StageView): DecodeFuncti
  * @param x `[1, hiddenSize]`, the normed block input
  */
 function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLayer): DecodedLayer {
-  const { weight, append, position } = layer;
-  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = layer.config;
-  const { window, indexTies: ties } = layer.config;
+  const { weight, append, position, config } = layer;
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
+  const { indexTies: ties } = config;
+  const window = config.window ?? undefined;
   const { q, expanded, kPe, ...made } = latentProjections(x, layer);
   const latents = append("latent", expanded);
   const ropeKeys = append("rope_key", kPe);
@@ -106,21 +109,28 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
   const scale = (qkNopeHeadDim + qkRopeHeadDim) ** -0.5;
   const { indices, keys, scoring } = selected({ hidden: x, ...made }, { latents, ropeKeys }, {
     ...layer,
-    byAttention: () =>
-      absorbedTopk(absorbed, q, latents, ropeKeys, position, {
-        ...{ topk: layer.stage.indexTopk, heads, scale, ties },
-      }),
+    byAttention: (group) => {
+      const [own, ownQ] = [absorbed, q].map((x) => headsOfGroup(x, group, config));
+      return absorbedTopk(own, ownQ, latents, ropeKeys, position, {
+        ...{ topk: layer.stage.indexTopk, heads: heads / config.indexGroups, scale, ties },
+      });
+    },
   });
-  // Index scores that attention takes a share of come with wider queries and keys.
-  const used = scoring && layer.config.indexLoss !== "kl"
-    ? {
-      q: beside(q, gatedQuery(scoring, scale, layer), heads),
-      ropeKeys: beside(ropeKeys, scoring.kI),
-    }
-    : { q, ropeKeys };
-  const attended = absorbedAttention(absorbed, used.q, latents, used.ropeKeys, position, indices, {
-    ...{ heads, scale, window: window ?? undefined },
-  });
+  const ofGroup = (chosen: Tensor, group: number) => {
+    const own = { heads: heads / config.indexGroups, scale, window };
+    const [latent, turned] = [absorbed, q].map((x) => headsOfGroup(x, group, config));
+    // Index scores that attention takes a share of come with wider queries and keys.
+    const used = scoring && config.indexLoss !== "kl"
+      ? {
+        q: beside(turned, gatedQuery(scoring[group], scale, layer), own.heads),
+        ropeKeys: beside(ropeKeys, scoring[group].kI),
+      }
+      : { q: turned, ropeKeys };
+    return absorbedAttention(latent, used.q, latents, used.ropeKeys, position, chosen, own);
+  };
+  const attended = indices
+    ? sideBySide(indices.map(ofGroup))
+    : absorbedAttention(absorbed, q, latents, ropeKeys, position, null, { heads, scale, window });
   const o = expandLatents(attended, weight("kv_b_proj"), dims);
   return {
     output: linear(o, weight("o_proj"), residual),
@@ -130,28 +140,38 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
 }
 
 /**
- * The positions to attend to; the cache of index keys of a layer with an indexer of its own whose
- * keys are not made from what is cached anyway; and the indexer of the token and all cached ones.
+ * The positions that each group of heads attends to; the cache of index keys of a layer with an indexer
+ * of its own whose keys are not made from what is cached anyway; and the groups' indexers of the
+ * token and all cached ones.
  */
 function selected(
   inputs: IndexerInputs,
   caches: Readonly<Record<"latents" | "ropeKeys", Tensor>>,
-  layer: DecodingLayer & { readonly byAttention: () => Tensor },
-): { indices: Tensor | null; keys: Tensor | null; scoring: IndexerTensors | null } {
+  layer: DecodingLayer & { readonly byAttention: (group: number) => Tensor },
+): {
+  indices: readonly Tensor[] | null;
+  keys: Tensor | null;
+  scoring: readonly IndexerTensors[] | null;
+} {
   const { config, stage, index, position, append, shared } = layer;
   const none = { indices: null, keys: null, scoring: null };
   if (stage.selector === "dense") return none;
   if (index % config.indexShare !== 0) return { ...none, indices: shared };
   const isOracle = selectorOf(config, stage) === "oracle";
-  if (isOracle && config.indexLoss === "kl") return { ...none, indices: layer.byAttention() };
+  if (isOracle && config.indexLoss === "kl") {
+    return { ...none, indices: byGroup(config, layer.byAttention) };
+  }
   const latentKeys = () => cachedIndexKeys(caches, layer);
   const { qI, kI, w, indexer } = lightningIndexer(inputs, layer, latentKeys);
   const keys = config.indexKeyInput === "hidden" ? append("index_key", kI) : null;
-  const scoring = { qI, kI: keys ?? kI, w, indexer };
-  const attributes = { topk: stage.indexTopk, indexer, ties: config.indexTies };
+  const whole = { qI, kI: keys ?? kI, w, indexer };
+  const scoring = byGroup(config, (group) => indexerOfGroup(whole, group, config));
   const indices = isOracle
-    ? layer.byAttention()
-    : cacheTopk(qI, scoring.kI, w, position, attributes);
+    ? byGroup(config, layer.byAttention)
+    : scoring.map(({ qI, kI, w, indexer }) => {
+      const attributes = { topk: stage.indexTopk, indexer, ties: config.indexTies };
+      return cacheTopk(qI, kI, w, position, attributes);
+    });
   return { indices, keys, scoring };
 }
 

@@ -29,8 +29,8 @@ export interface LayerContext extends TokenContext {
   readonly batch: number;
   /** Tokens of a sequence. */
   readonly seqLen: number;
-  /** The selection of the nearest layer before it that has one of its own. */
-  readonly shared: Selection | null;
+  /** The selections of the nearest layer before it that has its own. */
+  readonly shared: readonly Selection[] | null;
 }
 
 /** What an attention layer makes. */
@@ -43,11 +43,11 @@ export interface LayerResult {
   readonly metrics?: Readonly<Record<string, Tensor>>;
   /** What is to be looked at, if the stage keeps maps, by the start of its name. */
   readonly maps?: Readonly<Record<string, Tensor>>;
-  /** What it attends to: its own selection, or the shared one. */
-  readonly selection?: Selection;
+  /** What its groups of heads attend to: selections of its own, or the shared ones. */
+  readonly selections?: readonly Selection[];
 }
 
-/** Who looks at what. Layers may share one (IndexCache, arXiv 2603.12201). */
+/** Who looks at what, in a group of heads. Layers may share one (IndexCache, arXiv 2603.12201). */
 export interface Selection {
   /** The indexer, made when it is first asked for. */
   readonly indexer: () => IndexerTensors;

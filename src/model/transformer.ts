@@ -11,6 +11,7 @@ import type { LossFunction, LossResult, StepInputs } from "../engine.ts";
 import { checkpoint } from "../ops/token/checkpoint.ts";
 import { crossEntropy } from "../ops/token/cross_entropy.ts";
 import { embedding } from "../ops/token/embedding.ts";
+import { meanOf } from "../ops/indexer/mean_of.ts";
 import { maskOverlap } from "../ops/indexer/metrics.ts";
 import { layerMetric } from "../metrics/names.ts";
 import { linear } from "../ops/token/linear.ts";
@@ -107,7 +108,7 @@ export function transformer(
     (x, residual, { before, ...own }) =>
       attend(x, residual, {
         ...{ config, stage, batch, seqLen, ...own },
-        shared: before.at(-1)?.selection ?? null,
+        shared: before.at(-1)?.selections ?? null,
         rotate: (x, spec) => rope(x, { ...spec, seqLen }),
       }),
   );
@@ -132,16 +133,18 @@ export function transformer(
   };
 }
 
-/** How far the selections of neighbouring layers are the same. */
+/** How far the selections of neighbouring layers are the same, in the mean over groups of heads. */
 function overlaps(
   layers: readonly LayerResult[],
   sizes: { batch: number; seqLen: number; topk: number },
 ): Record<string, Tensor> {
-  const masks = layers.flatMap(({ selection }) => selection ? [selection.measured()] : []);
+  const masks = layers.flatMap(({ selections }) =>
+    selections ? [selections.map(({ measured }) => measured())] : []
+  );
   return Object.fromEntries(
-    masks.slice(1).map((mask, i) => [
+    masks.slice(1).map((own, i) => [
       layerMetric("index", i + 1, "neighbour_overlap"),
-      maskOverlap(masks[i], mask, sizes),
+      meanOf(own.map((mask, group) => maskOverlap(masks[i][group], mask, sizes))),
     ]),
   );
 }

@@ -10,6 +10,8 @@ import {
   indexerMetricsOp,
   maskOverlap,
 } from "../../src/ops/indexer/metrics.ts";
+import { meanOf, meanOfOp } from "../../src/ops/indexer/mean_of.ts";
+import { maskUnion, maskUnionOp } from "../../src/ops/select/mask.ts";
 import { attentionMaps } from "../../src/ops/indexer/maps.ts";
 import { type IndexerAttributes, mlaTeacher } from "../../src/ops/indexer/teacher.ts";
 import { matrixType, type Tensor } from "../../src/ops/op.ts";
@@ -177,6 +179,29 @@ Deno.test("attentionMaps: without an indexer attention stands for its scores", a
       assert.equal(got[0].every((x, i) => x === got[1][i]), indexer === null);
     }
   }
+});
+
+Deno.test("meanOf", async () => {
+  for (const [count, cols] of [[2, 14], [3, 1], [70, 5]]) {
+    await checkOp(`${count} rows of ${cols}`, {
+      inputs: Array.from({ length: count }, () => ({ rows: 1, cols, gradient: false })),
+      apply: (rows) => [meanOf(rows)],
+      cotangents: [],
+    });
+  }
+  const types = [matrixType(1, 3), matrixType(1, 4)];
+  assert.throws(() => meanOfOp.types(types, null), /meanOf to 1x3, 1x4: .*rows \[1, 3\]/);
+});
+
+Deno.test("maskUnion", async () => {
+  const extent = { batch: 3, seqLen: 70 };
+  await checkOp("three masks", {
+    inputs: [0, 1, 2].map(() => maskOf(randomSelection(extent, 9), 70)),
+    apply: (masks) => [masks.reduce((a, b) => maskUnion(a, b))],
+    cotangents: [],
+  });
+  const types = [matrixType(2, 3, "i32"), matrixType(2, 3)];
+  assert.throws(() => maskUnionOp.types(types, null), /maskUnion to 2x3, 2x3: .*i32 masks/);
 });
 
 Deno.test("maskOverlap", async () => {

@@ -3,6 +3,7 @@ import type { Indexer } from "../../kernels/indexer/indexer.ts";
 import { attentionMaps } from "../../ops/indexer/maps.ts";
 import { indexerLoss } from "../../ops/indexer/loss.ts";
 import type { IndexerLossAttributes } from "../../ops/indexer/loss_attributes.ts";
+import { meanOf } from "../../ops/indexer/mean_of.ts";
 import { indexerMetrics, maskOverlap } from "../../ops/indexer/metrics.ts";
 import { mlaTeacher } from "../../ops/indexer/teacher.ts";
 import { mlaAttention } from "../../ops/attention/mla_attention.ts";
@@ -11,7 +12,7 @@ import type { Tensor } from "../../ops/op.ts";
 import { indexTopk, type IndexTopkAttributes } from "../../ops/select/index.ts";
 import { oracleTopk } from "../../ops/select/oracle.ts";
 import { positionTopk } from "../../ops/select/positions.ts";
-import { selectionMask } from "../../ops/select/mask.ts";
+import { maskUnion, selectionMask } from "../../ops/select/mask.ts";
 import type { CaseInput, OpCase } from "../cases/check_case.ts";
 import type { Random } from "../cases/random.ts";
 import { listsOf, masksOf, randomSelection } from "./selections.ts";
@@ -151,6 +152,15 @@ export function measurementCases(random: Random): OpCase[] {
     {
       ...{ name: "maskOverlap", shape: `${batch}x${seqLen}, ${topk} keys`, inputs: [own, other] },
       apply: ([a, b]) => [maskOverlap(a, b, { batch, seqLen, topk })],
+    },
+    {
+      ...{ name: "maskUnion", shape: `${batch}x${seqLen}, ${topk} keys`, inputs: [own, other] },
+      apply: ([a, b]) => [maskUnion(a, b)],
+    },
+    {
+      ...{ name: "meanOf", shape: "2 rows of 14" },
+      inputs: [0, 1].map(() => ({ rows: 1, cols: 14, gradient: false })),
+      apply: (rows) => [meanOf(rows)],
     },
     {
       ...{ name: "attentionMaps", shape, inputs },

@@ -2,7 +2,7 @@
 import { add } from "../../ops/token/add.ts";
 import { beside } from "../../ops/token/beside.ts";
 import { checkpoint } from "../../ops/token/checkpoint.ts";
-import { columns } from "../../ops/token/columns.ts";
+import { columns, sideBySide } from "../../ops/token/columns.ts";
 import { detach } from "../../ops/token/detach.ts";
 import { fakeQuantize } from "../../ops/token/fake_quantize.ts";
 import { gelu } from "../../ops/token/gelu.ts";
@@ -58,6 +58,10 @@ export function rowOpCases(): OpCase[] {
     {
       ...{ name: "beside", shape, inputs: [x, { rows, cols: 5 }] },
       apply: ([a, b]) => [beside(a, b, 3)],
+    },
+    {
+      ...{ name: "sideBySide", shape, inputs: [x, { rows, cols: 5 }] },
+      apply: (parts) => [sideBySide(parts)],
     },
     {
       ...{ name: "mixHeads", shape, inputs: [x, { rows, cols: 3 }, { rows: 1, cols: 1 }] },

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { spread } from "../wgsl/elementwise.ts";
 import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { at } from "../wgsl/layout_units.ts";
 import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
@@ -54,5 +55,21 @@ if (s / 32u != word) { break; }
 bits |= 1u << (s % 32u);
 }
 ${at("mask", "row", "word")} = bits;`,
+  });
+}
+
+/** y = a | b, word by word. */
+export function maskUnionKernel({ a, b, y }: { a: Layout; b: Layout; y: Layout }): Kernel {
+  const over = spread(y.rows, y.cols);
+  const operands = { a: read(a, "i32"), b: read(b, "i32"), y: write(y, "i32") };
+  return makeKernel({
+    name: "mask_union",
+    shape: `${y.rows}x${y.cols}`,
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands) },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    body: `${over.prelude}
+  ${at("y", "row", "col")} = ${at("a", "row", "col")} | ${at("b", "row", "col")};`,
   });
 }

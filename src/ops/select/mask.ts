@@ -1,4 +1,4 @@
-import { selectionMaskKernel as kernel } from "../../kernels/select/mask.ts";
+import { maskUnionKernel, selectionMaskKernel as kernel } from "../../kernels/select/mask.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
 
 /** Attributes of {@linkcode selectionMask}. */
@@ -61,4 +61,51 @@ export const selectionMaskOp: Op<SelectionMaskAttributes> = {
  */
 export function selectionMask(indices: Tensor, attributes: SelectionMaskAttributes): Tensor {
   return indices.backend.apply(selectionMaskOp, [indices], attributes)[0];
+}
+
+/** Keys that either selection has; see {@linkcode maskUnion}. */
+export const maskUnionOp: Op<null> = {
+  name: "maskUnion",
+  stopsGradient: true,
+  types(inputs) {
+    const [a, b] = inputs;
+    requireShapes(
+      inputs.length === 2 && a.rows === b.rows && a.cols === b.cols &&
+        inputs.every(({ dtype }) => dtype === "i32"),
+      "maskUnion",
+      inputs,
+      "two i32 masks of one shape",
+    );
+    return [matrixType(a.rows, a.cols, "i32")];
+  },
+  twin(tf, [a, b]) {
+    const [bits, others] = [a.dataSync(), b.dataSync()];
+    const union = Int32Array.from(bits, (word, i) => word | others[i]);
+    return [tf.tensor2d(union, a.shape, "int32")];
+  },
+  forward(r, [a, b], [y]) {
+    r.byRows([a, b, y], (a, b, y) => r.dispatch(maskUnionKernel({ a, b, y })));
+  },
+};
+
+/**
+ * The keys that either of two selections has, as bits.
+ *
+ * @param a i32 [rows, words], as of `selectionMask`
+ * @param b another
+ * @returns like them
+ * @throws {RangeError} if they are not masks of one shape
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { TfjsBackend } from "../../tfjs/backend.ts";
+ * import { maskUnion } from "./mask.ts";
+ *
+ * const backend = await TfjsBackend.open("wasm");
+ * const [a, b] = [0b011, 0b110].map((bits) => backend.tensor([bits], 1, 1, "i32"));
+ * assert.deepEqual([...backend.read(maskUnion(a, b))], [0b111]);
+ * ```
+ */
+export function maskUnion(a: Tensor, b: Tensor): Tensor {
+  return a.backend.apply(maskUnionOp, [a, b], null)[0];
 }

@@ -28,7 +28,7 @@ export function mapSection(maps: SampleMaps | null): Section {
 }
 
 function layerFigure(maps: LayerMaps, { seqLen, topk }: SampleMaps): Figure {
-  const { layer, attention, scores, selected } = maps;
+  const { layer, group, attention, scores, selected } = maps;
   const common = { type: "heatmap", showscale: false, hoverinfo: "x+y" };
   const panel = (z: Uint8Array, i: number, rest: Trace): Trace => ({
     ...common,
@@ -56,8 +56,8 @@ function layerFigure(maps: LayerMaps, { seqLen, topk }: SampleMaps): Figure {
   }));
   return {
     kind: "figure",
-    id: `maps-${layer}`,
-    title: `Layer ${layer}`,
+    id: `maps-${layer}` + (group === null ? "" : `-${group}`),
+    title: `Layer ${layer}` + (group === null ? "" : `, group ${group} of its heads`),
     caption: "Left: attention over all keys, mean over heads, logarithmic. Middle: index scores, " +
       "ranked within each row. Right, in rows beyond k: blue keys are selected and among the " +
       `${topk} that matter most, red ones were missed, ochre ones taken in their place.`,

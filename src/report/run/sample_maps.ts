@@ -10,6 +10,7 @@ import { UserError } from "../../errors.ts";
 import { isThere } from "../../files/files.ts";
 import { openDataset } from "../../data/dataset.ts";
 import { taskText } from "../../data/tasks/tasks.ts";
+import { byGroup, mapOfGroup } from "../../model/head_groups.ts";
 import { modelParameters } from "../../model/parameters.ts";
 import { type StageView, viewOf } from "../../model/stage_view.ts";
 import { languageModel } from "../../model/transformer.ts";
@@ -26,6 +27,8 @@ const MOST_TOKENS = 256;
 export interface LayerMaps {
   /** Its number, from 0. */
   readonly layer: number;
+  /** Number of the group of heads that the rest is of, from 0; null where all select together. */
+  readonly group: number | null;
   /** `[S * S]`: dense attention, mean over the heads; 0 above the diagonal. */
   readonly attention: Float32Array;
   /** `[S * S]`: index scores; only those up to the diagonal mean anything. */
@@ -46,7 +49,7 @@ export interface SampleMaps {
   readonly topk: number;
   /** The sequence; of a task its symbols by name. */
   readonly text: string;
-  /** From the first to the last. */
+  /** From the first to the last, in each of its groups of heads. */
   readonly layers: readonly LayerMaps[];
 }
 
@@ -102,14 +105,20 @@ export async function sampleMaps(
   const dense = await engine.maps(batch, variant("maps of dense attention", "dense"));
   const selector = stage.attention === "sparse" ? model.config.selector : "learned";
   const sparse = await engine.maps(batch, variant("maps of the selection", selector));
-  const layers = Array.from({ length: model.config.numHiddenLayers }, (_, layer) => layer)
-    .filter((layer) => sparse.has(`topk.${layer}`))
-    .map((layer) => ({
-      layer,
-      attention: causal(dense.get(`target.${layer}`) as Float32Array, seqLen),
-      scores: dense.get(`index_scores.${layer}`) as Float32Array,
-      selected: asMask(sparse.get(`topk.${layer}`) as Int32Array, seqLen),
-    }));
+  const layers = Array.from(
+    { length: model.config.numHiddenLayers },
+    (_, layer) =>
+      byGroup(model.config, (group): LayerMaps => {
+        const name = (map: string) => `${mapOfGroup(map, group, model.config)}.${layer}`;
+        return {
+          layer,
+          group: model.config.indexGroups > 1 ? group : null,
+          attention: causal(dense.get(name("target")) as Float32Array, seqLen),
+          scores: dense.get(name("index_scores")) as Float32Array,
+          selected: asMask(sparse.get(name("topk")) as Int32Array, seqLen),
+        };
+      }),
+  ).flat();
   const text = dataset.tokenizer
     ? dataset.tokenizer.decode(batch.tokens)
     : taskText(model.config.data, batch.tokens, model.config);
