@@ -53,6 +53,18 @@ export async function testGpu(): Promise<Gpu> {
   return shared;
 }
 
+/** The same adapter as if it was a GPU: for the kernels that only those choose. */
+export function asGpu(gpu: Gpu): Gpu {
+  const capabilities = { ...gpu.capabilities, software: false };
+  return new Proxy(gpu, {
+    get(gpu, key) {
+      if (key === "capabilities") return capabilities;
+      const value = Reflect.get(gpu, key);
+      return typeof value === "function" ? value.bind(gpu) : value;
+    },
+  });
+}
+
 /**
  * Fails with the tensor's name unless the relative error is within `tolerance`.
  *

@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { saveDensity } from "../src/eval/density_file.ts";
 import { metricInfo } from "../src/metrics/table.ts";
 import { readMetrics } from "../src/runs/run_folder.ts";
+import { resolveConfig } from "../src/config/config.ts";
+import { mapSection } from "../src/report/run/map_figures.ts";
+import type { LayerMaps } from "../src/report/run/sample_maps.ts";
 import { Page } from "../src/report/page/browser.ts";
 import { checkFigures, ensureBrowser, NASTY, run, tinyRun } from "./report_page.ts";
 
@@ -27,6 +30,22 @@ Deno.test("the browser sees errors, exceptions and requests", async () => {
     assert(page.complaints.some((one) => one.kind === kind), `${body}: ${page.complaints}`);
   }
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("of groups of heads that select for themselves each has its maps", () => {
+  const one = new Float32Array([1]);
+  const of = (layer: number, group: number | null) => ({
+    ...{ layer, group, attention: one, scores: one, selected: Uint8Array.of(1) },
+  });
+  const [stage] = resolveConfig({ recipe: "sparse" }).stages;
+  const titles = (layers: LayerMaps[]) =>
+    mapSection({ step: 1, stage, seqLen: 1, topk: 1, text: "a", layers })
+      .blocks.flatMap((block) => block.kind === "figure" ? [[block.id, block.title]] : []);
+  assert.deepEqual(titles([of(0, null)]), [["maps-0", "Layer 0"]]);
+  assert.deepEqual(titles([of(1, 0), of(1, 1)]), [
+    ["maps-1-0", "Layer 1, group 0 of its heads"],
+    ["maps-1-1", "Layer 1, group 1 of its heads"],
+  ]);
 });
 
 Deno.test("a run's report shows every figure, light and dark", async (t) => {

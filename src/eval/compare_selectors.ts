@@ -30,7 +30,7 @@ export interface SelectorRow {
   readonly budget: number | null;
   /** Who chooses. */
   readonly selector: SelectorName;
-  /** Keys a query that this one may take. */
+  /** Keys that this one may take for a query, in each group of heads. */
   readonly keys: number;
   /** Bytes read for the token at position `seqLen`, all layers. */
   readonly readBytes: number;
