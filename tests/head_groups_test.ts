@@ -211,6 +211,54 @@ Deno.test("scores and attention of groups add up to those of all heads", async (
   }
 });
 
+Deno.test("a group has the heads of its own number, of the indexer and of attention", async () => {
+  const config = configOf({ ...TWO, indexTies: "oldest" });
+  const { seqLen, indexTopk: k } = config;
+  const batch = randomBatch(config);
+  const initial = initialParameters(config);
+  // In the first group index scores are 0, so that it selects the oldest keys, and so are queries.
+  const prefix = "model.layers.0.self_attn";
+  for (const name of ["indexer.weights_proj", "q_b_proj"]) {
+    const values = initial.get(`${prefix}.${name}.weight`)!;
+    values.fill(0, 0, values.length / 2);
+  }
+  const loss = optionsOf(config, { maps: true, kl: "none" }).loss;
+  await onAll({ ...optionsOf(config), initial, loss }, async (engine) => {
+    const maps = await engine.maps(batch, { name: "maps", loss });
+    const [first, second] = [0, 1].map((group) => {
+      const [lists, attention] = ["topk", "target"].map((name) =>
+        maps.get(`group${group}.${name}.0`)!
+      );
+      return Array.from({ length: 2 * seqLen }, (_, row) => {
+        const keys = [...lists.subarray(row * k, (row + 1) * k)].filter((key) => key >= 0);
+        return { keys, weights: keys.map((key) => attention[row * seqLen + key]) };
+      });
+    });
+    for (const rows of [first, second]) {
+      const sums = rows.map(({ weights }) => weights.reduce((a, b) => a + b));
+      assertClose(`sums (seed ${seed})`, sums, sums.map(() => 1), 1e-5);
+    }
+    first.forEach(({ keys, weights }, row) => {
+      const count = Math.min(row % seqLen + 1, k);
+      assert.deepEqual(keys, Array.from({ length: count }, (_, key) => key));
+      assertClose(`row ${row}`, weights, keys.map(() => 1 / count), 1e-5);
+    });
+    const isLike = (row: number) => String(second[row].keys) === String(first[row].keys);
+    assert(!second.every((_, row) => isLike(row)), `seed ${seed}`);
+    assert(second.some(({ weights }) => Math.abs(weights[0] - 1 / weights.length) > 1e-2));
+  });
+});
+
+Deno.test("groups of heads: recompute=true gives bitwise the same gradients", async () => {
+  const config = configOf(TWO);
+  const batch = randomBatch(config);
+  const [got, want] = [
+    await gradientsOf(optionsOf({ ...config, recompute: true }), batch),
+    await gradientsOf(optionsOf(config), batch),
+  ];
+  assert.deepEqual(got, want);
+});
+
 Deno.test("what groups of heads select is measured in the mean, and together", async () => {
   const config = configOf(TWO);
   const { stages: [stage] } = config;
