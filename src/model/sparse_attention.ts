@@ -43,7 +43,7 @@ import { sparseMlaAttention } from "../ops/attention/sparse_mla_attention.ts";
  * @returns `o`: the attention's output; with it the loss, metrics and maps of the layer
  */
 export function sparseAttention(
-  attended: AttendedTensors,
+  attended: Omit<TeacherTensors, "lse">,
   inputs: IndexerInputs,
   layer: LayerContext,
 ): Omit<LayerResult, "output"> & { readonly o: Tensor } {
