@@ -1,6 +1,7 @@
 /** Attention, to all keys and to selected ones. */
 import { attention } from "../../ops/attention/attention.ts";
 import { mlaAttention } from "../../ops/attention/mla_attention.ts";
+import { causalMosaAttentionOp } from "../../ops/attention/causal_mosa_attention.ts";
 import { mosaAttentionOp } from "../../ops/attention/mosa_attention.ts";
 import { sparseMlaAttention } from "../../ops/attention/sparse_mla_attention.ts";
 import type { CaseInput, OpCase } from "../cases/check_case.ts";
@@ -65,6 +66,11 @@ export function sparseAttentionCases(random: Random): OpCase[] {
       ...{ name: "mosaAttention", shape: "2x37, 3 heads of 5, 3, 11 tokens" },
       inputs: [15, 15, 9, 3].map((cols) => ({ rows: 74, cols })),
       apply: (inputs) => inputs[0].backend.apply(mosaAttentionOp, inputs, mosa),
+    },
+    {
+      ...{ name: "causalMosaAttention", shape: "2x37, 3 heads of 5, 3, 11 tokens" },
+      inputs: [15, 15, 9, 3].map((cols) => ({ rows: 74, cols })),
+      apply: (inputs) => inputs[0].backend.apply(causalMosaAttentionOp, inputs, mosa),
     },
   ];
 }

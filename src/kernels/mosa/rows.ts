@@ -109,6 +109,28 @@ export function mosaScatter(
   });
 }
 
+/** Columns of head h of out[t] = those of x[t], times sigmoid(router[t, h]). */
+export function mosaGate(
+  { x, router, out }: { x: Layout; router: Layout; out: Layout },
+): Kernel {
+  const { rows, cols } = out;
+  const width = headUnits(router.cols, x, out);
+  const over = spread(rows, cols / width);
+  const operands = { x: read(x, width), router: read(router), out: write(out, width) };
+  return makeKernel({
+    name: "mosa_gate",
+    shape: `${rows}x${cols}`,
+    operands,
+    uniforms: { ...over.uniforms, ...layoutUniforms(operands) },
+    workgroup: over.workgroup,
+    grid: over.grid,
+    declarations: sigmoidFunction(1),
+    body: `${over.prelude}
+  let factor = sigmoid(${at("router", "row", `(col / ${cols / router.cols / width}u)`)});
+  ${at("out", "row", "col")} = factor * ${at("x", "row", "col")};`,
+  });
+}
+
 /**
  * Gradient of the router's logits. As o = sigmoid(z) · a, with a the attention among the picks,
  * dz = sigmoid(z) (1 - sigmoid(z)) a·do = sigmoid(-z) o·do, which is 0 for a token that was not

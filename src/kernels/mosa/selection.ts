@@ -7,6 +7,14 @@ import { foldGrid, type Kernel, makeKernel } from "../wgsl/kernel.ts";
 import { rounds } from "../wgsl/loops.ts";
 import { type Layout, layoutUniforms, read, write } from "../wgsl/operand.ts";
 
+/** Declares `sort_key`, an exact total order of scores, for an operand `router` of u32. */
+export const SORT_KEY = `// Orders as the score does, with -0 = +0.
+fn sort_key(row: u32, head: u32) -> u32 {
+  let raw = router[u.router_offset + row * u.router_stride + head];
+  let bits = select(raw, 0u, raw == 0x80000000u);
+  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}`;
+
 /** What {@linkcode mosaSelection} reads and writes. */
 export interface MosaSelectionArgs {
   /** [batch · seqLen, heads]. */
@@ -75,12 +83,7 @@ fn sum_before(lane: u32, value: vec2u) -> vec2u {
   }
   return sums[lane] - value;
 }
-// Orders as the score does, with -0 = +0.
-fn sort_key(row: u32, head: u32) -> u32 {
-  let raw = router[u.router_offset + row * u.router_stride + head];
-  let bits = select(raw, 0u, raw == 0x80000000u);
-  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-}`,
+${SORT_KEY}`,
     body: `
 let task = wid.x + wid.y * groups.x;
 if (task >= u.count) { return; }

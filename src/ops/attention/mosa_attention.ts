@@ -12,6 +12,7 @@ import {
   type Recorder,
   requireShapes,
   type Tensor,
+  type TensorType,
   type TfMatrix,
 } from "../op.ts";
 import { byBatch } from "../by_batch.ts";
@@ -42,6 +43,30 @@ function specOf(attributes: MosaAttentionDims): AttentionSpec {
   };
 }
 
+/** Throws unless inputs and attributes are those of an op of MoSA. */
+export function requireMosa(
+  op: string,
+  inputs: readonly TensorType[],
+  attributes: MosaAttentionDims,
+): void {
+  const { batch, seqLen, heads, headDim, vHeadDim, topk } = attributes;
+  if (!Number.isInteger(topk) || topk < 1) {
+    throw new RangeError(`Cannot apply ${op}: topk is ${topk}, not a whole number above 0`);
+  }
+  requireHeads(op, specOf(attributes));
+  const rows = batch * seqLen;
+  const [q, k, v, router] = inputs;
+  requireShapes(
+    inputs.length === 4 && inputs.every((x) => x.rows === rows && x.dtype === "f32") &&
+      q.cols === heads * headDim && k.cols === q.cols && v.cols === heads * vHeadDim &&
+      router.cols === heads,
+    op,
+    inputs,
+    `q and k [${rows}, ${heads} * ${headDim}], v [${rows}, ${heads} * ${vHeadDim}], ` +
+      `router [${rows}, ${heads}]`,
+  );
+}
+
 /**
  * The op behind {@linkcode mosaAttention}. Outputs beside o, which pass no gradient, with
  * k = min(topk, seqLen): the attention of the picks [batch · k, heads · vHeadDim] and its lse
@@ -53,25 +78,10 @@ export const mosaAttentionOp: Op<MosaAttentionDims> = {
   savesOutputs: true,
 
   types(inputs, attributes) {
-    const { batch, seqLen, heads, headDim, vHeadDim, topk } = attributes;
-    if (!Number.isInteger(topk) || topk < 1) {
-      throw new RangeError(
-        `Cannot apply mosaAttention: topk is ${topk}, not a whole number above 0`,
-      );
-    }
+    requireMosa("mosaAttention", inputs, attributes);
+    const { batch, seqLen, heads, vHeadDim } = attributes;
     const spec = specOf(attributes);
-    requireHeads("mosaAttention", spec);
     const rows = batch * seqLen;
-    const [q, k, v, router] = inputs;
-    requireShapes(
-      inputs.length === 4 && inputs.every((x) => x.rows === rows && x.dtype === "f32") &&
-        q.cols === heads * headDim && k.cols === q.cols && v.cols === heads * vHeadDim &&
-        router.cols === heads,
-      "mosaAttention",
-      inputs,
-      `q and k [${rows}, ${heads} * ${headDim}], v [${rows}, ${heads} * ${vHeadDim}], ` +
-        `router [${rows}, ${heads}]`,
-    );
     const picked = batch * spec.extent.seqLen;
     return [
       matrixType(rows, heads * vHeadDim),
@@ -202,7 +212,7 @@ function scatter(
  * selection itself passes no gradient. Scores are compared before the sigmoid, whose f32 values
  * saturate. Costs O(topk² + seqLen) per head.
  *
- * Not a causal model: a head picks from the whole sequence, so that tokens still to come decide
+ * Looks ahead, so that its loss is not a language model's: a head picks from the whole sequence, so that tokens still to come decide
  * whether an earlier token is among the picks, and with it what the earlier token's output is.
  * Only the attention among the picks is causal. A decoder that sees one token after the other
  * cannot make the same choice, and losses measured over whole sequences are to be read with that
