@@ -8,6 +8,7 @@ import {
 } from "../src/config/config.ts";
 import { type Field, groups } from "../src/config/fields.ts";
 import { presets } from "../src/config/presets.ts";
+import { savedConfig } from "../src/config/saved_config.ts";
 import { stageFields } from "../src/config/stage_fields.ts";
 import { suggest } from "../src/text/suggest.ts";
 import { userError } from "./user_error.ts";
@@ -130,6 +131,7 @@ Deno.test("values that do not fit each other are refused with a way out", () => 
       /hiddenSize=95 with numAttentionHeads=3.*96/,
     ],
     ["attention=mha headDim=9", /headDim=9.*headDim=10/],
+    ["attention=mosa mosaDenseHeads=4", /mosaDenseHeads=4 with numAttentionHeads=4: no head is/],
     ["attention=mosa headDim=9", /headDim=9.*headDim=10/],
     ["attention=mosa numKeyValueHeads=2", /numKeyValueHeads=2 with attention=mosa.*attention=gqa/],
     ["attention=gqa recipe=dsa", /recipe=dsa with attention=gqa.*recipe=dense/],
@@ -190,4 +192,11 @@ Deno.test("the help text has every key once, with a line of meaning", () => {
     }
     assert.equal(text.match(/^ {2}\w/gm)?.length, Object.keys(table).length);
   }
+});
+
+Deno.test("saved runs of mosa without the keys of its causal form look ahead", () => {
+  const old = savedConfig({ attention: "mosa", recipe: "dense" }, "config.json");
+  assert.deepEqual([old.mosaCausal, old.mosaDenseHeads], [false, 0]);
+  const saved = savedConfig(resolveConfig({ attention: "mosa" }), "config.json");
+  assert.deepEqual([saved.mosaCausal, saved.mosaDenseHeads], [true, 1]);
 });

@@ -75,8 +75,14 @@ Deno.test("core attention is 2 ctx H (n + r + v) a layer", () => {
     2 * 2 * 5 * 4 * 20,
   );
   // Each of 4 heads has its own 5 tokens of a sequence.
-  const mosa = resolveConfig({ seqLen: 9, attention: "mosa", headDim: 10, indexTopk: 5 });
+  const mosa = resolveConfig(
+    { seqLen: 9, attention: "mosa", headDim: 10, indexTopk: 5 },
+    ["mosaCausal=false", "mosaDenseHeads=0"],
+  );
   nearly(forwardFlopsPerToken(mosa).core * 9, 3 * 2 * pairs(5) * 4 * 20, "mosa");
+  const causal = resolveConfig({ ...mosa, mosaCausal: true, mosaDenseHeads: 1 });
+  const both = pairs(9) + 3 * pairs(9, 5);
+  nearly(forwardFlopsPerToken(causal).core * 9, 3 * 2 * both * 20, "causal mosa");
 });
 
 Deno.test("an indexer's work, stage by stage", () => {
@@ -195,7 +201,10 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   const native = cache(...dsa, "indexKeyInput=native", "indexShare=2");
   assert.equal(native.readPerLayer, (3 * 50 + 2 * 7) * 26 / 5);
   assert.equal(cache("attention=mha", "headDim=6", "window=9").readPerLayer, 9 * 48);
-  assert.equal(cache("attention=mosa", "headDim=6", "indexTopk=9").readPerLayer, 9 * 48);
+  assert.equal(
+    cache("attention=mosa", "mosaDenseHeads=0", "headDim=6", "indexTopk=9").readPerLayer,
+    9 * 48,
+  );
   // Layers 0, 2 and 4 of 5 have an indexer.
   const shared = cache(...dsa, "indexShare=2");
   assert.equal(shared.elements, 5 * 26 + 3 * 10);

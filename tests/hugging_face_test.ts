@@ -193,6 +193,8 @@ Deno.test("every convention of model and indexer is kept in config.json", () => 
   const gqa: ConfigInput = { attention: "gqa", ropeInterleave: true };
   const models: Partial<Record<ConfigKey, ConfigInput>> = {
     attention: gqa,
+    mosaCausal: { attention: "mosa" },
+    mosaDenseHeads: { attention: "mosa" },
     window: { recipe: "dense" },
     numKeyValueHeads: gqa,
     headDim: gqa,

@@ -92,12 +92,25 @@ Deno.test("deno task sample", async (t) => {
   });
 
   await t.step("MoSA, whose heads look ahead, has no samples", async () => {
-    const args = [...SMALL, "attention=mosa", `data=${TEXT}`, "name=mosa", "sampleEvery=2"];
+    const args = [
+      ...SMALL,
+      "attention=mosa",
+      "mosaCausal=false",
+      `data=${TEXT}`,
+      "name=mosa",
+      "sampleEvery=2",
+    ];
     const trained = await run(TRAIN, [...args, "sampleTokens=5"], cwd);
     assert.equal(trained.code, 0, trained.stderr);
-    assert.equal(trained.stderr.match(/^no samples: .*attention=mosa pick.*$/gm)?.length, 1);
+    assert.equal(
+      trained.stderr.match(/^no samples: .*attention=mosa with mosaCausal=false pick.*$/gm)?.length,
+      1,
+    );
     assert.equal(await Deno.readTextFile(join(cwd, "runs/mosa/samples.txt")), "");
-    await refuses(["runs/mosa"], /sample runs\/mosa: heads of attention=mosa pick among all/);
+    await refuses(
+      ["runs/mosa"],
+      /sample runs\/mosa: heads of attention=mosa with mosaCausal=false pick/,
+    );
   });
   await Deno.remove(cwd, { recursive: true });
 });

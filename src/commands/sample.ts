@@ -42,7 +42,7 @@ async function main(args: string[]): Promise<number> {
   const { config, step } = model;
   if (!isCausal(config)) {
     throw new UserError(
-      `Cannot sample ${folder}: heads of attention=mosa pick among all tokens of a sequence, later ` +
+      `Cannot sample ${folder}: heads of attention=mosa with mosaCausal=false pick among all tokens of a sequence, later ` +
         "ones too, so it cannot generate them one by one; use another attention",
     );
   }

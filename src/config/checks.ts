@@ -49,6 +49,7 @@ export function checkTogether(config: RunConfig): void {
     checkIndexer(config, fail);
   } else {
     checkHeads(config, fail);
+    checkMosa(config, fail);
     if (config.latentBits !== null) {
       fail(
         `Cannot set latentBits=${config.latentBits} with attention=${config.attention}: it has no ` +
@@ -220,6 +221,14 @@ function checkHeads(config: RunConfig, fail: Fail): void {
         divisors(heads).join(", "),
     );
   }
+}
+
+function checkMosa({ attention, mosaDenseHeads, numAttentionHeads }: RunConfig, fail: Fail): void {
+  if (attention !== "mosa" || mosaDenseHeads < numAttentionHeads) return;
+  fail(
+    `Cannot set mosaDenseHeads=${mosaDenseHeads} with numAttentionHeads=${numAttentionHeads}: no ` +
+      "head is left to choose tokens; use fewer, or attention=mha",
+  );
 }
 
 function divisors(n: number): number[] {

@@ -30,7 +30,7 @@ function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
     "attention",
     "window",
     ...widths,
-    ...(attention === "mosa" ? ["indexTopk"] as const : []),
+    ...(attention === "mosa" ? ["indexTopk", "mosaCausal", "mosaDenseHeads"] as const : []),
   ];
 }
 
@@ -171,7 +171,11 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
       ? []
       : [...indexerWords, ...ownIndexerWords, ...taught];
     // Files that were written before a word was there have what was computed then.
-    const whole = { ...snakeKeys(usual([...latentWords, ...ownIndexerWords])), ...json };
+    const whole = {
+      ...snakeKeys(usual([...latentWords, ...ownIndexerWords])),
+      ...{ mosa_causal: false, mosa_dense_heads: 0 },
+      ...json,
+    };
     Object.assign(config, camel(whole, [...ownWords(json.attention), ...indexer]));
   } else if (isMla) {
     refuseExperts(json);

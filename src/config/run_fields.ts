@@ -123,6 +123,15 @@ export const fields = {
   temperature: number("log", 0.8, "of sampling; 0: always the likeliest token"),
 
   attention: choice("model", ["mha", "gqa", "mla", "mosa"], "mla", "kind of attention"),
+  mosaCausal: flag(
+    "model",
+    true,
+    "heads of mosa choose among tokens so far; false: as published, looks ahead: not a language " +
+      "model's loss",
+  ),
+  mosaDenseHeads: integer("model", 1, "heads of mosa, the first, that attend to all tokens", {
+    min: 0,
+  }),
   window: orNone(integer("model", 0, "keys that dense attention sees back; none: all"), null),
   hiddenSize: integer("model", 96, "width of the residual stream", { huggingFace: "all" }),
   intermediateSize: integer("model", 256, "width of the SwiGLU layer", { huggingFace: "all" }),

@@ -26,13 +26,21 @@ export function savedConfig(saved: object, path: string): RunConfig {
   try {
     const { stages } = saved as { stages?: unknown };
     if (stages !== undefined && !isStages(stages)) throw new UserError("stages is no list of them");
-    return resolveConfig({ ...saved, resume: null, otherData: false } as ConfigInput);
+    return resolveConfig(
+      { ...beforeCausal(saved), ...saved, resume: null, otherData: false } as ConfigInput,
+    );
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     throw new UserError(
       `Cannot read ${path}: it is no configuration of latentk (${error.message})`,
     );
   }
+}
+
+/** What runs of mosa computed before these keys were there. */
+function beforeCausal(saved: object): ConfigInput {
+  const isMosa = (saved as ConfigInput).attention === "mosa";
+  return isMosa ? { mosaCausal: false, mosaDenseHeads: 0 } : {};
 }
 
 function isStages(value: unknown): boolean {

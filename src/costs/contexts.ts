@@ -28,7 +28,7 @@ export function selectsByAttention(config: RunConfig, { attention }: StageCosts)
   return attention === "sparse" && (selector === "oracle" || isNative);
 }
 
-/** Keys that a query attends to at most. */
+/** Keys that a query attends to at most, without the dense heads of mosa. */
 export function keysAtMost(config: RunConfig, stage: StageCosts): number {
   if (config.attention === "mosa") return config.indexTopk;
   return stage.attention === "sparse" ? stage.indexTopk : config.window ?? Infinity;
@@ -50,12 +50,17 @@ function meanContext(seqLen: number, k: number): number {
   return k < seqLen ? k - k * (k - 1) / (2 * seqLen) : (seqLen + 1) / 2;
 }
 
-/** Pairs of core attention, a token and head. */
+/**
+ * Pairs of core attention, a token and head, in the mean of the heads. Causal heads of mosa count as
+ * if they took every token: how many they do depends on the data.
+ */
 export function coreContext(config: RunConfig, stage: StageCosts): number {
   const k = keysAtMost(config, stage);
   if (config.attention !== "mosa") return meanContext(config.seqLen, k);
-  const picks = Math.min(k, config.seqLen);
-  return picks * (picks + 1) / (2 * config.seqLen);
+  const { seqLen, mosaDenseHeads: dense, numAttentionHeads: heads } = config;
+  const picks = Math.min(k, seqLen);
+  const own = config.mosaCausal ? meanContext(seqLen, k) : picks * (picks + 1) / (2 * seqLen);
+  return (dense * meanContext(seqLen, Infinity) + (heads - dense) * own) / heads;
 }
 
 /** Keys of the indexer's loss, a token. */

@@ -123,8 +123,9 @@ export function flopParts(flops: ForwardFlops): Record<typeof FLOP_PARTS[number]
  * (Megatron-Bridge, `flop_utils.py`). The mean ctx of a sequence of S is `(S + 1) / 2`; for k keys
  * at most, by selection or window, it is `k - k (k - 1) / (2 S)`. Index scores are over all keys,
  * unless only the loss over selected ones needs them; `indexKeyInput=native` has those of all heads,
- * `2 ctx H (n + r)`. A head of MoSA has `k (k + 1) / 2` pairs. Groups of heads that select for
- * themselves compute as much: each head attends to k keys, and scores are of each index head once.
+ * `2 ctx H (n + r)`. A head of MoSA that looks ahead has `k (k + 1) / 2` pairs, a causal
+ * one at most those of k keys, a dense one all. Groups of heads that select for themselves
+ * compute as much: each head attends to k keys, and scores are of each index head once.
  *
  * @param stage default: the last of the run
  *
@@ -281,7 +282,9 @@ export function cachePerToken(
   const indexers = selectsByIndex(config, stage) ? indexerLayers(config) : 0;
   // Where attention itself selects it reads what all tokens keep.
   const ranking = selectsByAttention(config, stage) ? indexerLayers(config) : 0;
-  const keys = Math.min(keysTogether(config, stage), seqLen);
+  const most = Math.min(keysTogether(config, stage), seqLen);
+  const dense = config.attention === "mosa" ? config.mosaDenseHeads / config.numAttentionHeads : 0;
+  const keys = dense * seqLen + (1 - dense) * most;
   const sums = (unit: keyof Size) => {
     const { own, indexKey: { stored, read } } = cachedSizes(config);
     const attended = ranking * seqLen + (layers - ranking) * keys;

@@ -183,10 +183,12 @@ function activationNeeds(config: RunConfig, purpose: Purpose, device: Room["devi
     keys: ["batchSize", "seqLen", "hiddenSize"],
   }];
   // The twins have attention's scores and weights as they are.
-  if (device === "cpu" && config.attention !== "mosa") {
+  const isPicked = config.attention === "mosa" && !config.mosaCausal;
+  const heads = isPicked ? config.mosaDenseHeads : numAttentionHeads;
+  if (device === "cpu" && heads > 0) {
     needs.push({
       what: "attention's scores",
-      bytes: 2 * WORD * kept * batchSize * numAttentionHeads * seqLen * seqLen,
+      bytes: 2 * WORD * kept * batchSize * heads * seqLen * seqLen,
       keys: ["seqLen", "batchSize", "numAttentionHeads"],
     });
   }

@@ -11,6 +11,7 @@ import { type Batch, type Dataset, openDataset } from "../data/dataset.ts";
 import type { Engine, Metrics } from "../engine.ts";
 import { requireSameData } from "../data/identity.ts";
 import { MemoryError, UserError } from "../errors.ts";
+import { isCausal } from "../infer/sample.ts";
 import { NotFinite, requireFinite } from "../model/finite.ts";
 import { modelParameters } from "../model/parameters.ts";
 import { languageModel } from "../model/transformer.ts";
@@ -116,6 +117,9 @@ export async function evaluateModel(
   } = {},
 ): Promise<EvaluationReport> {
   const { config } = model;
+  if (!isCausal(config)) {
+    options.note?.("mosaCausal=false looks ahead: its loss is not a language model's");
+  }
   if (options.selectors && config.attention !== "mla") {
     throw new UserError(
       `Cannot compare selectors of ${model.folder}: attention=${config.attention} has no latents ` +

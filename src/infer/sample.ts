@@ -33,10 +33,12 @@ export interface SampleOptions {
 
 /**
  * Whether a token's logits depend on the tokens before it alone, so that text can be generated.
- * The heads of mosa pick among all tokens of the sequence.
+ * With mosaCausal=false heads of mosa pick among all tokens of the sequence.
  */
-export function isCausal({ attention }: Pick<RunConfig, "attention">): boolean {
-  return attention !== "mosa";
+export function isCausal(
+  { attention, mosaCausal }: Pick<RunConfig, "attention" | "mosaCausal">,
+): boolean {
+  return attention !== "mosa" || mosaCausal;
 }
 
 /**

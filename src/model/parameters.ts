@@ -60,7 +60,9 @@ function attentionParameters(
     weight(`${prefix}.q_proj.weight`, heads * c.headDim, c.hiddenSize);
     weight(`${prefix}.k_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
     weight(`${prefix}.v_proj.weight`, c.numKeyValueHeads * c.headDim, c.hiddenSize);
-    if (c.attention === "mosa") weight(`${prefix}.mosa_router.weight`, heads, c.hiddenSize);
+    if (c.attention === "mosa") {
+      weight(`${prefix}.mosa_router.weight`, heads - c.mosaDenseHeads, c.hiddenSize);
+    }
     weight(`${prefix}.o_proj.weight`, c.hiddenSize, heads * c.headDim);
     return;
   }

@@ -1,5 +1,11 @@
 /** Causal mixture of sparse attention: against its twin, and what it may not see. */
 import assert from "node:assert/strict";
+import { resolveConfig } from "../../src/config/config.ts";
+import { groupedQueryAttention } from "../../src/model/grouped_query_attention.ts";
+import { mixtureOfSparseAttention } from "../../src/model/mosa.ts";
+import { denseView } from "../../src/model/stage_view.ts";
+import type { Tensor } from "../../src/ops/op.ts";
+import { rope } from "../../src/ops/token/rope.ts";
 import { attention } from "../../src/ops/attention/attention.ts";
 import {
   causalMosaAttention,
@@ -88,4 +94,29 @@ Deno.test("the last token of causal MoSA is that of heads that see the whole seq
   ];
   assert(causal.subarray(11 * 9).every((x) => x !== 0));
   assertClose("last", causal.subarray(11 * 9), ahead.subarray(11 * 9), 1e-6);
+});
+
+Deno.test("the causal MoSA layer: dense heads are those of MHA, chosen ones its half at a router of zeros", async () => {
+  const config = resolveConfig({ attention: "mha", hiddenSize: 12, numAttentionHeads: 3 });
+  const backend = await TfjsBackend.open("wasm");
+  const matrix = (rows: number, cols: number) =>
+    backend.tensor(randomNormal(rows * cols), rows, cols);
+  const weights = new Map<string, Tensor>(
+    ["q_proj", "k_proj", "v_proj"].map((name) => [name, matrix(12, 12)]),
+  );
+  const eye = Float32Array.from({ length: 144 }, (_, i) => Number(i % 13 === 0));
+  weights.set("o_proj", backend.tensor(eye, 12, 12));
+  weights.set("mosa_router", backend.tensor(new Float32Array(2 * 12), 2, 12));
+  const [x, zero] = [matrix(7, 12), backend.tensor(new Float32Array(7 * 12), 7, 12)];
+  const output = (layer: typeof groupedQueryAttention) =>
+    backend.read(
+      layer(x, zero, {
+        config: { ...config, indexTopk: 7, mosaCausal: true, mosaDenseHeads: 1 },
+        ...{ stage: denseView, index: 0, batch: 1, seqLen: 7, shared: null },
+        weight: (name) => weights.get(name)!,
+        rotate: (x, spec) => rope(x, { ...spec, seqLen: 7 }),
+      }).output,
+    );
+  const want = output(groupedQueryAttention).map((y, i) => i % 12 < 4 ? y : y / 2);
+  assertClose("heads", output(mixtureOfSparseAttention), want, 1e-6);
 });

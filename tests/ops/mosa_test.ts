@@ -220,7 +220,7 @@ Deno.test("the MoSA layer with a router of zeros halves multi-head attention", a
   const output = (layer: typeof groupedQueryAttention, indexTopk: number, residual = zero) =>
     backend.read(
       layer(x, residual, {
-        config: { ...config, indexTopk },
+        config: { ...config, indexTopk, mosaCausal: false, mosaDenseHeads: 0 },
         stage: denseView,
         index: 0,
         batch: 2,

@@ -9,6 +9,7 @@ import { gelu } from "../../src/ops/token/gelu.ts";
 import { layerNorm } from "../../src/ops/token/layer_norm.ts";
 import { linear } from "../../src/ops/token/linear.ts";
 import { mlaAttention } from "../../src/ops/attention/mla_attention.ts";
+import { causalMosaAttention } from "../../src/ops/attention/causal_mosa_attention.ts";
 import { mosaAttention } from "../../src/ops/attention/mosa_attention.ts";
 import { rmsNorm } from "../../src/ops/token/rms_norm.ts";
 import { rope } from "../../src/ops/token/rope.ts";
@@ -69,6 +70,15 @@ const CASES: TwinCase[] = [
       mosaAttention(q, k, v, router, {
         ...{ batch: 1, seqLen: 5, heads: 2, headDim: 3, vHeadDim: 2 },
         topk: 3,
+      }),
+  },
+  {
+    name: "causalMosaAttention",
+    shapes: [[5, 6], [5, 6], [5, 4], [5, 2]],
+    apply: ([q, k, v, router]) =>
+      causalMosaAttention(q, k, v, router, {
+        ...{ batch: 1, seqLen: 5, heads: 2, headDim: 3, vHeadDim: 2 },
+        topk: 2,
       }),
   },
   { name: "add", shapes: [[3, 4], [3, 4]], apply: ([a, b]) => add(a, b) },
