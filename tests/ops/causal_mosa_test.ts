@@ -120,3 +120,13 @@ Deno.test("the causal MoSA layer: dense heads are those of MHA, chosen ones its 
   const want = output(groupedQueryAttention).map((y, i) => i % 12 < 4 ? y : y / 2);
   assertClose("heads", output(mixtureOfSparseAttention), want, 1e-6);
 });
+
+Deno.test("causalMosaAttention in parts of its batch, and one input trained at a time", async () => {
+  const dims = { ...DIMS, batch: 5, seqLen: 16 };
+  // 5 sequences of 16 rows of 15 columns are 4 800 bytes.
+  await check(dims, { capabilities: { maxBindingBytes: 2_600 } });
+  for (const wanted of [0, 1, 2, 3]) {
+    const inputs = inputsOf(DIMS).map((x, i) => ({ ...x, gradient: i === wanted }));
+    await check({ ...DIMS, scale: 1.5 }, { inputs });
+  }
+});
