@@ -178,10 +178,13 @@ function twinTerms(
   const repeated = (x: ReturnType<typeof square>) =>
     tf.tile(tf.reshape(x, [1, 1, seqLen, seqLen]), [batch, heads, 1, 1]);
   // better[s, u]: token u is better than s; beaten[s, t]: how many of those up to t are.
-  const ties = tf.mul(tf.cast(tf.equal(others, scores), "float32"), square((s, u) => u < s));
-  const better = tf.add(tf.cast(tf.greater(others, scores), "float32"), ties);
+  const reaches = (a: typeof scores, b: typeof scores) => tf.cast(tf.greaterEqual(a, b), "float32");
+  const better = tf.add(
+    tf.mul(reaches(others, scores), square((s, u) => u < s)),
+    tf.mul(tf.sub(1, reaches(scores, others)), square((s, u) => u > s)),
+  );
   const beaten = tf.matMul(better, repeated(square((u, t) => u <= t)));
-  const kept = tf.mul(tf.cast(tf.less(beaten, topk), "float32"), square((s, t) => s <= t));
+  const kept = tf.mul(tf.sub(1, reaches(beaten, tf.scalar(topk))), square((s, t) => s <= t));
   const own = tf.sum(tf.mul(kept, square((s, t) => s === t)), 3, true);
   const until = tf.add(tf.sum(kept, 3, true), tf.reshape(tf.range(0, seqLen), [1, 1, seqLen, 1]));
   const rows = tf.reshape(tf.transpose(until, [0, 2, 1, 3]), [batch * seqLen, heads]);
