@@ -55,8 +55,6 @@ export function stageIdentities(config: RunConfig): string[] {
     if (effect === "run" || effect === "log") return false;
     // MoSA's heads take that many tokens in every stage.
     if (key === "indexTopk" && config.attention === "mosa") return true;
-    // To other attention they are nothing.
-    if (key.startsWith("mosa") && config.attention !== "mosa") return false;
     if (reach === "stages") return false;
     return reach === undefined || hasIndexer && (selects || reach === "indexer");
   }
