@@ -9,6 +9,7 @@ import { resultsTable } from "../src/ablate/table.ts";
 import { type ConfigInput, resolveConfig } from "../src/config/config.ts";
 import { meets, parseCriterion } from "../src/config/criterion.ts";
 import { checkpointAt, checkpointNames, loadCheckpoint } from "../src/runs/checkpoint.ts";
+import { resumeConfig } from "../src/train/resume.ts";
 import { readMetrics, readSummary } from "../src/runs/run_folder.ts";
 import { CLI, command, decoder, MODEL, outcome, run, TEXT, trainIn } from "./train_run.ts";
 import { userError } from "./user_error.ts";
@@ -32,10 +33,32 @@ Deno.test("a criterion is a metric of evaluations, an operator and a number", ()
     [{ evalEvery: 0 }, "val/loss<1", /dense.until=val\/loss<1: .*evalEvery=0.*evalEvery=100/],
     [{}, "val/accuracy>0.5", /data=moby_dick has no val\/accuracy; use val\/loss or val\/bpb/],
     [{ data: "copy" }, "val/bpb<1", /data=copy has no val\/bpb/],
+    [{ data: "copy" }, "val/accuracy>1", /nothing meets it, val\/accuracy is from 0 to 1/],
+    [{ data: "copy" }, "val/accuracy<-0.1", /nothing meets it/],
+    [{}, "val/loss<0", /nothing meets it, val\/loss is never below 0/],
+    [{}, "val/bpb<=-1", /nothing meets it/],
   ];
   for (const [base, until, expected] of refused) {
     assert.match(userError(() => resolveConfig(base, [`dense.until=${until}`])), expected);
   }
+  for (const until of ["val/accuracy>=1", "val/accuracy<=0", "val/loss>0"]) {
+    assert.equal(parseCriterion(until).metric, until.match(/[a-z/]+/)![0]);
+  }
+  const ofWarmup = () => resolveConfig({ recipe: "dsa" }, ["warmup.until=val/loss<1"]);
+  assert.match(userError(ofWarmup), /warmup.until=val\/loss<1: .*evaluations stay the same/);
+});
+
+Deno.test("going on with a run keeps what decided where its stages ended", () => {
+  const saved = resolveConfig({ recipe: "dense", steps: 40 }, ["dense.until=val/loss<1"]);
+  for (const typed of ["evalEvery=7", "evalBatches=3"]) {
+    assert.match(userError(() => resumeConfig(saved, [typed])), new RegExp(`resume with ${typed}`));
+    resumeConfig(resolveConfig({ recipe: "dense" }), [typed]);
+  }
+  const end = { criterion: "val/loss<1", steps: 15 };
+  const longer = (met: boolean) => () =>
+    resumeConfig(saved, ["dense.steps=60"], { ended: { dense: { ...end, met } } });
+  assert.match(userError(longer(true)), /dense.steps=60: .*met val\/loss<1, after 15 steps/);
+  assert.equal(longer(false)().stages[0].steps, 60);
 });
 
 Deno.test("when a stage is looked at is of its beginning, where that decides its end", () => {
@@ -94,6 +117,9 @@ Deno.test("a stage ends where its criterion is met, and what comes after is as i
     assert.equal(at(40)["val/loss"], at(15)["val/loss"]);
     assert.equal("until/met" in at(15) || "until/met" in at(52), false);
     assert.equal(readSummary(early)!.final["until/met"], 1);
+    assert.deepEqual(readSummary(early)!.until, {
+      dense: { criterion: criterion.slice("dense.until=".length), met: true, steps: 15 },
+    });
     // Two sequences of 32 tokens a step, of those that were done.
     assert.equal(at(44)["train/tokens"], (15 + 4) * 2 * 32);
   });
@@ -139,6 +165,10 @@ Deno.test("a stage ends where its criterion is met, and what comes after is as i
     assert.match(stderr, /stage dense: val\/loss<0.01 was not met in 12 steps\n/);
     const { final } = readSummary(join(cwd, "runs/never"))!;
     assert.deepEqual([final["until/steps"], final["until/met"]], [12, 0]);
+    assert.match(
+      (await run(CLI, ["resume=runs/never", "evalEvery=4"], cwd)).stderr,
+      /Cannot resume with evalEvery=4/,
+    );
   });
   await Deno.remove(cwd, { recursive: true });
 });

@@ -111,9 +111,10 @@ async function resolveRun(name: string | undefined, pairs: readonly string[]): P
     const unsaved = await unsavedConfig(resume);
     const checkpoint = unsaved ? null : await loadNewest(resume, { forResume: true });
     const saved = unsaved ?? withRates(checkpoint!.config, resume);
-    const hasFailed = readSummary(resume)?.status === "failed";
+    const summary = readSummary(resume);
+    const hasFailed = summary?.status === "failed";
     const failedAfter = hasFailed ? checkpoint?.step ?? 0 : undefined;
-    const config = resumeConfig(saved, pairs, { failedAfter });
+    const config = resumeConfig(saved, pairs, { failedAfter, ended: summary?.until });
     const change = rateNote(saved, config, checkpoint?.step ?? 0);
     return { config: { ...config, resume }, checkpoint, experiment: "", change };
   }

@@ -16,8 +16,15 @@ export interface Criterion {
   readonly bound: number;
 }
 
+/** What evaluations measure, and the least and largest that it can be. */
+const RANGES: Readonly<Record<string, readonly [number, number]>> = {
+  "val/loss": [0, Infinity],
+  "val/bpb": [0, Infinity],
+  "val/accuracy": [0, 1],
+};
+
 /** What evaluations measure. */
-export const CRITERION_METRICS: readonly string[] = ["val/loss", "val/bpb", "val/accuracy"];
+export const CRITERION_METRICS: readonly string[] = Object.keys(RANGES);
 
 /**
  * Reads a criterion.
@@ -49,7 +56,13 @@ export function parseCriterion(text: string): Criterion {
         (near ? ` (did you mean ${near}?)` : ""),
     );
   }
-  return { metric, operator: operator as Criterion["operator"], bound };
+  const criterion = { metric, operator: operator as Criterion["operator"], bound };
+  const [least, most] = RANGES[metric];
+  if (![least, most].some((value) => meets(criterion, { [metric]: value }))) {
+    const range = most === Infinity ? `is never below ${least}` : `is from ${least} to ${most}`;
+    throw new UserError(`Cannot use the criterion "${text}": nothing meets it, ${metric} ${range}`);
+  }
+  return criterion;
 }
 
 /** Whether the metrics of an evaluation meet a criterion. */

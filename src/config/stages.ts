@@ -163,7 +163,7 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   const fail = (key: keyof Stage, reason: string): never => {
     throw new UserError(`Cannot set ${name}.${key}=${stage[key]}: ${reason}`);
   };
-  if (until !== null) checkCriterion(until, config, (reason) => fail("until", reason));
+  if (until !== null) checkCriterion(stage, config, (reason) => fail("until", reason));
   if (before.includes(name)) fail("name", "two stages have this name; rename one");
   if (from !== null && !before.includes(from)) {
     fail(
@@ -195,8 +195,17 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   }
 }
 
-function checkCriterion(until: string, config: RunConfig, fail: (reason: string) => never): void {
-  const { metric } = parseCriterion(until);
+function checkCriterion(
+  { until, attention, trains }: Stage,
+  config: RunConfig,
+  fail: (reason: string) => never,
+): void {
+  const { metric } = parseCriterion(until!);
+  if (attention === "dense" && trains === "indexer") {
+    fail(
+      "dense attention is not changed by its indexer, so evaluations stay the same; leave it out",
+    );
+  }
   if (config.evalEvery === 0) {
     fail(
       "with evalEvery=0 nothing is evaluated before its end; set evalEvery, such as evalEvery=100",

@@ -10,7 +10,17 @@ import type { RunConfig } from "../config/config.ts";
 import { type DataIdentity, identityShape } from "../data/identity.ts";
 import { UserError } from "../errors.ts";
 import { isThere, readJson, writing } from "../files/files.ts";
-import { anObject, aNull, aNumber, aRecord, either, oneOf, type Shape } from "../files/shape.ts";
+import {
+  aFlag,
+  anObject,
+  aNull,
+  aNumber,
+  aRecord,
+  aText,
+  either,
+  oneOf,
+  type Shape,
+} from "../files/shape.ts";
 import { cutLogs, type LogMark } from "./log_mark.ts";
 
 /** Where run folders lie, unless said otherwise. */
@@ -46,8 +56,20 @@ export interface Summary {
   readonly final: Record<string, number | null>;
   /** Best value of each loss (least) and accuracy (largest). */
   readonly best: Record<string, { value: number; step: number }>;
+  /** How the stages that were to end by a criterion ended, by their names. */
+  readonly until?: Readonly<Record<string, CriterionEnd>>;
   /** Why the run failed. */
   readonly error?: string;
+}
+
+/** How a stage with a criterion ended. */
+export interface CriterionEnd {
+  /** E.g. `val/accuracy>=0.99`. */
+  readonly criterion: string;
+  /** Whether an evaluation met it. */
+  readonly met: boolean;
+  /** Steps that were done. */
+  readonly steps: number;
 }
 
 /**
@@ -74,6 +96,7 @@ export class RunFolder {
   readonly config: RunConfig;
   readonly #final: Record<string, number | null> = {};
   readonly #best: Record<string, { value: number; step: number }> = {};
+  readonly #until: Record<string, CriterionEnd> = {};
   readonly #started = performance.now();
   #secondsBefore = 0;
   #step = 0;
@@ -185,6 +208,7 @@ export class RunFolder {
       seconds: this.#seconds(),
       final: this.#final,
       best: this.#best,
+      ...(Object.keys(this.#until).length ? { until: this.#until } : {}),
       ...(error === undefined ? {} : { error }),
     };
     writeAside(join(this.path, "summary.json"), pretty(summary));
@@ -198,6 +222,7 @@ export class RunFolder {
 
   #keep(row: MetricsRow): void {
     this.#step = row.step;
+    this.#keepEnd(row);
     for (const [name, value] of Object.entries(row)) {
       if (name === "step" || name === "t") continue;
       this.#final[name] = value;
@@ -207,6 +232,12 @@ export class RunFolder {
       const isBetter = !best || (better === "less" ? value < best.value : value > best.value);
       if (isBetter) this.#best[name] = { value, step: row.step };
     }
+  }
+
+  #keepEnd({ stage, "until/met": met, "until/steps": steps }: MetricsRow): void {
+    const { name, until = null } = this.config.stages[stage ?? -1] ?? {};
+    if (!name || until === null || typeof steps !== "number") return;
+    this.#until[name] = { criterion: until, met: met === 1, steps };
   }
 }
 
@@ -262,7 +293,7 @@ const summaryShape = anObject({
   seconds: aNumber,
   final: aRecord(either(aNull, aNumber)),
   best: aRecord(anObject({ value: aNumber, step: aNumber })),
-});
+}, { until: aRecord(anObject({ criterion: aText, met: aFlag, steps: aNumber })) });
 
 /**
  * The text that a run was trained on last, by its `env.json`; null where that does not tell, or it

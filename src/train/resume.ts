@@ -21,6 +21,7 @@ import { stageSpans } from "../config/stages.ts";
 import type { Stage } from "../config/stage_fields.ts";
 import { learningRate } from "./schedule.ts";
 import { newestCheckpoint } from "../runs/checkpoint.ts";
+import type { Summary } from "../runs/run_folder.ts";
 
 /** The rates of a stage. */
 const rates = ["lr", "indexerLr"] as const;
@@ -62,6 +63,7 @@ export function withRates(config: RunConfig, run: string): RunConfig {
  * of stages that are not over. `lr=…` then scales those of all of them.
  *
  * @param options.failedAfter steps at the checkpoint to which a failed run goes back
+ * @param options.ended how stages with a criterion have ended so far
  * @throws {UserError} naming the key, its old and its new value
  *
  * @example
@@ -78,16 +80,18 @@ export function withRates(config: RunConfig, run: string): RunConfig {
 export function resumeConfig(
   saved: RunConfig,
   overrides: readonly string[],
-  { failedAfter }: { failedAfter?: number } = {},
+  { failedAfter, ended = {} }: { failedAfter?: number; ended?: Summary["until"] } = {},
 ): RunConfig {
   const typed = parseOverrides(overrides);
+  const hasCriterion = saved.stages.some(({ until }) => until !== null);
   const hasFailed = failedAfter !== undefined;
   const mayChange = (key: ConfigKey) =>
     fields[key].onResume === "free" || hasFailed && fields[key].onResume === "afterFailure";
   for (const key of configKeys) {
     const value = typed[key];
     const isOtherTask = key === "data" && [value, saved.data].some((data) => isTask(String(data)));
-    if (value === undefined || mayChange(key) && !isOtherTask) continue;
+    const decidesEnds = hasCriterion && (key === "evalEvery" || key === "evalBatches");
+    if (value === undefined || mayChange(key) && !isOtherTask && !decidesEnds) continue;
     if (String(value) === String(saved[key])) continue;
     throw new UserError(
       `Cannot resume with ${key}=${value ?? "none"}: the run was started with ` +
@@ -99,6 +103,13 @@ export function resumeConfig(
   const stages = saved.stages.map((stage, i) => isOpen(i) ? scaled(stage, saved, typed) : stage);
   const config = resolveConfig({ ...saved, stages }, overrides);
   const last = stages.length - 1;
+  const { name, steps } = config.stages[last];
+  if (ended[name]?.met && steps !== stages[last].steps) {
+    throw new UserError(
+      `Cannot resume with ${name}.steps=${steps}: the stage ended when it met ` +
+        `${ended[name].criterion}, after ${ended[name].steps} steps; start a new run`,
+    );
+  }
   const fixed = (stages: readonly Stage[]) =>
     JSON.stringify(stages.map((stage, i) => ({
       ...stage,
