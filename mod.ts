@@ -201,6 +201,7 @@ export { Diverged } from "./src/runs/diverged.ts";
 export { loadModel, type LoadPurpose, type SavedModel } from "./src/runs/load_model.ts";
 export type { LogMark } from "./src/runs/log_mark.ts";
 export {
+  type CriterionEnd,
   type MetricsRow,
   readMetrics,
   readSummary,
