@@ -17,6 +17,7 @@ import { languageModel } from "../src/model/transformer.ts";
 import { openDevice } from "../src/open_device.ts";
 import { loadModel } from "../src/runs/load_model.ts";
 import { options, withFiles } from "./data_case.ts";
+import { loadTokenizer } from "../src/data/tokenizer/tokenizers.ts";
 import { EVAL, evaluated, near } from "./eval_run.ts";
 import { keepTales, TALES, TALES_DATA } from "./fake_registry.ts";
 import { refuses } from "./user_error.ts";
@@ -70,7 +71,7 @@ Deno.test("every token of every document is scored once, with its context", () =
     }
   }));
 
-Deno.test("tokens are chosen whose loss is small, and much larger with 64 tokens before alone", async () => {
+Deno.test("tokens are chosen whose loss is small, and much larger with 64 bytes before alone", async () => {
   const length = 300;
   const contexts = Int32Array.from({ length }, (_, i) => i % 100 + 1);
   const tokens = Int32Array.from({ length }, (_, i) => i * 31 % 256);
@@ -96,7 +97,10 @@ Deno.test("tokens are chosen whose loss is small, and much larger with 64 tokens
       return Promise.resolve(found);
     },
   };
-  const chosen = await chooseLongTokens(split, short, { batchSize: 7 });
+  const chosen = await chooseLongTokens(split, short, {
+    bytes: new Uint8Array(length).fill(1),
+    batchSize: 7,
+  });
   const candidates = [...tokens.keys()].filter((i) => contexts[i] > 64 && losses[i] < 2);
   assert.deepEqual(asked, candidates);
   const right = candidates.filter((i) => cost(tokens[i]) - losses[i] > 2);
@@ -104,6 +108,46 @@ Deno.test("tokens are chosen whose loss is small, and much larger with 64 tokens
   assert(right.length > 0 && right.length < candidates.length);
   assert.deepEqual([...chosen.long], right.map((i) => losses[i]));
   assert.deepEqual([...chosen.short], right.map((i) => cost(tokens[i])));
+});
+
+Deno.test("the short context is 64 bytes, however many tokens these are", async () => {
+  const length = 120;
+  const bytes = Int32Array.from({ length }, (_, i) => [1, 5, 9, 70, 2, 3][i * 7 % 6]);
+  const tokens = Int32Array.from({ length }, (_, i) => i);
+  const contexts = Int32Array.from({ length }, (_, i) => i % 40 + 1);
+  const losses = new Float32Array(length).fill(0.5);
+  const split: SplitTokens = { losses, tokens, contexts, documents: new Int32Array(length) };
+  const fitting = (place: number) => {
+    let count = 0, sum = 0;
+    while (place > count && sum + bytes[place - count - 1] <= 64) sum += bytes[place - ++count];
+    return Math.max(1, count);
+  };
+  const asked: number[] = [];
+  const short = {
+    tokenLosses({ tokens: given, targets }: Batch) {
+      targets.forEach((place, at) => {
+        if (place < 0) return;
+        const count = fitting(place);
+        assert.equal(at % 64, count - 1);
+        assert.deepEqual(
+          [...given.subarray(at + 1 - count, at + 1)],
+          [...tokens.subarray(place - count, place)],
+        );
+        asked.push(place);
+      });
+      return Promise.resolve(new Float32Array(targets.length).fill(3));
+    },
+  };
+  const chosen = await chooseLongTokens(split, short, { bytes, batchSize: 5 });
+  const candidates = [...tokens].filter((place) => {
+    const count = fitting(place);
+    const known = contexts[place] - 1;
+    const sum = bytes.slice(place - count, place).reduce((sum, next) => sum + next, 0);
+    return count < known || count === known && sum >= 64;
+  });
+  assert.deepEqual([...chosen.places], candidates);
+  assert.deepEqual(asked, candidates);
+  assert(candidates.length > 10 && candidates.some((place) => fitting(place) < 3));
 });
 
 Deno.test("a list that is damaged, or of other thresholds, is refused", () =>
@@ -129,7 +173,7 @@ Deno.test("a list that is damaged, or of other thresholds, is refused", () =>
     await refuses(() => read([2], { seqLen: "64" }), /it is damaged/);
     await refuses(() => read([2], { shortContext: "32" }), /with the thresholds of this program/);
     await refuses(() => read([2], { leastGain: "1" }), /with the thresholds of this program/);
-    await refuses(() => read([2], { format: "latentk long tokens 2" }), /no list of format/);
+    await refuses(() => read([2], { format: "latentk long tokens 1" }), /no list of format/);
     await refuses(() => read([2], { dataSha256: "z" }), /of another text, data=x \(SHA-256 z…\)/);
   }));
 
@@ -183,8 +227,11 @@ Deno.test("the whole split by the command line: token losses, and a list for all
     assert.deepEqual([...far], places.map((place) => losses.data[place]));
     assert(far.every((loss, i) => loss < 2 && near64[i] - loss > 2));
     near(long.loss!, sum(far) / places.length, 1e-6);
-    // Each by itself, as the model sees it with the 64 tokens before alone.
-    const { config, parameters } = await loadModel(join(cwd, "runs/dense"));
+    // Each by itself, as the model sees it with as many tokens before alone as are 64 bytes.
+    const { config, parameters, tokenizer, tokenizerFile } = await loadModel(
+      join(cwd, "runs/dense"),
+    );
+    const known = loadTokenizer(tokenizer!, tokenizerFile);
     using device = await openDevice("auto");
     using engine = await device.open({
       ...{ parameters: modelParameters(config), initial: parameters, trained: [] },
@@ -192,13 +239,21 @@ Deno.test("the whole split by the command line: token losses, and a list for all
       ...{ batchSize: 1, seqLen: 64 },
     });
     const ids = (await readSafetensors(join(cwd, "all.safetensors"))).tensors.get("tokens")!.data;
+    const bytes = known.byteLengths(known.decode(ids), Int32Array.from(ids));
+    const counts = new Set<number>();
     for (const [i, place] of places.entries()) {
       if (i % 9) continue;
-      const tokens = Int32Array.from(ids.subarray(place - 64, place));
-      const targets = new Int32Array(64).fill(-1).with(63, ids[place]);
+      let first = place - 1;
+      while (sum(bytes.subarray(first - 1, place)) <= 64) first--;
+      const count = place - first;
+      counts.add(count);
+      const tokens = new Int32Array(64);
+      tokens.set(Int32Array.from(ids.subarray(first, place)));
+      const targets = new Int32Array(64).fill(-1).with(count - 1, ids[place]);
       const losses = await engine.tokenLosses({ tokens, targets, count: 1 });
-      near(near64[i], losses[63], 1e-3, `place ${place}`);
+      near(near64[i], losses[count - 1], 1e-3, `place ${place}`);
     }
+    assert([...counts].every((count) => count < 64));
     assert.deepEqual([long.reference, long.seqLen], ["runs/dense, step 1", 128]);
     await train("recipe=dense", "steps=1", "seed=1", "name=other");
     const before = await Deno.readFile(join(cwd, "list.safetensors"));

@@ -134,9 +134,12 @@ export async function evaluateWhole(
 async function makeList(
   file: string,
   split: SplitTokens,
-  { model, device, note, origin }: Evaluated & { origin: ListOrigin },
+  { model, dataset, device, note, origin }: Evaluated & { origin: ListOrigin },
 ): Promise<void> {
   const { config, step, parameters } = model;
+  // A character that the tokenizer does not know counts as U+FFFD.
+  const tokenizer = dataset.tokenizer!;
+  const bytes = tokenizer.byteLengths(tokenizer.decode(split.tokens), split.tokens);
   const batchSize = Math.ceil(config.batchSize * config.seqLen / SHORT_CONTEXT);
   const short = { ...config, batchSize, seqLen: SHORT_CONTEXT };
   using engine = await device.open({
@@ -145,7 +148,7 @@ async function makeList(
     loss: languageModel(short, { stage: checkpointView({ config: short, step: step ?? 0 }) }),
     ...{ batchSize, seqLen: SHORT_CONTEXT, trained: [] },
   });
-  const chosen = await chooseLongTokens(split, engine, { batchSize, note });
+  const chosen = await chooseLongTokens(split, engine, { bytes, batchSize, note });
   const { tensors, metadata } = listContent(chosen, origin);
   await writeTensorsAside(file, tensors, metadata);
 }

@@ -1,6 +1,6 @@
 /**
  * Tokens whose far context matters (LongPPL): a dense reference model predicts them well with all of
- * its context, and much worse with the last few tokens alone. Chosen once a corpus and kept in a
+ * its context, and much worse with the last bytes of it alone. Chosen once a corpus and kept in a
  * file, they are the same for every model that is evaluated on it.
  *
  * @see https://arxiv.org/abs/2410.23771
@@ -12,7 +12,7 @@ import { type FileSum, sumOfFile } from "../files/checksum.ts";
 import { readSafetensors, type TensorData } from "../files/safetensors.ts";
 import type { SplitTokens } from "./whole_split.ts";
 
-/** Tokens of the short context; bytes, where tokens are. */
+/** Bytes of the short context, whatever the tokenizer, and so the most tokens of it. */
 export const SHORT_CONTEXT = 64;
 
 /** Nats that the far context must be worth. */
@@ -21,7 +21,7 @@ const LEAST_GAIN = 2;
 /** A token that is not predicted in all of its context, in nats, says nothing of it. */
 const MOST_LOSS = 2;
 
-const FORMAT = "latentk long tokens 1";
+const FORMAT = "latentk long tokens 2";
 
 /** Which tokens of a validation split count, and why. */
 export interface LongTokens {
@@ -54,20 +54,27 @@ export interface LongTokensReport extends FileSum {
  *
  * @param all every scored token, with the reference's losses in all of its context
  * @param short the reference at sequences of {@linkcode SHORT_CONTEXT} tokens
- * @param options `batchSize`: that of `short`; `note`: is told how far it is
+ * @param options `bytes`: of the text, that each scored token stands for; `batchSize`: that of
+ * `short`; `note`: is told how far it is
  */
 export async function chooseLongTokens(
   all: SplitTokens,
   short: Pick<Engine, "tokenLosses">,
-  { batchSize, note = () => {} }: {
+  { bytes, batchSize, note = () => {} }: {
+    bytes: ArrayLike<number>;
     batchSize: number;
     note?: (line: string) => void;
   },
 ): Promise<LongTokens> {
   const candidates: number[] = [];
-  // With no more context than the short one nothing can be gained by it.
+  const counts: number[] = [];
   all.losses.forEach((loss, place) => {
-    if (loss < MOST_LOSS && all.contexts[place] > SHORT_CONTEXT) candidates.push(place);
+    if (loss >= MOST_LOSS) return;
+    // A sequence's first token is not scored. Without more than the short context there is no gain.
+    const count = shortContext(bytes, place, all.contexts[place] - 1);
+    if (count === null) return;
+    candidates.push(place);
+    counts.push(count);
   });
   const shortLosses = new Float32Array(candidates.length);
   const rows = Math.ceil(candidates.length / batchSize);
@@ -75,17 +82,19 @@ export async function chooseLongTokens(
   for (let row = 0; row < rows; row++) {
     const some = candidates.slice(row * batchSize, (row + 1) * batchSize);
     const size = batchSize * SHORT_CONTEXT;
+    const ends: number[] = [];
     const tokens = new Int32Array(size), targets = new Int32Array(size).fill(-1);
     some.forEach((place, i) => {
-      for (let back = 1; back <= SHORT_CONTEXT; back++) {
-        // Of the same sequence, as its context is longer than that.
-        tokens[(i + 1) * SHORT_CONTEXT - back] = all.tokens[place - back];
-      }
-      targets[(i + 1) * SHORT_CONTEXT - 1] = all.tokens[place];
+      const count = counts[row * batchSize + i];
+      const first = i * SHORT_CONTEXT;
+      tokens.set(all.tokens.subarray(place - count, place), first);
+      // What stands behind the last of them is not seen.
+      ends[i] = first + count - 1;
+      targets[ends[i]] = all.tokens[place];
     });
     const losses = await short.tokenLosses({ tokens, targets, count: some.length });
     some.forEach((_, i) => {
-      shortLosses[row * batchSize + i] = losses[(i + 1) * SHORT_CONTEXT - 1];
+      shortLosses[row * batchSize + i] = losses[ends[i]];
     });
     if (performance.now() - told > 10_000) {
       note(`tokens with a short context: ${Math.round(100 * (row + 1) / rows)} %`);
@@ -100,6 +109,21 @@ export async function chooseLongTokens(
     long: Float32Array.from(chosen, (i) => all.losses[candidates[i]]),
     short: Float32Array.from(chosen, (i) => shortLosses[i]),
   };
+}
+
+/**
+ * How many of the tokens before one fit into the short context, at least one; null where those of its
+ * sequence, `most` at most, might all do.
+ */
+function shortContext(bytes: ArrayLike<number>, place: number, most: number): number | null {
+  let sum = 0;
+  for (let count = 0;; count++) {
+    if (count === SHORT_CONTEXT || sum >= SHORT_CONTEXT) return count;
+    if (count === most) return null;
+    const next = bytes[place - count - 1];
+    if (count > 0 && sum + next > SHORT_CONTEXT) return count;
+    sum += next;
+  }
 }
 
 /** What a list is of. */
