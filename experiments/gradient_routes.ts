@@ -3,7 +3,21 @@ import { base } from "./parts/base.ts";
 import { smoke } from "./parts/smoke.ts";
 import { recall } from "./parts/tasks.ts";
 
-const dense = { name: "dense" };
+/** The variants, with so many updates each after the dense stage: of the indexer where it learns. */
+function taughtBy(updates: number): Experiment["variants"] {
+  const alone = { "sparse.steps": updates };
+  const warm = { "warmup.steps": updates / 2, "sparse.steps": updates / 2 };
+  return {
+    kl: warm,
+    both: { ...warm, indexLoss: "both" },
+    lm: { ...alone, indexLoss: "lm" },
+    native: { ...alone, indexKeyInput: "native" },
+    frozen: {
+      ...alone,
+      stages: [{ name: "dense" }, { name: "sparse", trains: "backbone", kl: "none" }],
+    },
+  };
+}
 
 /** Who may teach an indexer: attention, the model's own loss, both, or nobody. */
 export const experiment: Experiment = {
@@ -27,17 +41,7 @@ export const experiment: Experiment = {
     measureEvery: 0,
     "sparse.indexTopk": 2,
   },
-  // 600 updates after the dense stage each, of the indexer where it learns.
-  variants: {
-    kl: { "warmup.steps": 300, "sparse.steps": 300 },
-    both: { indexLoss: "both", "warmup.steps": 300, "sparse.steps": 300 },
-    lm: { indexLoss: "lm", "sparse.steps": 600 },
-    native: { indexKeyInput: "native", "sparse.steps": 600 },
-    frozen: {
-      stages: [dense, { name: "sparse", trains: "backbone", kl: "none" }],
-      "sparse.steps": 600,
-    },
-  },
+  variants: taughtBy(600),
   seeds: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
   tabulate: [
     ...["val/accuracy", "index/gold_recall_any", "index/gold_recall", "dense/val/accuracy"],
@@ -51,16 +55,7 @@ export const experiment: Experiment = {
         ...{ numPairs: 4, taskVocab: 24, qLoraRank: null, steps: 20, evalEvery: 10 },
         ...{ "dense.until": "val/accuracy>=0", "sparse.indexTopk": 2 },
       },
-      variants: {
-        kl: { "warmup.steps": 6, "sparse.steps": 6 },
-        both: { indexLoss: "both", "warmup.steps": 6, "sparse.steps": 6 },
-        lm: { indexLoss: "lm", "sparse.steps": 12 },
-        native: { indexKeyInput: "native", "sparse.steps": 12 },
-        frozen: {
-          stages: [dense, { name: "sparse", trains: "backbone", kl: "none" }],
-          "sparse.steps": 12,
-        },
-      },
+      variants: taughtBy(12),
       seeds: [0],
     },
   },

@@ -117,12 +117,14 @@ function budgets(config: RunConfig, stage: Stage): Planned[] {
       .readBytes;
   };
   const whole = { budget: null, selector: "dense", keys: seqLen, isOver: false } as const;
+  const compared = comparable(config).map((selector) =>
+    [selector, bytes(selector, 1), bytes(selector, 2)] as const
+  );
   return [
     { ...whole, readBytes: bytes("dense", seqLen) },
     ...ks.flatMap((budget) => {
       const most = bytes(own, budget);
-      return comparable(config).map((selector): Planned => {
-        const [one, two] = [bytes(selector, 1), bytes(selector, 2)];
+      return compared.map(([selector, one, two]): Planned => {
         // All that is read does not grow with k: then it takes as many keys as the model's own.
         const fitting = two > one ? Math.floor((most - one) / (two - one)) + 1 : budget;
         const isOver = fitting < 1 || two === one && one > most;

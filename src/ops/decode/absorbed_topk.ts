@@ -6,7 +6,7 @@ import {
 import { type TieRule, topK } from "../../kernels/select/top_k.ts";
 import { isPosition } from "./cache_append.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { requireSizes, twinLargest } from "../select/chunks.ts";
+import { requireSizes, twinTopkRow } from "../select/chunks.ts";
 
 /** Attributes of {@linkcode absorbedTopk}. */
 export interface AbsorbedTopkAttributes {
@@ -46,11 +46,7 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
     const products = tf.matMul(tf.reshape(qLatent, [heads, c.shape[1]]), c, false, true);
     const scores = tf.mul(tf.add(products, tf.matMul(turned, k, false, true)), scale);
     const shares = tf.mean(tf.softmax(scores, 1), 0);
-    const count = Math.min(topk, visible);
-    const chosen = Array.from(twinLargest(tf, shares, count, ties).dataSync());
-    chosen.sort((a, b) => a - b);
-    const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
-    return [tf.tensor2d(row, [1, topk], "int32")];
+    return [twinTopkRow(tf, shares, topk, ties)];
   },
   forward(r, [qLatent, q, latents, ropeKeys, position], [indices], { heads, scale, ties }) {
     const { capabilities } = r;

@@ -3,7 +3,7 @@ import { cacheScores } from "../../kernels/decode/cache_scores.ts";
 import { type TieRule, topK } from "../../kernels/select/top_k.ts";
 import { isPosition } from "./cache_append.ts";
 import { matrixType, type Op, requireShapes, type Tensor } from "../op.ts";
-import { requireSizes, twinLargest } from "../select/chunks.ts";
+import { requireSizes, twinTopkRow } from "../select/chunks.ts";
 
 /** Attributes of {@linkcode cacheTopk}. */
 export interface CacheTopkAttributes {
@@ -38,11 +38,7 @@ export const cacheTopkOp: Op<CacheTopkAttributes> = {
     const products = tf.matMul(tf.reshape(qI, [heads, dim]), keys, false, true);
     const activated = activation === "relu" ? tf.relu(products) : products;
     const scores = tf.mul(tf.matMul(w, activated), scale);
-    const count = Math.min(topk, visible);
-    const chosen = Array.from(twinLargest(tf, scores, count, ties).dataSync());
-    chosen.sort((a, b) => a - b);
-    const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
-    return [tf.tensor2d(row, [1, topk], "int32")];
+    return [twinTopkRow(tf, scores, topk, ties)];
   },
   forward(r, [qI, kI, w, position], [indices], { indexer, ties }) {
     const scores = r.temporary(1, kI.rows);

@@ -67,7 +67,7 @@ export function recordTopk(
  * The twin of one row or more: positions [..., count] of the largest of each row of `scores`, in any
  * order. `tf.topk` puts the lower index first where scores are equal.
  */
-export function twinLargest(
+function twinLargest(
   tf: Tf,
   scores: tfc.Tensor,
   count: number,
@@ -77,6 +77,19 @@ export function twinLargest(
   const axis = scores.rank - 1;
   const { indices } = tf.topk(tf.reverse(scores, axis), count);
   return tf.sub(tf.scalar(scores.shape[axis] - 1, "int32"), indices);
+}
+
+/** The twin of one row: indices [1, topk] of its `scores` [1, keys], ascending, then -1. */
+export function twinTopkRow(
+  tf: Tf,
+  scores: tfc.Tensor,
+  topk: number,
+  ties?: TieRule,
+): TfMatrix {
+  const count = Math.min(topk, scores.size);
+  const chosen = Array.from(twinLargest(tf, scores, count, ties).dataSync()).sort((a, b) => a - b);
+  const row = Int32Array.from({ length: topk }, (_, i) => chosen[i] ?? -1);
+  return tf.tensor2d(row, [1, topk], "int32");
 }
 
 /** The twin: indices [batch · seqLen, topk] from all scores [batch, seqLen, seqLen]. */
