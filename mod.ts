@@ -130,6 +130,7 @@ export type { MlaHeads } from "./src/ops/attention/mla_heads.ts";
 export type { ScoringTensors, TeacherTensors } from "./src/ops/indexer/teacher.ts";
 export {
   type Backend,
+  Derivation,
   type Dtype,
   type GradientSink,
   type Matrix,

@@ -8,7 +8,7 @@ import { fill } from "../kernels/token/fill.ts";
 import type { Kernel } from "../kernels/wgsl/kernel.ts";
 import { matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
 import { byRowsWithSink } from "../ops/sink.ts";
-import type { Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
+import type { Derivation, Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
 import type { Capabilities } from "../kernels/wgsl/device.ts";
 
 /** One kernel on its operands. */
@@ -26,7 +26,7 @@ export class PlanRecorder implements Recorder {
   readonly kept = new Set<Storage>();
   /** Label of the node being recorded, for the storages it makes. */
   scope = "";
-  readonly #derived = new Map<Storage, Map<string, Matrix[]>>();
+  readonly #derived = new Map<Derivation<unknown>, Map<Storage, Map<string, unknown>>>();
 
   constructor(readonly capabilities: Capabilities) {}
 
@@ -50,13 +50,10 @@ export class PlanRecorder implements Recorder {
     }
   }
 
-  derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[] {
-    const key = keyOf(source, what);
-    let known = this.#derived.get(source.storage);
-    if (!known) this.#derived.set(source.storage, known = new Map());
-    let made = known.get(key);
-    if (!made) known.set(key, made = make());
-    return made;
+  derived<T>(source: Matrix, what: Derivation<T>, make: () => T): T {
+    const ofKind = entry(this.#derived, what, () => new Map<Storage, Map<string, unknown>>());
+    const ofStorage = entry(ofKind, source.storage, () => new Map<string, unknown>());
+    return entry(ofStorage, keyOf(source), make) as T;
   }
 
   zero(m: Matrix): void {
@@ -74,7 +71,13 @@ export class PlanRecorder implements Recorder {
   }
 }
 
-/** Tells what is derived of the matrices in a storage apart. */
-function keyOf({ base, offset, rows, cols, stride }: Matrix, what: string): string {
-  return [what, base, offset, rows, cols, stride].join(" ");
+/** The value of a key, made if it is not there. */
+function entry<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  if (!map.has(key)) map.set(key, make());
+  return map.get(key)!;
+}
+
+/** Tells the matrices in a storage apart. */
+function keyOf({ base, offset, rows, cols, stride }: Matrix): string {
+  return [base, offset, rows, cols, stride].join(" ");
 }

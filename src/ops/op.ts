@@ -80,10 +80,23 @@ export interface Recorder {
    */
   byRows(matrices: readonly Matrix[], body: (...parts: Matrix[]) => void): void;
   /**
-   * Other views of `source`, such as lists of what its bits say: recorded by `make` when they are
+   * What is derived of `source`, such as lists of what its bits say: recorded by `make` when it is
    * first asked for, the same matrices from then on. Nobody may write to `source` or to them later.
    */
-  derived(source: Matrix, what: string, make: () => Matrix[]): Matrix[];
+  derived<T>(source: Matrix, what: Derivation<T>, make: () => T): T;
+}
+
+/** One thing that is derived of matrices, a constant of the module that makes it. */
+export class Derivation<T> {
+  /** Matrices; never set, it is there for its type. */
+  declare readonly of: T;
+  /** For those who look for it in a debugger. */
+  readonly name: string;
+
+  /** Each is a derivation of its own, whatever its name. */
+  constructor(name: string) {
+    this.name = name;
+  }
 }
 
 /**

@@ -23,7 +23,7 @@ import {
   countQueriesByRows,
   listQueriesByRows,
 } from "../../kernels/select/lists_by_rows.ts";
-import type { Matrix, Recorder } from "../op.ts";
+import { Derivation, type Matrix, type Recorder } from "../op.ts";
 
 /** A selection of keys as the ops get it. */
 export type SelectedKeys = {
@@ -53,6 +53,10 @@ export function selectedRows(
   return pass === "gradKv" ? { mask, indices } : { indices };
 }
 
+const blocksOfMask = new Derivation<Matrix>("blocks");
+
+const listsOfMask = new Derivation<{ starts: Matrix; queries: Matrix }>("lists");
+
 /** Records the kernels that make what a pass reads of {@linkcode selectedRows}, and returns it. */
 export function recordSelection(
   r: Recorder,
@@ -67,13 +71,12 @@ export function recordSelection(
 
 /** Records which blocks of a mask have a bit set; see `selectionBlocks`. */
 function recordBlocks(r: Recorder, { batch, seqLen }: Extent, mask: Matrix): Matrix {
-  const [blocks] = r.derived(mask, "blocks", () => {
+  return r.derived(mask, blocksOfMask, () => {
     const words = maskWords(seqLen);
     const blocks = r.temporary(batch * words, words, "i32");
     r.dispatch(selectionBlocks(mask, blocks, seqLen));
-    return [blocks];
+    return blocks;
   });
-  return blocks;
 }
 
 /**
@@ -85,7 +88,7 @@ export function recordLists(
   { batch, seqLen }: Extent,
   { mask, indices }: SelectedKeys,
 ): { starts: Matrix; queries: Matrix } {
-  const [starts, queries] = r.derived(mask, "lists", () => {
+  return r.derived(mask, listsOfMask, () => {
     const starts = r.temporary(batch, startsCols(seqLen), "i32");
     const queries = r.temporary(batch * seqLen, Math.min(indices.cols, seqLen), "i32");
     if (r.capabilities.software && canListByRows(seqLen, indices.cols)) {
@@ -99,7 +102,6 @@ export function recordLists(
       r.dispatch(scanStarts(starts));
       r.dispatch(listQueries(mask, starts, queries, seqLen));
     }
-    return [starts, queries];
+    return { starts, queries };
   });
-  return { starts, queries };
 }

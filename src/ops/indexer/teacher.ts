@@ -14,6 +14,7 @@ import { twinHeads } from "../attention/passes.ts";
 import { mlaHeadDims, type MlaHeads, mlaScale } from "../attention/mla_heads.ts";
 import { detachOp } from "../token/detach.ts";
 import {
+  Derivation,
   type Matrix,
   type Recorder,
   requireShapes,
@@ -168,6 +169,8 @@ export interface Scores {
   readonly signs?: Matrix;
 }
 
+const scoresOfChunk = new Derivation<Scores>("index scores");
+
 /**
  * The index scores of a chunk: those that were recorded for others before, or, where the scores of a
  * layer are too much to keep, new ones in `scratch`, with signs if a `gradient` needs them.
@@ -181,21 +184,20 @@ export function scoresOf(
   gradient = false,
 ): Scores {
   const hasSigns = readsSigns({ indexer, capabilities: r.capabilities });
-  const record = (scores: Matrix, keepsSigns: boolean): Matrix[] => {
+  const record = (scores: Matrix, keepsSigns: boolean): Scores => {
     const rows = chunk.batch * signRows(chunk.rows, chunk.keys, indexer.heads);
-    const signs = keepsSigns ? [r.temporary(rows, SIGN_WORDS, "i32")] : [];
-    recordScores(r, inputs, indexer, chunk, scores, ...signs);
-    return [scores, ...signs];
+    const signs = keepsSigns ? r.temporary(rows, SIGN_WORDS, "i32") : undefined;
+    recordScores(r, inputs, indexer, chunk, scores, signs);
+    return { scores, signs };
   };
   const recordKept = () => {
     const { rows, cols, stride } = scratch;
     return record({ ...r.temporary(rows, stride), cols }, hasSigns);
   };
-  const [scores, signs] = 4 * batch * seqLen ** 2 > KEPT_BYTES
+  return 4 * batch * seqLen ** 2 > KEPT_BYTES
     ? record(scratch, hasSigns && gradient)
     // An indexer's queries are its alone: who shares them shares keys and weights.
-    : r.derived(chunk.queriesOf(inputs[0]), "index scores", recordKept);
-  return { scores, signs };
+    : r.derived(chunk.queriesOf(inputs[0]), scoresOfChunk, recordKept);
 }
 
 /**
