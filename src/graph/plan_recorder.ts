@@ -6,7 +6,7 @@
 import { addInto } from "../kernels/token/add.ts";
 import { fill } from "../kernels/token/fill.ts";
 import type { Kernel } from "../kernels/wgsl/kernel.ts";
-import { matrixAt, rowParts, rowsOf } from "../ops/matrix.ts";
+import { matrixAt, rowsOf, unitsPerBinding } from "../ops/matrix.ts";
 import { byRowsWithSink } from "../ops/sink.ts";
 import type { Derivation, Dtype, Matrix, Recorder, Storage } from "../ops/op.ts";
 import type { Capabilities } from "../kernels/wgsl/device.ts";
@@ -45,8 +45,17 @@ export class PlanRecorder implements Recorder {
   }
 
   byRows(matrices: readonly Matrix[], body: (...parts: Matrix[]) => void): void {
-    for (const [start, rows] of rowParts(matrices, this.capabilities.maxBindingBytes)) {
-      body(...matrices.map((m) => rowsOf(m, start, rows)));
+    const { maxBindingBytes } = this.capabilities;
+    const [{ rows }] = matrices;
+    const most = unitsPerBinding(matrices, rows, maxBindingBytes);
+    if (most < 1) {
+      const bytes = 4 * Math.max(...matrices.map((m) => m.stride));
+      throw new RangeError(
+        `Cannot bind one row of ${bytes} bytes: the adapter's limit is ${maxBindingBytes}`,
+      );
+    }
+    for (let start = 0; start < rows; start += most) {
+      body(...matrices.map((m) => rowsOf(m, start, Math.min(most, rows - start))));
     }
   }
 

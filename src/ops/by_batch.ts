@@ -4,7 +4,7 @@
  * @module
  */
 import { mapValues } from "../kernels/wgsl/operand.ts";
-import { rowsOf, WINDOW_ALIGNMENT, windowSize } from "./matrix.ts";
+import { rowsOf, unitsPerBinding } from "./matrix.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
 /** Sequences: of any number of rows each, which may differ from matrix to matrix. */
@@ -29,13 +29,10 @@ export function byBatch<
 ): void {
   const { batch } = spec.extent;
   const matrices = Object.values(rows).flatMap((named) => Object.values(named));
-  const limit = capabilities.maxBindingBytes / 4;
-  const sizeOf = (m: Matrix) => m.stride * m.rows / batch;
-  const largest = matrices.reduce((a, b) => sizeOf(b) > sizeOf(a) ? b : a);
-  const most = matrices.every((m) => windowSize(m) <= limit)
-    ? batch
-    : Math.floor((limit - WINDOW_ALIGNMENT) / sizeOf(largest));
+  const most = unitsPerBinding(matrices, batch, capabilities.maxBindingBytes);
   if (most < 1) {
+    const sizeOf = (m: Matrix) => m.stride * m.rows;
+    const largest = matrices.reduce((a, b) => sizeOf(b) > sizeOf(a) ? b : a);
     throw new RangeError(
       `Cannot run attention over ${largest.rows / batch} tokens of ${
         largest.stride * 4

@@ -35,20 +35,19 @@ export function windowSize(m: Matrix): number {
   return m.offset + (m.rows - 1) * m.stride + m.cols;
 }
 
-/** The parts of the rows whose windows all fit into one binding, as `[start, rows]`. */
-export function rowParts(matrices: readonly Matrix[], maxBindingBytes: number): [number, number][] {
-  const rows = matrices[0].rows;
-  if (matrices.every((m) => windowSize(m) * 4 <= maxBindingBytes)) return [[0, rows]];
-  const widest = Math.max(...matrices.map((m) => m.stride));
-  const part = Math.floor((maxBindingBytes / 4 - WINDOW_ALIGNMENT) / widest);
-  if (part < 1) {
-    throw new RangeError(
-      `Cannot bind one row of ${widest * 4} bytes: the adapter's limit is ${maxBindingBytes}`,
-    );
-  }
-  const parts: [number, number][] = [];
-  for (let start = 0; start < rows; start += part) {
-    parts.push([start, Math.min(part, rows - start)]);
-  }
-  return parts;
+/**
+ * How many units of rows, such as the sequences of a batch, fit into one binding of each matrix: all
+ * of them where that is so, 0 where none does.
+ *
+ * @param units that the rows of every matrix consist of
+ */
+export function unitsPerBinding(
+  matrices: readonly Matrix[],
+  units: number,
+  maxBindingBytes: number,
+): number {
+  const limit = maxBindingBytes / 4;
+  if (matrices.every((m) => windowSize(m) <= limit)) return units;
+  const largest = Math.max(...matrices.map((m) => m.stride * m.rows / units));
+  return Math.floor((limit - WINDOW_ALIGNMENT) / largest);
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { rowsOf, WINDOW_ALIGNMENT } from "./matrix.ts";
+import { rowsOf, unitsPerBinding } from "./matrix.ts";
 import type { Matrix, Recorder } from "./op.ts";
 
 /** Most bytes of a matrix [queries, keys] of a chunk. */
@@ -42,16 +42,14 @@ export function byQueryChunks(
   scratch: number,
   body: (chunk: QueryChunk, ...scratch: Matrix[]) => void,
 ): void {
-  const limit = r.capabilities.maxBindingBytes / 4;
-  const widest = Math.max(...matrices.map((m) => m.stride));
-  const sequences = Math.floor((limit - WINDOW_ALIGNMENT) / (widest * seqLen));
-  const most = Math.floor(Math.min(CHUNK_BYTES / 4, limit) / seqLen);
+  const { maxBindingBytes } = r.capabilities;
+  const sequences = unitsPerBinding(matrices, batch, maxBindingBytes);
+  const most = Math.floor(Math.min(CHUNK_BYTES, maxBindingBytes) / 4 / seqLen);
   if (most < 1 || sequences < 1) {
+    const widest = Math.max(...matrices.map((m) => m.stride));
     throw new RangeError(
-      `Cannot go through sequences of ${seqLen} tokens, ${
-        widest * 4
-      } bytes each: a binding holds ` +
-        `${limit * 4} bytes; lower seqLen or the model's width`,
+      `Cannot go through sequences of ${seqLen} tokens, ${widest * 4} bytes each: a binding ` +
+        `holds ${maxBindingBytes} bytes; lower seqLen or the model's width`,
     );
   }
   const rows = Math.ceil(seqLen / Math.ceil(seqLen / most));
