@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { planRuns } from "../src/ablate/plan.ts";
 import { runAblation } from "../src/ablate/runner.ts";
+import { requireSame } from "../src/ablate/run_state.ts";
 import { stageIdentities } from "../src/ablate/trunks.ts";
 import { summarize } from "../src/ablate/summary.ts";
 import { resultsTable } from "../src/ablate/table.ts";
@@ -59,6 +60,32 @@ Deno.test("going on with a run keeps what decided where its stages ended", () =>
     resumeConfig(saved, ["dense.steps=60"], { ended: { dense: { ...end, met } } });
   assert.match(userError(longer(true)), /dense.steps=60: .*met val\/loss<1, after 15 steps/);
   assert.equal(longer(false)().stages[0].steps, 60);
+});
+
+Deno.test("a sparse stage and its twin end after the same steps", () => {
+  for (const name of ["sparse", "twin"]) {
+    const resolve = () => resolveConfig({ recipe: "dsa_twin" }, [`${name}.until=val/loss<1`]);
+    assert.match(
+      userError(resolve),
+      new RegExp(`Cannot set ${name}.until=.*same tokens.*recipe=dsa`),
+    );
+  }
+  resolveConfig({ recipe: "dsa_twin" }, ["dense.until=val/loss<1"]);
+  resolveConfig({ recipe: "dsa" }, ["sparse.until=val/loss<1"]);
+});
+
+Deno.test("an ablation goes on with other evaluations only where nothing ends by them", async () => {
+  const folder = await Deno.makeTempDir();
+  const of = (evalEvery: number, ...until: string[]) =>
+    resolveConfig({ recipe: "dense", name: "x", evalEvery }, until);
+  const same = (...until: string[]) => {
+    Deno.writeTextFileSync(join(folder, "config.json"), JSON.stringify(of(5, ...until)));
+    requireSame(folder, of(5, ...until));
+    return () => requireSame(folder, of(7, ...until));
+  };
+  assert.match(userError(same("dense.until=val/loss<1")), /evalEvery/);
+  same()();
+  await Deno.remove(folder, { recursive: true });
 });
 
 Deno.test("when a stage is looked at is of its beginning, where that decides its end", () => {

@@ -98,8 +98,10 @@ function strangeCheckpoint(run: string, mayGo: (name: string) => boolean): strin
 }
 
 /** Whether a run's results stay the same whatever the key says. */
-function isFreeKey(key: ConfigKey): boolean {
+function isFreeKey(key: ConfigKey, { stages }: RunConfig): boolean {
   const { effect } = fields[key];
+  // Where a stage with a criterion ends depends on when it is looked at.
+  if (key === "evalEvery" && stages.some(({ until }) => until !== null)) return false;
   // What a recipe comes to is in the stages.
   return effect === "run" || effect === "log" || key === "recipe";
 }
@@ -113,7 +115,7 @@ export function requireSame(folder: string, planned: RunConfig): void {
   const saved = configOf(folder);
   if (!saved) return;
   for (const key of configKeys) {
-    const isFree = isFreeKey(key) ||
+    const isFree = isFreeKey(key, planned) ||
       key === "vocabSize" && planned.vocabSize === 0;
     if (isFree || show(saved[key]) === show(planned[key])) continue;
     refuse(folder, key, saved[key], planned[key]);

@@ -114,6 +114,7 @@ export function resolveStages(
   });
   const hasTeacher = config.indexKeyInput !== "native" && config.indexLoss !== "lm";
   const needed = hasTeacher ? stages : withoutTeaching(stages, config);
+  checkPairing(needed);
   needed.forEach((stage, i) => {
     checkStage(stage, needed.slice(0, i).map(({ name }) => name), config);
   });
@@ -193,6 +194,21 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
   if (kl === "selected" && attention === "dense") {
     fail("kl", `nothing is selected with ${name}.attention=dense; use dense`);
   }
+}
+
+/**
+ * A twin is trained on the tokens of the sparse stage, and before it: neither may end when it likes.
+ *
+ * @throws {UserError} if one has a criterion
+ */
+function checkPairing(stages: readonly Stage[]): void {
+  const pair = stages.filter(({ name }) => name === "twin" || name === "sparse");
+  const early = pair.find(({ until }) => until !== null);
+  if (pair.length < 2 || !early) return;
+  throw new UserError(
+    `Cannot set ${early.name}.until=${early.until}: stages sparse and twin are compared after the ` +
+      "same tokens, and a criterion may end one earlier; leave it out, or use recipe=dsa",
+  );
 }
 
 function checkCriterion(

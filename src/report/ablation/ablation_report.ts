@@ -6,7 +6,7 @@
 import { isLessBetter } from "../../metrics/table.ts";
 import { join } from "node:path";
 import { countText } from "../../ablate/table.ts";
-import { countOf } from "../../ablate/summary.ts";
+import { countOf, isCounted } from "../../ablate/summary.ts";
 import { describeIdentity } from "../../data/identity.ts";
 import { decimals, withUnit } from "../../text/units.ts";
 import { ablationCostSection, paretoSection } from "./costs.ts";
@@ -179,7 +179,7 @@ function dots(ablation: AblationData, { id, label, rows }: Facet): Figure[] {
   if (!known.length) return [];
   const variants = known.map(({ variant }) => variant);
   const seeds = results.runs.filter((run) =>
-    variants.includes(run.variant) && metric in run.metrics && run.status === "done"
+    variants.includes(run.variant) && metric in run.metrics && isCounted(run)
   );
   const scatter = { type: "scatter", mode: "markers" };
   return [{
@@ -218,19 +218,20 @@ function dots(ablation: AblationData, { id, label, rows }: Facet): Figure[] {
   }];
 }
 
-/** Runs that failed or have not been made. */
+/** Runs that failed, have not been made, or never met a criterion. */
 function unfinishedSection({ results }: AblationData): Section {
-  const open = results.runs.filter(({ status }) => status !== "done");
+  const open = results.runs.filter((run) => !isCounted(run));
   const blocks: Block[] = open.length
     ? [{
       kind: "table",
       isText: true,
-      caption: "Failed runs take no part in the means; missing ones are made when the ablation " +
-        "goes on.",
+      caption:
+        "Failed runs, and those with a stage that never met its criterion (unmet), take no " +
+        "part in means and dots; missing ones are made when the ablation goes on.",
       header: ["run", "status", "step", "reason"],
       rows: open.map(({ variant, seed, status, failedStep, error }) => [
         `${variant}, seed ${seed}`,
-        status,
+        status === "done" ? "unmet" : status,
         failedStep === undefined ? "" : String(failedStep),
         error ?? "",
       ]),
