@@ -1,3 +1,4 @@
+import { publishedMosa } from "../src/config/hugging_face.ts";
 import type { Delta, Experiment } from "../src/config/experiment.ts";
 import { base, seeds } from "./parts/base.ts";
 import { small } from "./parts/small.ts";
@@ -7,7 +8,7 @@ import { smoke } from "./parts/smoke.ts";
 const TOPK = 32;
 
 /** MoSA as published: its heads choose with the future in view: not a language model's loss. */
-const LOOKS_AHEAD: Delta = { attention: "mosa", mosaCausal: false, mosaDenseHeads: 0 };
+const LOOKS_AHEAD: Delta = { attention: "mosa", ...publishedMosa };
 
 /** Keys chosen by a rule: there is nothing for an indexer to learn in the sparse stage. */
 function rule(selector: "random" | "recency" | "sinkRecency" | "oracle"): Delta {

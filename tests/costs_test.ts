@@ -214,7 +214,13 @@ Deno.test("cache: mha 2 H d, gqa 2 G d, mla d_c + r, with an index key d_I more"
   const apart = cache(...dsa, ...groups);
   assert.deepEqual([apart.elements, apart.readPerLayer], [5 * 36, 50 * 10 + 3 * 7 * 26]);
   assert.equal(cache(...dsa, ...groups, "indexTopk=20").readPerLayer, 50 * 10 + 50 * 26);
-  assert.equal(cache(...dsa, ...groups, "selector=recency").readPerLayer, 7 * 26);
+  const readsOf = (selector: string) =>
+    cache(...dsa, ...groups, `selector=${selector}`).readPerLayer;
+  // By positions groups choose the same; by chance, apart; an oracle readsOf what all tokens keep.
+  assert.deepEqual(["recency", "sinkRecency"].map(readsOf), [7 * 26, 7 * 26]);
+  assert.equal(readsOf("random"), 3 * 7 * 26);
+  assert.equal(readsOf("block"), readsOf("learned"));
+  assert.equal(readsOf("oracle"), 50 * 26);
   const [one, three] = ["indexGroups=1", "indexGroups=3"]
     .map((typed) => forwardFlopsPerToken(resolveConfig({}, [...dsa, ...groups, typed])));
   assert.deepEqual(three, one);

@@ -70,6 +70,10 @@ Deno.test("a sparse stage and its twin end after the same steps", () => {
       new RegExp(`Cannot set ${name}.until=.*same tokens.*recipe=dsa`),
     );
   }
+  const stages = [{ name: "dense" }, { name: "sparse", until: "val/loss<1" }, {
+    ...{ name: "other", from: "dense" },
+  }];
+  assert.match(userError(() => resolveConfig({ stages })), /sparse and other are compared/);
   resolveConfig({ recipe: "dsa_twin" }, ["dense.until=val/loss<1"]);
   resolveConfig({ recipe: "dsa" }, ["sparse.until=val/loss<1"]);
 });

@@ -29,12 +29,15 @@ The folder is a run (its latest checkpoint counts), a checkpoint of one, or a mo
 Face's layout: config.json, model.safetensors, tokenizer.json; that needs data=. Of a text, the
 last tenth is used, of a corpus of documents whole ones. Prints validation loss, also by position;
 of generated tasks the share of right answers, also by distance, and of those whose gold position is
-selected; of models with an indexer its measurements and the loss under other selectors. --selectors
-also compares all selectors on these weights, each with as many keys as it may read in the bytes that
-the indexer takes for a quarter, half, one, two and four times the model's k. --density also measures the latents of each layer: their ranks, what attention's output
-loses where they are projected or kept in few bits, what a linear probe reads off them of the tokens
-before, and what one selection for all heads costs; it takes minutes in software, and the run's next
-report shows it. --json prints one object.
+selected; of models with an indexer its measurements and the loss under other selectors. --json
+prints one object.
+
+--selectors also compares all selectors on these weights, each with as many keys as it may read in
+the bytes that the indexer takes for a quarter, half, one, two and four times the model's k.
+--density also measures the latents of each layer: their ranks, what attention's output loses where
+they are projected or kept in few bits, what a linear probe reads off them of the tokens before, and
+what one selection for all heads costs; it takes minutes in software, and the run's next report
+shows it.
 
 --whole also evaluates every token of the validation split, document by document; tokenLosses=<file>
 writes their losses (float32, with ids, contexts and documents, as safetensors). longTokens=<file>

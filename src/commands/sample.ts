@@ -42,8 +42,8 @@ async function main(args: string[]): Promise<number> {
   const { config, step } = model;
   if (!isCausal(config)) {
     throw new UserError(
-      `Cannot sample ${folder}: heads of attention=mosa with mosaCausal=false pick among all tokens of a sequence, later ` +
-        "ones too, so it cannot generate them one by one; use another attention",
+      `Cannot sample ${folder}: heads of attention=mosa with mosaCausal=false pick among all tokens ` +
+        "of a sequence, later ones too, so it cannot generate them one by one; use another attention",
     );
   }
   if (!model.tokenizer) {

@@ -34,13 +34,17 @@ function ownWords(attention: unknown): readonly (keyof RunConfig)[] {
   ];
 }
 
+/** MoSA as its paper has it: its heads look ahead. What runs did before they could be causal. */
+export const publishedMosa = { mosaCausal: false, mosaDenseHeads: 0 } as const;
+
 /**
  * The `config.json` with which transformers loads the weights of this model: `LlamaForCausalLM`
  * for mha and gqa, `DeepseekV32ForCausalLM` for mla with an indexer, `DeepseekV3ForCausalLM` for
  * mla without. A model that no class of transformers computes gets the model type `latentk`, so
  * that loading it there fails: mosa, a window, other rotations of mla, an indexer that layers share,
- * that selects for groups of heads or has other conventions than DeepSeek-V3.2's. transformers says of no keys with equal
- * scores which it selects: they may be others than those of `indexTies=oldest`, the default.
+ * that selects for groups of heads or has other conventions than DeepSeek-V3.2's. transformers says
+ * of no keys with equal scores which it selects: they may be others than those of
+ * `indexTies=oldest`, the default.
  *
  * @param stage whose attention the model has; default: the last. `index_topk` is its selection
  * where attention is sparse, else no less than `seqLen`, so that every query takes all keys
@@ -173,7 +177,7 @@ export function fromHuggingFace(json: Record<string, unknown>): ConfigInput {
     // Files that were written before a word was there have what was computed then.
     const whole = {
       ...snakeKeys(usual([...latentWords, ...ownIndexerWords])),
-      ...{ mosa_causal: false, mosa_dense_heads: 0 },
+      ...snakeKeys(publishedMosa),
       ...json,
     };
     Object.assign(config, camel(whole, [...ownWords(json.attention), ...indexer]));

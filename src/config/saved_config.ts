@@ -4,6 +4,7 @@
  * @module
  */
 import { type ConfigInput, resolveConfig, type RunConfig } from "./config.ts";
+import { publishedMosa } from "./hugging_face.ts";
 import { UserError } from "../errors.ts";
 
 /**
@@ -39,8 +40,7 @@ export function savedConfig(saved: object, path: string): RunConfig {
 
 /** What runs of mosa computed before these keys were there. */
 function beforeCausal(saved: object): ConfigInput {
-  const isMosa = (saved as ConfigInput).attention === "mosa";
-  return isMosa ? { mosaCausal: false, mosaDenseHeads: 0 } : {};
+  return (saved as ConfigInput).attention === "mosa" ? publishedMosa : {};
 }
 
 function isStages(value: unknown): boolean {

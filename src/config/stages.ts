@@ -114,10 +114,10 @@ export function resolveStages(
   });
   const hasTeacher = config.indexKeyInput !== "native" && config.indexLoss !== "lm";
   const needed = hasTeacher ? stages : withoutTeaching(stages, config);
-  checkPairing(needed);
   needed.forEach((stage, i) => {
     checkStage(stage, needed.slice(0, i).map(({ name }) => name), config);
   });
+  checkPairing(needed);
   return needed;
 }
 
@@ -197,18 +197,21 @@ function checkStage(stage: Stage, before: readonly string[], config: RunConfig):
 }
 
 /**
- * A twin is trained on the tokens of the sparse stage, and before it: neither may end when it likes.
+ * Stages that train the model on the same tokens, such as the sparse stage and its twin, come one
+ * after the other and are compared: none may end when it likes.
  *
  * @throws {UserError} if one has a criterion
  */
 function checkPairing(stages: readonly Stage[]): void {
-  const pair = stages.filter(({ name }) => name === "twin" || name === "sparse");
-  const early = pair.find(({ until }) => until !== null);
-  if (pair.length < 2 || !early) return;
-  throw new UserError(
-    `Cannot set ${early.name}.until=${early.until}: stages sparse and twin are compared after the ` +
-      "same tokens, and a criterion may end one earlier; leave it out, or use recipe=dsa",
-  );
+  const spans = stageSpans(stages).filter(({ stage }) => stage.trains !== "indexer");
+  for (const { stage: { name, until }, index, firstBatch } of spans) {
+    const rival = spans.find((span) => span.firstBatch === firstBatch && span.index !== index);
+    if (until === null || !rival) continue;
+    throw new UserError(
+      `Cannot set ${name}.until=${until}: ${name} and ${rival.stage.name} are compared after the ` +
+        "same tokens, and a criterion may end one earlier; leave it out, or use recipe=dsa",
+    );
+  }
 }
 
 function checkCriterion(

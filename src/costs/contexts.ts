@@ -5,6 +5,7 @@
  */
 import type { RunConfig } from "../config/config.ts";
 import type { Stage } from "../config/stage_fields.ts";
+import { selectors } from "../ops/select/selectors/selectors.ts";
 
 /** What the costs depend on of a {@linkcode Stage}. */
 export type StageCosts = Pick<Stage, "attention" | "trains" | "kl" | "indexTopk">;
@@ -16,16 +17,15 @@ export function mainStage({ stages }: Pick<RunConfig, "stages">): Stage {
 
 /** Whether attention goes to keys that were chosen by their index scores. */
 export function selectsByIndex(config: RunConfig, { attention }: StageCosts): boolean {
-  const { selector, indexKeyInput } = config;
-  const isScored = selector === "learned" || selector === "block";
-  return attention === "sparse" && isScored && indexKeyInput !== "native";
+  const { by } = selectors[config.selector];
+  return attention === "sparse" && by === "index" && config.indexKeyInput !== "native";
 }
 
 /** Whether attention goes to keys that were chosen by what dense attention gives them. */
 export function selectsByAttention(config: RunConfig, { attention }: StageCosts): boolean {
-  const { selector, indexKeyInput } = config;
-  const isNative = selector === "learned" && indexKeyInput === "native";
-  return attention === "sparse" && (selector === "oracle" || isNative);
+  const { by } = selectors[config.selector];
+  const isNative = by === "index" && config.indexKeyInput === "native";
+  return attention === "sparse" && (by === "attention" || isNative);
 }
 
 /** Keys that a query attends to at most, without the dense heads of mosa. */
@@ -35,14 +35,12 @@ export function keysAtMost(config: RunConfig, stage: StageCosts): number {
 }
 
 /**
- * Keys that the heads of a query attend to together at most: those of groups that choose by scores, or
- * at random, need not coincide (`index/union_size` tells how far they do).
+ * Keys that the heads of a query attend to together at most: groups choose the same by positions
+ * alone, else theirs need not coincide (`index/union_size` tells how far they do).
  */
 export function keysTogether(config: RunConfig, stage: StageCosts): number {
-  const { selector, indexGroups } = config;
-  const isOfPositions = selector === "recency" || selector === "sinkRecency";
-  const isOne = stage.attention !== "sparse" || isOfPositions;
-  return keysAtMost(config, stage) * (isOne ? 1 : indexGroups);
+  const isOne = stage.attention !== "sparse" || selectors[config.selector].by === "positions";
+  return keysAtMost(config, stage) * (isOne ? 1 : config.indexGroups);
 }
 
 /** Mean of min(position, k) over the positions 1 … S. */

@@ -137,11 +137,12 @@ function budgets(config: RunConfig, stage: Stage): Planned[] {
 
 /** Selectors that the model can be put under, its own first. */
 function comparable(config: RunConfig): SelectorName[] {
-  const isScored = hasIndexer(config);
-  const isKnown = (name: string) =>
-    name !== "dense" && (isScored || name !== "block") &&
-    (isScored || config.indexKeyInput === "native" || name !== "learned");
-  return (Object.keys(selectors) as SelectorName[]).filter(isKnown);
+  // Where attention itself selects, that is what `learned` is.
+  const hasScores = (name: SelectorName) =>
+    hasIndexer(config) || config.indexKeyInput === "native" && name === "learned";
+  return (Object.keys(selectors) as SelectorName[]).filter((name) =>
+    name !== "dense" && (selectors[name].by !== "index" || hasScores(name))
+  );
 }
 
 async function recalled(

@@ -140,9 +140,9 @@ function absorbedLatentAttention(x: Tensor, residual: Tensor, layer: DecodingLay
 }
 
 /**
- * The positions that each group of heads attends to; the cache of index keys of a layer with an indexer
- * of its own whose keys are not made from what is cached anyway; and the groups' indexers of the
- * token and all cached ones.
+ * The positions that each group of heads attends to; the cache of index keys of a layer with an
+ * indexer of its own whose keys are not made from what is cached anyway; and the groups' indexers of
+ * the token and all cached ones.
  */
 function selected(
   inputs: IndexerInputs,

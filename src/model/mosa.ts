@@ -6,9 +6,8 @@
  *
  * @module
  */
-import { columns } from "../ops/token/columns.ts";
+import { columns, sideBySide } from "../ops/token/columns.ts";
 import { attention } from "../ops/attention/attention.ts";
-import { beside } from "../ops/token/beside.ts";
 import { causalMosaAttention } from "../ops/attention/causal_mosa_attention.ts";
 import { linear } from "../ops/token/linear.ts";
 import { mosaAttention } from "../ops/attention/mosa_attention.ts";
@@ -20,12 +19,12 @@ import type { LayerContext, LayerResult } from "./layer.ts";
  * attention in which each head sees only the `indexTopk` tokens that it picks, beside
  * `mosaDenseHeads` that see all. Heads pick among the tokens so far, see
  * {@linkcode causalMosaAttention}; with `mosaCausal=false` as published, which looks ahead: not a
- * language model's loss; see {@linkcode mosaAttention}. Positions are rotated
- * before the picks are gathered, so they are those of the sequence. Each head has a key head of
- * its own (`numKeyValueHeads` = `numAttentionHeads`).
+ * language model's loss; see {@linkcode mosaAttention}. Positions are rotated before the picks are
+ * gathered, so they are those of the sequence. Each head has a key head of its own
+ * (`numKeyValueHeads` = `numAttentionHeads`).
  *
- * The weight `mosa_router` `[numAttentionHeads - mosaDenseHeads, hiddenSize]` scores the tokens; where it follows
- * `v_proj` in memory, one product makes queries, keys, values and scores.
+ * The weight `mosa_router` `[numAttentionHeads - mosaDenseHeads, hiddenSize]` scores the tokens;
+ * where it follows `v_proj` in memory, one product makes queries, keys, values and scores.
  *
  * @param x `[N, hiddenSize]`, N = batch · seqLen
  */
@@ -51,9 +50,9 @@ export function mixtureOfSparseAttention(
   const choose = c.mosaCausal ? causalMosaAttention : mosaAttention;
   const first = (x: Tensor) => columns(x, 0, dense * headDim);
   const rest = (x: Tensor) => columns(x, dense * headDim, cols - dense * headDim);
-  const o = dense === 0 ? choose(q, k, v, router, dims) : beside(
+  const o = dense === 0 ? choose(q, k, v, router, dims) : sideBySide([
     attention(first(q), first(k), first(v), { batch, seqLen, heads: dense, kvHeads: dense }).o,
     choose(rest(q), rest(k), rest(v), router, dims),
-  );
+  ]);
   return { output: linear(o, weight("o_proj"), residual) };
 }

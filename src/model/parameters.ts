@@ -119,9 +119,9 @@ function indexerParameters(c: RunConfig, prefix: string): ParameterSpec[] {
 const FIRST_GATE = 0.1;
 
 /**
- * First values: normal with `initializerRange` for weights, ones for norms, 0.1 for gates. The products that
- * write to the residual stream start smaller by sqrt(2 · layers), as in GPT-2, so that the
- * stream's variance does not grow with depth. Each parameter has a random stream of its own name,
+ * First values: normal with `initializerRange` for weights, ones for norms, 0.1 for gates. The
+ * products that write to the residual stream start smaller by sqrt(2 · layers), as in GPT-2, so that
+ * the stream's variance does not grow with depth. Each parameter has a random stream of its own name,
  * so that leaving one out does not change the others.
  *
  * @example

@@ -64,7 +64,7 @@ export function sampleNote(
 ): string | null {
   return !tokenizer || config.sampleTokens === 0 || isCausal(config)
     ? null
-    : `no samples: heads of attention=${config.attention} with mosaCausal=false pick among later tokens, too`;
+    : "no samples: heads of attention=mosa with mosaCausal=false pick among later tokens, too";
 }
 
 /** A sample of text, or null where none is due, the data has no text, or the model writes none. */

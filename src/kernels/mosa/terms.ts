@@ -21,7 +21,7 @@ export interface MosaTermsExtent {
  * until[t, h], i32 [batch · seqLen, heads]: the first position at which head h no longer keeps
  * token t; seqLen if it does to the end, t itself if it never does. A token is pushed out by the
  * `picks`-th token that is better: of a larger score, or of the same and earlier. O(seqLen²)
- * comparisons a head, which are few beside attention's products.
+ * comparisons a head.
  */
 export function mosaTerms(
   { router, until }: { router: Layout; until: Layout },

@@ -212,8 +212,8 @@ function scatter(
  * selection itself passes no gradient. Scores are compared before the sigmoid, whose f32 values
  * saturate. Costs O(topk² + seqLen) per head.
  *
- * Looks ahead, so that its loss is not a language model's: a head picks from the whole sequence, so that tokens still to come decide
- * whether an earlier token is among the picks, and with it what the earlier token's output is.
+ * Looks ahead, so that its loss is not a language model's: a head picks from the whole sequence, and
+ * tokens still to come decide whether an earlier one is among the picks, and with it its output.
  * Only the attention among the picks is causal. A decoder that sees one token after the other
  * cannot make the same choice, and losses measured over whole sequences are to be read with that
  * in mind.

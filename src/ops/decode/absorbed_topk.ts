@@ -66,7 +66,8 @@ export const absorbedTopkOp: Op<AbsorbedTopkAttributes> = {
  * `oracleTopk` for one query at a position, in MLA's absorbed mode over a cache: the `topk` of the
  * positions up to its own to which dense attention gives the most weight, in the mean over its
  * heads: I[s] = (1/H) Σ_h softmax_s(scale · (q̃_h · c_s + q_rope,h · k_rope,s)). Of equal weights the
- * lower position wins, or with `ties: "newest"` the higher one. Reads the whole cache. For generating; no gradient passes.
+ * lower position wins, or with `ties: "newest"` the higher one. Reads the whole cache. For
+ * generating; no gradient passes.
  *
  * @param qLatent [1, heads · latent]: q̃ of `absorbQueries`
  * @param q [1, heads · (nope + rope)], of which the rope columns, rotated, are used

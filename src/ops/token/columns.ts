@@ -76,8 +76,8 @@ export const sideBySideOp: Op<null> = {
 };
 
 /**
- * All columns of the first matrix, then all of the next: what {@linkcode columns} takes apart. One matrix is
- * itself.
+ * All columns of the first matrix, then all of the next: what {@linkcode columns} takes apart. One
+ * matrix is itself.
  *
  * @param parts [rows, any columns] each, at least one
  * @returns [rows, Σ columns]

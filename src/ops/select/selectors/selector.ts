@@ -47,6 +47,8 @@ export interface SelectionContext {
 
 /** Chooses the keys of sparse attention. To add one, write its file and list it in `selectors.ts`. */
 export interface Selector {
+  /** What it goes by, which decides what it reads: costs follow from it. */
+  readonly by: "index" | "attention" | "positions" | "chance" | "nothing";
   /**
    * The selection.
    *

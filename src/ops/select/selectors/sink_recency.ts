@@ -3,6 +3,7 @@ import type { Selector } from "./selector.ts";
 
 /** The first and the last keys. */
 export const sinkRecency: Selector = {
+  by: "positions",
   select({ batch, seqLen, topk, like, sinks }) {
     return positionTopk(like, {
       batch,
